@@ -1,0 +1,148 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+// The house in one list: a target imports only from the layers above it in this file (lower in the
+// house). `Tests/RepositoryTests` reads the sources and fails when an import points the wrong way.
+
+/// The packet path is generic code spread over several modules; without cross-module optimisation
+/// it costs ten times as much per packet.
+let packetPath: [SwiftSetting] = [
+  .unsafeFlags(["-cross-module-optimization"], .when(configuration: .release))
+]
+
+let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+
+let cLayer: [Target] = [
+  .target(
+    name: "CDPDK",
+    exclude: ["sys"],
+    cSettings: [.headerSearchPath("sys/dpdk"), .headerSearchPath("sys/dpdk-arch")],
+    linkerSettings: ["eal", "mempool", "mbuf", "ethdev", "ring", "net", "kvargs", "bus_vdev"].map { .linkedLibrary("rte_\($0)") }
+  ),
+  .systemLibrary(name: "CPcap", pkgConfig: "libpcap", providers: [.apt(["libpcap-dev"])]),
+  .systemLibrary(name: "CRdKafka", pkgConfig: "rdkafka", providers: [.apt(["librdkafka-dev"])]),
+  .systemLibrary(name: "CProtobufC", pkgConfig: "libprotobuf-c", providers: [.apt(["libprotobuf-c-dev"])]),
+  .target(name: "CSchemas", dependencies: ["CProtobufC"], linkerSettings: [.linkedLibrary("protobuf-c")]),
+]
+
+// Layer 0: the words both planes are written in.
+let words: [Target] = [
+  .target(name: "Wire", swiftSettings: packetPath),
+  .target(name: "FixedContainers", swiftSettings: packetPath),
+  .target(name: "ControlMessages"),
+]
+
+// Layer 1: mechanisms. Pure: no I/O, no clock, no randomness.
+let mechanisms: [Target] = [
+  .target(name: "NetworkFunctions", dependencies: ["Wire", "FixedContainers"], swiftSettings: packetPath),
+  .target(
+    name: "FunctionCatalog",
+    dependencies: ["Wire", "FixedContainers", "ControlMessages", "NetworkFunctions"],
+    swiftSettings: packetPath),
+  .target(name: "FlowActors", dependencies: ["Wire", "FixedContainers", "NetworkFunctions"], swiftSettings: packetPath),
+  .target(name: "ModuleGraphs", dependencies: ["Wire", "FixedContainers", "NetworkFunctions"], swiftSettings: packetPath),
+]
+
+// Layer 2: the two engines.
+let engines: [Target] = [
+  .target(
+    name: "Dataplane",
+    dependencies: [
+      "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FlowActors", "ModuleGraphs",
+    ], swiftSettings: packetPath),
+  .target(name: "ControlPlane", dependencies: ["ControlMessages"]),
+]
+
+// Layer 3: adapters, one per outside world.
+let adapters: [Target] = [
+  .target(
+    name: "DPDKPorts", dependencies: ["CDPDK", "Wire", "ModuleGraphs", "FixedContainers"],
+    swiftSettings: packetPath),
+  .target(name: "CaptureFiles", dependencies: ["CPcap", "Wire", "ModuleGraphs"]),
+  .target(name: "ControlCodec", dependencies: ["CSchemas", "CProtobufC", "ControlMessages"]),
+  .target(name: "KafkaLog", dependencies: ["CRdKafka"]),
+  .target(
+    name: "Configuration",
+    dependencies: ["ControlMessages", .product(name: "Yams", package: "Yams")]),
+]
+
+// Layer 4: nodes own threads, sockets, clocks and shutdown.
+let nodes: [Target] = [
+  .target(name: "NodeSupport", dependencies: [logging, argumentParser]),
+  .target(
+    name: "Nodes",
+    dependencies: [
+      "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FunctionCatalog", "FlowActors", "ModuleGraphs",
+      "Dataplane", "DPDKPorts", "CaptureFiles", "ControlCodec", "KafkaLog", "Configuration", "NodeSupport",
+      logging,
+    ], swiftSettings: packetPath),
+  .target(
+    name: "EmbeddedBus",
+    dependencies: [
+      .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"), logging,
+    ]),
+  .target(
+    name: "ControlNodes",
+    dependencies: [
+      "ControlMessages", "ControlPlane", "ControlCodec", "KafkaLog", "Configuration", "NodeSupport", logging,
+    ]),
+  .target(
+    name: "Lab",
+    dependencies: [
+      "ControlMessages", "ControlPlane", "ControlCodec", "KafkaLog", "ControlNodes", "Configuration", "NodeSupport", logging,
+    ]),
+]
+
+// Layer 5: executables.
+let executables: [Target] = [
+  .executableTarget(
+    name: "nfvactor",
+    dependencies: ["Nodes", "Lab", "NodeSupport", "Configuration", "FunctionCatalog", argumentParser, logging],
+    swiftSettings: packetPath),
+  .executableTarget(name: "nfv-coordinator", dependencies: ["ControlNodes", "NodeSupport", argumentParser, logging]),
+  .executableTarget(
+    name: "nfvctl",
+    dependencies: [
+      "ControlNodes", "EmbeddedBus", "ControlMessages", "ControlPlane", "ControlCodec", "KafkaLog", "Configuration",
+      "FunctionCatalog", "NodeSupport", argumentParser, logging,
+    ]),
+]
+
+let tests: [Target] = [
+  .testTarget(name: "RepositoryTests"),
+  .testTarget(
+    name: "PacketTests",
+    dependencies: [
+      "Wire", "FixedContainers", "NetworkFunctions", "FlowActors", "ModuleGraphs", "Dataplane", "ControlMessages",
+      "CaptureFiles", "FunctionCatalog", "Nodes",
+    ]),
+  .testTarget(
+    name: "FunctionCatalogTests",
+    dependencies: ["Wire", "NetworkFunctions", "FunctionCatalog", "ControlMessages", "Configuration"]),
+  .testTarget(
+    name: "ControlPlaneTests",
+    dependencies: [
+      "ControlMessages", "ControlPlane", "ControlCodec", "CSchemas", "Configuration", "ControlNodes", "KafkaLog",
+    ]),
+  .testTarget(name: "BusTests", dependencies: ["EmbeddedBus", "KafkaLog", "CRdKafka"]),
+  .testTarget(name: "LabTests", dependencies: ["Lab"]),
+]
+
+let package = Package(
+  name: "nfvactor",
+  products: [
+    .library(name: "NetworkFunctions", targets: ["Wire", "NetworkFunctions"]),
+    .executable(name: "nfvactor", targets: ["nfvactor"]),
+    .executable(name: "nfv-coordinator", targets: ["nfv-coordinator"]),
+    .executable(name: "nfvctl", targets: ["nfvctl"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+  ],
+  targets: cLayer + words + mechanisms + engines + adapters + nodes + executables + tests,
+  swiftLanguageModes: [.v6]
+)
