@@ -1,3 +1,4 @@
+import ModuleGraphs
 import Synchronization
 import Wire
 
@@ -8,6 +9,8 @@ public struct Counters: Sendable {
   public var forwarded: UInt64 = 0
   public var forwardedBytes: UInt64 = 0
   public var dropped: UInt64 = 0
+  /// Packets that were for the node itself: ARP.
+  public var consumed: UInt64 = 0
   public var flowsCreated: UInt64 = 0
   public var flowsExpired: UInt64 = 0
   public var flowsEvicted: UInt64 = 0
@@ -21,6 +24,11 @@ public struct Counters: Sendable {
   public var totalCycles: UInt64 = 0
 
   public init() {}
+
+  mutating func receive(_ batch: PacketBatch) {
+    received &+= UInt64(batch.count)
+    for index in 0..<batch.count { receivedBytes &+= UInt64(batch[index].length) }
+  }
 }
 
 /// The counters as the control thread reads them: copies, published by the worker about once a millisecond.
@@ -29,7 +37,7 @@ public struct Counters: Sendable {
 public final class PublishedCounters: Sendable {
   private let cells: [Cell]
   private static let fields: [WritableKeyPath<Counters, UInt64> & Sendable] = [
-    \.received, \.receivedBytes, \.forwarded, \.forwardedBytes, \.dropped, \.flowsCreated, \.flowsExpired,
+    \.received, \.receivedBytes, \.forwarded, \.forwardedBytes, \.dropped, \.consumed, \.flowsCreated, \.flowsExpired,
     \.flowsEvicted, \.flowsRefused, \.activeFlows, \.missed, \.passes, \.busyCycles, \.totalCycles,
   ]
 
@@ -41,7 +49,7 @@ public final class PublishedCounters: Sendable {
   func publish(_ counters: Counters, drops: borrowing DropCounters) {
     // Written out: a key path per field and millisecond would be the worker's slowest code.
     let values = (
-      counters.received, counters.receivedBytes, counters.forwarded, counters.forwardedBytes, counters.dropped,
+      counters.received, counters.receivedBytes, counters.forwarded, counters.forwardedBytes, counters.dropped, counters.consumed,
       counters.flowsCreated, counters.flowsExpired, counters.flowsEvicted, counters.flowsRefused, counters.activeFlows,
       counters.missed, counters.passes, counters.busyCycles, counters.totalCycles
     )

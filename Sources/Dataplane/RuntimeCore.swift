@@ -49,8 +49,6 @@ public struct RuntimeCore: ~Copyable {
   ///     does not say which side a packet came from.
   public mutating func process(_ batch: PacketBatch, clientSide: UInt64, serverSide: UInt64, now: Tick) {
     PacketBatch.forEach(in: batch.live) { index in
-      counters.received &+= 1
-      counters.receivedBytes &+= UInt64(batch[index].length)
       if let reason = batch[index].parse(checksums: rules.checksums) {
         batch.drop(index, reason)
       } else if batch[index].family == .arp {
@@ -185,8 +183,9 @@ public struct RuntimeCore: ~Copyable {
     runOpenedFlows = false
   }
 
-  /// Counts what became of the batch: every frame that is not live any more was dropped for its reason.
+  /// Counts the batch and what became of it: every frame that is not live any more was dropped for its reason.
   public mutating func settle(_ batch: PacketBatch) {
+    counters.receive(batch)
     PacketBatch.forEach(in: batch.all & ~batch.live) { index in
       counters.dropped &+= 1
       drops.add(batch[index].dropReason)

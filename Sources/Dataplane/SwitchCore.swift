@@ -31,8 +31,6 @@ struct SwitchCore: ~Copyable {
   /// Dispatches what came from outside; live frames afterwards go to the fabric port.
   mutating func processOutside(_ batch: PacketBatch, uplink: Uplink, side: Side, now: Tick) {
     PacketBatch.forEach(in: batch.live) { index in
-      counters.received &+= 1
-      counters.receivedBytes &+= UInt64(batch[index].length)
       // Checksums are the runtime's business; the switch needs the key only.
       if let reason = batch[index].parse(checksums: .trust) {
         batch.drop(index, reason)
@@ -91,8 +89,6 @@ struct SwitchCore: ~Copyable {
   ) -> (client: UInt64, server: UInt64, held: UInt64) {
     var sides = (client: UInt64(0), server: UInt64(0), held: UInt64(0))
     PacketBatch.forEach(in: batch.live) { index in
-      counters.received &+= 1
-      counters.receivedBytes &+= UInt64(batch[index].length)
       if let reason = batch[index].parse(checksums: .trust) {
         batch.drop(index, reason)
         return
@@ -147,11 +143,16 @@ struct SwitchCore: ~Copyable {
     if routes[slot].timeoutClass != timeoutClass { routes.setTimeoutClass(slot, timeoutClass, now: now) }
   }
 
+  /// Counts the batch and what became of it; held packets are counted when they leave.
   mutating func settle(_ batch: PacketBatch, held: UInt64) {
+    counters.receive(batch)
     PacketBatch.forEach(in: batch.all & ~batch.live & ~held) { index in
-      if batch[index].dropReason == .handledARP { return }
-      counters.dropped &+= 1
-      drops.add(batch[index].dropReason)
+      if batch[index].dropReason == .handledARP {
+        counters.consumed &+= 1
+      } else {
+        counters.dropped &+= 1
+        drops.add(batch[index].dropReason)
+      }
     }
   }
 
