@@ -37,6 +37,20 @@ extension ClusterSpec {
   /// Nodes of a kind that one cluster may ask for. Tables and messages are sized for it.
   public static let maximumRuntimes: UInt32 = 64
   public static let maximumSwitches: UInt32 = 8
+  public static let maximumPoolShares: UInt32 = 256
+
+  /// What is wrong with a spec that did not come from a file; nil when nothing is.
+  public var problem: String? {
+    if chain.functions.isEmpty { return "the chain is empty" }
+    if !(1...Self.maximumRuntimes).contains(runtimes) { return "\(runtimes) runtimes; it must be 1 to \(Self.maximumRuntimes)" }
+    if switches > Self.maximumSwitches { return "\(switches) switches; it must be 0 to \(Self.maximumSwitches)" }
+    if !(runtimes...Self.maximumPoolShares).contains(poolShares) {
+      return "\(poolShares) pool shares; it must be \(runtimes) to \(Self.maximumPoolShares)"
+    }
+    if !(1...60_000).contains(heartbeatInterval) { return "heartbeats every \(heartbeatInterval) ms; it must be 1 to 60000" }
+    if !(10...60_000).contains(workloadInterval) { return "workload every \(workloadInterval) ms; it must be 10 to 60000" }
+    return nil
+  }
 
   /// Reads the top level of a cluster file.
   public init(reader: SettingsReader) throws(SettingsError) {
@@ -54,7 +68,7 @@ extension ClusterSpec {
       switches: UInt32(try reader.optional("switches")?.integer(in: 0...Int(Self.maximumSwitches)) ?? 1),
       network: try NetworkSpec(reader: reader.required("network")))
     if let value = try reader.optional("pool-shares") {
-      poolShares = UInt32(try value.integer(in: 1...Int(Self.maximumRuntimes)))
+      poolShares = UInt32(try value.integer(in: 1...Int(Self.maximumPoolShares)))
       guard poolShares >= runtimes else {
         throw value.error("\(runtimes) runtimes need at least as many pool shares, not \(poolShares)")
       }

@@ -127,9 +127,9 @@ public enum NodeKind: UInt8, Hashable, Sendable, CaseIterable, CustomStringConve
 public struct ProducerID: Hashable, Comparable, Sendable, CustomStringConvertible {
   public let name: String
 
-  /// 1 to 400 bytes.
+  /// 1 to 400 bytes, none of them NUL.
   public init?(_ name: String) {
-    guard (1...400).contains(name.utf8.count) else { return nil }
+    guard (1...400).contains(name.utf8.count), !name.utf8.contains(0) else { return nil }
     self.name = name
   }
 

@@ -124,7 +124,7 @@ extension NetworkSpec {
 
 extension NetworkSpec.Side {
   /// More than any sane side has, and few enough for a command to stay small.
-  static let maximumEntries = 256
+  public static let maximumEntries = 256
 
   public init(reader: SettingsReader) throws(SettingsError) {
     self.init()
