@@ -14,8 +14,12 @@ public struct Command: Hashable, Sendable {
 
   public enum Body: Hashable, Sendable {
     case notifyClusterConfig(ClusterTable)
+    /// The host's agent rejects it when it will not begin, and then never begins it; otherwise the node's own
+    /// `nodeStarted` is the answer.
     case launchRuntime(LaunchSpec)
     case launchSwitch(LaunchSpec)
+    /// To the host's agent, which ends the process (SIGTERM, then SIGKILL) and writes `processExited`. If there is no
+    /// such process it acknowledges with `completed`, and must not begin it later.
     case stopNode(NodeID, Incarnation)
     /// Written by a newer version. The slot counts, nothing is done.
     case unknown(UnknownBody)
