@@ -128,7 +128,7 @@ let tests: [Target] = [
     name: "ControlPlaneTests",
     dependencies: [
       "ControlMessages", "ControlPlane", "ControlCodec", "CSchemas", "Configuration", "ControlNodes", "KafkaLog",
-    ]),
+    ], exclude: ["golden"]),
   .testTarget(name: "BusTests", dependencies: ["EmbeddedBus", "KafkaLog", "CRdKafka"]),
   .testTarget(name: "LabTests", dependencies: ["Lab"]),
 ]

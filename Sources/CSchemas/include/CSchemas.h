@@ -1,1 +1,5 @@
+// Written by schemas/generate.sh.
 #pragma once
+#include "common.pb-c.h"
+#include "events.pb-c.h"
+#include "commands.pb-c.h"
