@@ -158,6 +158,28 @@ extension Frame {
   @inlinable public var tcpAcknowledgement: UInt32 { protocolNumber == IPProtocol.tcp ? load32(Int(transportOffset) + 8) : 0 }
   @inlinable public var tcpWindow: UInt16 { protocolNumber == IPProtocol.tcp ? load16(Int(transportOffset) + 14) : 0 }
 
+  /// The shift of the window scale option (RFC 7323 §2), which only a SYN can carry; `nil` without one.
+  ///
+  /// Walks the options: not for every packet. A shift above 14 counts as 14, as the RFC says.
+  @inlinable public var tcpWindowScale: UInt8? {
+    guard tcpFlags.contains(.syn) else { return nil }
+    var offset = Int(transportOffset) + 20
+    while offset < Int(payloadOffset) {
+      let kind = load8(offset)
+      if kind == 0 { return nil }
+      if kind == 1 {
+        offset += 1
+        continue
+      }
+      guard offset + 2 <= Int(payloadOffset) else { return nil }
+      let size = Int(load8(offset + 1))
+      guard size >= 2, offset + size <= Int(payloadOffset) else { return nil }
+      if kind == 3, size == 3 { return min(load8(offset + 2), 14) }
+      offset += size
+    }
+    return nil
+  }
+
   /// Type of an ICMP or ICMPv6 packet; `nil` for any other protocol.
   @inlinable public var icmpType: UInt8? {
     protocolNumber == IPProtocol.icmp || protocolNumber == IPProtocol.icmpv6 ? load8(Int(transportOffset)) : nil
