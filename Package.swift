@@ -20,6 +20,7 @@ let cLayer: [Target] = [
     cSettings: [.headerSearchPath("sys/dpdk"), .headerSearchPath("sys/dpdk-arch")],
     linkerSettings: ["eal", "mempool", "mbuf", "ethdev", "ring", "net", "kvargs", "bus_vdev"].map { .linkedLibrary("rte_\($0)") }
   ),
+  .target(name: "CIntrinsics"),
   .systemLibrary(name: "CPcap", pkgConfig: "libpcap", providers: [.apt(["libpcap-dev"])]),
   .systemLibrary(name: "CRdKafka", pkgConfig: "rdkafka", providers: [.apt(["librdkafka-dev"])]),
   .systemLibrary(name: "CProtobufC", pkgConfig: "libprotobuf-c", providers: [.apt(["libprotobuf-c-dev"])]),
@@ -29,7 +30,7 @@ let cLayer: [Target] = [
 // Layer 0: the words both planes are written in.
 let words: [Target] = [
   .target(name: "Wire", swiftSettings: packetPath),
-  .target(name: "FixedContainers", swiftSettings: packetPath),
+  .target(name: "FixedContainers", dependencies: ["CIntrinsics"], swiftSettings: packetPath),
   .target(name: "ControlMessages"),
 ]
 
@@ -40,6 +41,7 @@ let mechanisms: [Target] = [
     name: "FunctionCatalog",
     dependencies: ["Wire", "FixedContainers", "ControlMessages", "NetworkFunctions"],
     swiftSettings: packetPath),
+  .target(name: "NetworkFunctionTesting", dependencies: ["Wire", "NetworkFunctions"]),
   .target(name: "FlowActors", dependencies: ["Wire", "FixedContainers", "NetworkFunctions"], swiftSettings: packetPath),
   .target(name: "ModuleGraphs", dependencies: ["Wire", "FixedContainers", "NetworkFunctions"], swiftSettings: packetPath),
 ]
@@ -57,7 +59,7 @@ let engines: [Target] = [
 // Layer 3: adapters, one per outside world.
 let adapters: [Target] = [
   .target(
-    name: "DPDKPorts", dependencies: ["CDPDK", "Wire", "ModuleGraphs", "FixedContainers"],
+    name: "DPDKPorts", dependencies: ["CDPDK", "CIntrinsics", "Wire", "ModuleGraphs", "FixedContainers"],
     swiftSettings: packetPath),
   .target(name: "CaptureFiles", dependencies: ["CPcap", "Wire", "ModuleGraphs"]),
   .target(name: "ControlCodec", dependencies: ["CSchemas", "CProtobufC", "ControlMessages"]),
@@ -74,7 +76,7 @@ let nodes: [Target] = [
     name: "Nodes",
     dependencies: [
       "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FunctionCatalog", "FlowActors", "ModuleGraphs",
-      "Dataplane", "DPDKPorts", "CaptureFiles", "ControlCodec", "KafkaLog", "Configuration", "NodeSupport",
+      "Dataplane", "DPDKPorts", "CaptureFiles", "CIntrinsics", "ControlCodec", "KafkaLog", "Configuration", "NodeSupport",
       logging,
     ], swiftSettings: packetPath),
   .target(
@@ -115,11 +117,13 @@ let tests: [Target] = [
     name: "PacketTests",
     dependencies: [
       "Wire", "FixedContainers", "NetworkFunctions", "FlowActors", "ModuleGraphs", "Dataplane", "ControlMessages",
-      "CaptureFiles", "FunctionCatalog", "Nodes",
+      "CaptureFiles", "FunctionCatalog", "NetworkFunctionTesting", "Nodes",
     ]),
   .testTarget(
     name: "FunctionCatalogTests",
-    dependencies: ["Wire", "NetworkFunctions", "FunctionCatalog", "ControlMessages", "Configuration"]),
+    dependencies: [
+      "Wire", "NetworkFunctions", "NetworkFunctionTesting", "FunctionCatalog", "ControlMessages", "Configuration",
+    ]),
   .testTarget(
     name: "ControlPlaneTests",
     dependencies: [

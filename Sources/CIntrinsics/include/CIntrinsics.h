@@ -1,0 +1,26 @@
+// The instructions that Swift has no name for. Header-only, so that they inline into Swift code.
+#pragma once
+#include <stdint.h>
+
+// Asks for the cache line at `address`; never faults.
+static inline void nfv_prefetch(const void *address) { __builtin_prefetch(address, 1, 3); }
+
+// The processor's cycle counter: constant rate on every machine DPDK supports.
+static inline uint64_t nfv_cycles(void) {
+#if defined(__x86_64__)
+  return __builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+  uint64_t value;
+  __asm__ volatile("mrs %0, cntvct_el0" : "=r"(value));
+  return value;
+#endif
+}
+
+// Tells the core that this is a polling loop.
+static inline void nfv_relax(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}

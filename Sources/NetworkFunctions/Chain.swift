@@ -1,0 +1,98 @@
+import Wire
+
+/// Two functions in sequence are again a function.
+///
+/// The forward direction meets `first`, then `rest`; the reverse direction the other way round. The flow
+/// state of a chain is one flat struct: exactly what a migration sends. Because the whole chain is one
+/// type, the compiler opens it up into one loop body (`Firewall(...).then(NAT(...))`).
+public struct Chain<First: NetworkFunction, Rest: NetworkFunction>: NetworkFunction {
+  public struct FlowState: BitwiseCopyable, Sendable {
+    public var first: First.FlowState
+    public var rest: Rest.FlowState
+
+    @inlinable init(first: First.FlowState, rest: Rest.FlowState) {
+      self.first = first
+      self.rest = rest
+    }
+  }
+
+  public struct SharedState {
+    public var first: First.SharedState
+    public var rest: Rest.SharedState
+  }
+
+  public let first: First
+  public let rest: Rest
+
+  @inlinable public init(_ first: First, _ rest: Rest) {
+    self.first = first
+    self.rest = rest
+  }
+
+  public static var layoutVersion: UInt16 { First.layoutVersion &* 257 &+ Rest.layoutVersion }
+  public static var dropReasons: [DropReasonDescription] {
+    First.dropReasons + Rest.dropReasons.map { $0.shifted(by: First.dropReasons.count) }
+  }
+
+  public func makeSharedState(for runtime: RuntimeShare) -> SharedState {
+    SharedState(first: first.makeSharedState(for: runtime), rest: rest.makeSharedState(for: runtime))
+  }
+
+  @inlinable public func makeFlowState() -> FlowState {
+    FlowState(first: first.makeFlowState(), rest: rest.makeFlowState())
+  }
+
+  @inlinable public func freeFlowState(_ flow: inout FlowState) {
+    first.freeFlowState(&flow.first)
+    rest.freeFlowState(&flow.rest)
+  }
+
+  @inlinable @inline(__always)
+  public func process(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict {
+    switch frame.direction {
+    case .forward:
+      let verdict = first.process(&frame, flow: &flow.first, shared: &shared.first)
+      return verdict == .forward ? processRest(&frame, flow: &flow.rest, shared: &shared.rest) : verdict
+    case .reverse:
+      let verdict = processRest(&frame, flow: &flow.rest, shared: &shared.rest)
+      return verdict == .forward ? first.process(&frame, flow: &flow.first, shared: &shared.first) : verdict
+    }
+  }
+
+  @inlinable @inline(__always)
+  func processRest(_ frame: inout Frame, flow: inout Rest.FlowState, shared: inout Rest.SharedState) -> Verdict {
+    switch rest.process(&frame, flow: &flow, shared: &shared) {
+    case .forward: .forward
+    case .drop(let reason): .drop(reason.shifted(by: First.dropReasons.count))
+    }
+  }
+
+  @inlinable public func flowExpires(_ flow: inout FlowState, shared: inout SharedState) {
+    first.flowExpires(&flow.first, shared: &shared.first)
+    rest.flowExpires(&flow.rest, shared: &shared.rest)
+  }
+
+  @inlinable public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) {
+    first.flowMigratesOut(&flow.first, shared: &shared.first)
+    rest.flowMigratesOut(&flow.rest, shared: &shared.rest)
+  }
+
+  @inlinable public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) {
+    first.flowMigratesIn(&flow.first, shared: &shared.first)
+    rest.flowMigratesIn(&flow.rest, shared: &shared.rest)
+  }
+
+  @inlinable public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) {
+    first.flowRecovers(&flow.first, shared: &shared.first)
+    rest.flowRecovers(&flow.rest, shared: &shared.rest)
+  }
+
+  public func observe(_ shared: borrowing SharedState) -> [Observation] {
+    first.observe(shared.first) + rest.observe(shared.rest)
+  }
+}
+
+extension NetworkFunction {
+  /// This function, then `next`: `firewall.then(nat).then(loadBalancer)`.
+  @inlinable public func then<Next: NetworkFunction>(_ next: Next) -> Chain<Self, Next> { Chain(self, next) }
+}

@@ -1,0 +1,111 @@
+// The API of a network function's author (paper, table II).
+
+import Wire
+
+/// What a network function says should become of a packet.
+public enum Verdict: Hashable, Sendable, BitwiseCopyable {
+  case forward
+  case drop(DropReason)
+}
+
+/// One stateful packet processor of a service chain: a firewall, a NAT, a load balancer.
+///
+/// The author writes what happens to a packet, given the state of its flow and the state all flows
+/// share. Nothing here mentions migration of packets, replicas or failures: flow state is a flat value
+/// that the platform copies to wherever the flow goes.
+///
+/// The life of a flow's state, as the platform calls it:
+///
+///     makeFlowState ──▶ process* ──▶ flowExpires ─▶ freeFlowState          on the runtime where it ends
+///                        │      ▲
+///       flowMigratesOut ─┘      └─ flowMigratesIn                           source and target
+///                                └ flowRecovers                             the replica, after a failure
+///
+/// All calls of one runtime come from its one worker thread. None may block or allocate per packet.
+public protocol NetworkFunction {
+  /// Travels with the flow, byte for byte: plain values only, no references.
+  associatedtype FlowState: BitwiseCopyable & Sendable
+  /// Stays on the runtime: pools, rules, counters. Flows take from it and must give back.
+  associatedtype SharedState
+
+  /// Grows when the meaning of `FlowState`'s bytes changes; a runtime refuses a flow whose layout it does not know.
+  static var layoutVersion: UInt16 { get }
+
+  /// This function's own drop reasons, for counters and people.
+  static var dropReasons: [DropReasonDescription] { get }
+
+  /// Makes the one shared state of a runtime (`allocate_shared_state`).
+  func makeSharedState(for runtime: RuntimeShare) -> SharedState
+
+  /// The state of a flow before its first packet (`allocate_new_fs`).
+  func makeFlowState() -> FlowState
+
+  /// Called when the state goes away for good, after `flowExpires` (`deallocate_fs`).
+  func freeFlowState(_ flow: inout FlowState)
+
+  /// Handles one packet (`process_pkt`). A flow whose very first packet is dropped does not come to be.
+  func process(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict
+
+  /// The flow ended here: give back what it took from the shared state (`flow_expires`).
+  func flowExpires(_ flow: inout FlowState, shared: inout SharedState)
+
+  /// The flow left for another runtime, with its state (`flow_migrate_out`).
+  func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState)
+
+  /// The flow arrived from another runtime; called before its first packet here (`flow_migrate_in`).
+  func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState)
+
+  /// The flow's runtime died and this one, its replica, owns it now (`flow_recover`).
+  func flowRecovers(_ flow: inout FlowState, shared: inout SharedState)
+
+  /// Numbers of the shared state worth showing: pool usage, connections per server. Called seldom.
+  func observe(_ shared: borrowing SharedState) -> [Observation]
+}
+
+/// The part of the cluster's shared pools that one runtime owns: of every pool (NAT ports, for example) cut
+/// into `count` disjoint parts, the part `index`.
+public struct RuntimeShare: Hashable, Sendable {
+  public let index: Int
+  public let count: Int
+
+  public init(index: Int, count: Int) {
+    precondition(count > 0 && (0..<count).contains(index), "a share is one of `count` parts")
+    self.index = index
+    self.count = count
+  }
+
+  /// All of it: one runtime alone.
+  public static let whole = RuntimeShare(index: 0, count: 1)
+}
+
+/// A named number: `servers.10.2.0.11:80.flows = 12`.
+public struct Observation: Hashable, Sendable {
+  public let name: String
+  public let value: UInt64
+
+  public init(_ name: String, _ value: UInt64) {
+    self.name = name
+    self.value = value
+  }
+}
+
+/// A function without flow state, or without shared state, says so with this.
+public struct Nothing: BitwiseCopyable, Sendable {
+  @inlinable public init() {}
+}
+
+// Most functions hold nothing that would need giving back; for them the platform does everything.
+extension NetworkFunction {
+  public static var layoutVersion: UInt16 { 1 }
+  public static var dropReasons: [DropReasonDescription] { [] }
+  @inlinable public func freeFlowState(_ flow: inout FlowState) {}
+  @inlinable public func flowExpires(_ flow: inout FlowState, shared: inout SharedState) {}
+  @inlinable public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) {}
+  @inlinable public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) {}
+  @inlinable public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) {}
+  public func observe(_ shared: borrowing SharedState) -> [Observation] { [] }
+}
+
+extension NetworkFunction where SharedState == Nothing {
+  public func makeSharedState(for runtime: RuntimeShare) -> Nothing { Nothing() }
+}

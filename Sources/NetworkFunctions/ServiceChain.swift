@@ -1,0 +1,209 @@
+import Wire
+
+/// The stages of a runtime's service chain, run over a burst at a time.
+///
+/// A chain put together at deploy time has one stage per function and pays one indirect call per function
+/// and burst. A chain known at compile time is one `Chain<A, Chain<B, C>>`, one stage, and pays one call per
+/// burst. Both keep the flow state of all stages in one flat block of `stateSize` bytes per flow.
+public struct ServiceChain {
+  public let stages: [ServiceStage]
+  /// Where each stage's state begins within a flow's block.
+  @usableFromInline let offsets: [Int]
+  /// How many functions' own drop reasons come before each stage's.
+  @usableFromInline let reasonOffsets: [Int]
+  /// The functions' own drop reasons, numbered as they come out of this chain.
+  public let dropReasons: [DropReasonDescription]
+  /// Bytes of flow state per flow, a multiple of 16.
+  public let stateSize: Int
+
+  public init(_ stages: [ServiceStage]) {
+    precondition(!stages.isEmpty, "a chain has at least one stage")
+    self.stages = stages
+    var offset = 0
+    var offsets: [Int] = []
+    var reasonOffsets: [Int] = []
+    var dropReasons: [DropReasonDescription] = []
+    for stage in stages {
+      reasonOffsets.append(dropReasons.count)
+      dropReasons += stage.dropReasons.map { [shift = dropReasons.count] in $0.shifted(by: shift) }
+      offset = (offset + stage.stateAlignment - 1) / stage.stateAlignment * stage.stateAlignment
+      offsets.append(offset)
+      offset += stage.stateSize
+    }
+    precondition(dropReasons.count <= 96, "the functions of a chain have at most 96 drop reasons of their own")
+    self.offsets = offsets
+    self.reasonOffsets = reasonOffsets
+    self.dropReasons = dropReasons
+    stateSize = max(16, (offset + 15) / 16 * 16)
+  }
+
+  /// Names, layout versions and sizes of the stages: two runtimes can exchange flows only if these are equal.
+  public var layout: String {
+    stages.map { "\($0.name):\($0.layoutVersion):\($0.stateSize)" }.joined(separator: ",")
+  }
+
+  /// Lowercase names, in order.
+  public var name: String { stages.map(\.name).joined(separator: "-") }
+
+  /// Runs the frames of `mask` through the chain and returns those still to be forwarded; a dropped frame
+  /// has its `dropReason`.
+  ///
+  /// Frames of one flow in `mask` must all have the same direction: each direction is swept as a whole.
+  ///
+  /// - Parameters:
+  ///   - states: the flow state blocks; a frame's is at `slot * stateSize`.
+  @inlinable
+  @unsafe
+  public func process(_ frames: UnsafeMutablePointer<Frame>, mask: UInt64, states: UnsafeMutableRawPointer) -> UInt64 {
+    if stages.count == 1 {
+      return unsafe stages[0].process(FrameSelection(frames, mask, states, stateSize, 0))
+    }
+    var forward: UInt64 = 0
+    var rest = mask
+    while rest != 0 {
+      let index = rest.trailingZeroBitCount
+      rest &= rest &- 1
+      if unsafe frames[index].direction == .forward { forward |= 1 << UInt64(index) }
+    }
+    var reverse = mask & ~forward
+    var stage = 0
+    while stage < stages.count, forward != 0 {
+      forward = unsafe run(stage, frames, forward, states)
+      stage += 1
+    }
+    stage = stages.count - 1
+    while stage >= 0, reverse != 0 {
+      reverse = unsafe run(stage, frames, reverse, states)
+      stage -= 1
+    }
+    return forward | reverse
+  }
+
+  @inlinable @inline(__always)
+  @unsafe
+  func run(_ stage: Int, _ frames: UnsafeMutablePointer<Frame>, _ mask: UInt64, _ states: UnsafeMutableRawPointer) -> UInt64 {
+    unsafe stages[stage].process(FrameSelection(frames, mask, states + offsets[stage], stateSize, reasonOffsets[stage]))
+  }
+
+  /// Calls one of the flow's life events on every stage, in order.
+  @inlinable
+  @unsafe
+  public func tell(_ event: FlowEvent, state: UnsafeMutableRawPointer) {
+    for (stage, offset) in zip(stages, offsets) { unsafe stage.flowEvent(event, state + offset) }
+  }
+
+  public func observe() -> [Observation] { stages.flatMap { $0.observe() } }
+}
+
+/// What happens to a flow's state besides packets.
+public enum FlowEvent: Sendable {
+  case begins, expires, migratesOut, migratesIn, recovers
+}
+
+/// The frames of a burst that one stage shall process, and where their flow states are.
+@unsafe
+public struct FrameSelection {
+  @usableFromInline let frames: UnsafeMutablePointer<Frame>
+  @usableFromInline let mask: UInt64
+  @usableFromInline let states: UnsafeMutableRawPointer
+  @usableFromInline let stride: Int
+  @usableFromInline let reasonOffset: Int
+
+  @inlinable
+  init(
+    _ frames: UnsafeMutablePointer<Frame>, _ mask: UInt64, _ states: UnsafeMutableRawPointer, _ stride: Int, _ reasonOffset: Int
+  ) {
+    unsafe self.frames = frames
+    self.mask = mask
+    unsafe self.states = states
+    self.stride = stride
+    self.reasonOffset = reasonOffset
+  }
+}
+
+/// A network function with its shared state, behind calls that do not know its type.
+///
+/// The closures are made where the function's type is known, so what they call is specialised code: an
+/// indirect call per burst, none per packet.
+public struct ServiceStage {
+  public let name: String
+  public let layoutVersion: UInt16
+  public let stateSize: Int
+  public let stateAlignment: Int
+  public let dropReasons: [DropReasonDescription]
+  @usableFromInline let process: (FrameSelection) -> UInt64
+  @usableFromInline let flowEvent: (FlowEvent, UnsafeMutableRawPointer) -> Void
+  public let observe: () -> [Observation]
+
+  @inlinable
+  public init<Function: NetworkFunction>(_ name: String, _ function: Function, share: RuntimeShare) {
+    self.name = name
+    layoutVersion = Function.layoutVersion
+    stateSize = MemoryLayout<Function.FlowState>.stride
+    stateAlignment = MemoryLayout<Function.FlowState>.alignment
+    dropReasons = Function.dropReasons
+    let host = FunctionHost(function, share: share)
+    unsafe process = { selection in unsafe host.process(selection) }
+    unsafe flowEvent = { event, state in unsafe host.tell(event, state) }
+    observe = { host.observe() }
+  }
+}
+
+/// Keeps a function and its shared state alive and in one place.
+@usableFromInline
+final class FunctionHost<Function: NetworkFunction> {
+  @usableFromInline let function: Function
+  @usableFromInline let shared: UnsafeMutablePointer<Function.SharedState>
+
+  @inlinable
+  init(_ function: Function, share: RuntimeShare) {
+    self.function = function
+    unsafe shared = .allocate(capacity: 1)
+    unsafe shared.initialize(to: function.makeSharedState(for: share))
+  }
+
+  deinit {
+    unsafe shared.deinitialize(count: 1)
+    unsafe shared.deallocate()
+  }
+
+  @inlinable @inline(__always)
+  @unsafe
+  func process(_ selection: FrameSelection) -> UInt64 {
+    let frames = unsafe selection.frames
+    let states = unsafe selection.states
+    let stride = unsafe selection.stride
+    var kept = unsafe selection.mask
+    var rest = kept
+    while rest != 0 {
+      let index = rest.trailingZeroBitCount
+      rest &= rest &- 1
+      let state = unsafe (states + Int(frames[index].slot) &* stride).assumingMemoryBound(to: Function.FlowState.self)
+      switch unsafe function.process(&frames[index], flow: &state.pointee, shared: &shared.pointee) {
+      case .forward: break
+      case .drop(let reason):
+        unsafe frames[index].dropReason = reason.shifted(by: selection.reasonOffset)
+        kept &= ~(1 << UInt64(index))
+      }
+    }
+    return kept
+  }
+
+  @inlinable
+  @unsafe
+  func tell(_ event: FlowEvent, _ memory: UnsafeMutableRawPointer) {
+    let state = unsafe memory.assumingMemoryBound(to: Function.FlowState.self)
+    switch event {
+    case .begins: unsafe state.initialize(to: function.makeFlowState())
+    case .expires:
+      unsafe function.flowExpires(&state.pointee, shared: &shared.pointee)
+      unsafe function.freeFlowState(&state.pointee)
+    case .migratesOut: unsafe function.flowMigratesOut(&state.pointee, shared: &shared.pointee)
+    case .migratesIn: unsafe function.flowMigratesIn(&state.pointee, shared: &shared.pointee)
+    case .recovers: unsafe function.flowRecovers(&state.pointee, shared: &shared.pointee)
+    }
+  }
+
+  @inlinable
+  func observe() -> [Observation] { unsafe function.observe(shared.pointee) }
+}

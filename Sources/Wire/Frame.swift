@@ -1,0 +1,282 @@
+/// One packet: a checked view of bytes that a batch owns.
+///
+/// A frame can be neither copied nor kept, so a network function cannot leak or free a packet; it reads
+/// and rewrites fields and says by a verdict what should become of it. `parse` checks every length
+/// once, at the edge; after that no accessor can fail.
+///
+///     bytes                                                       networkEnd   length
+///     | Ethernet | VLAN* | IPv4 or IPv6 + extensions | TCP/UDP/ICMP | payload |  padding |
+///                        networkOffset               transportOffset payloadOffset
+///
+/// Sixty-four bytes, so that a batch of frames is as many cache lines.
+@safe
+public struct Frame: ~Copyable {
+  /// First byte of the Ethernet header; `length` bytes are readable and writable.
+  @usableFromInline let bytes: UnsafeMutableRawPointer
+  /// What the batch must give back: an mbuf, or a slot of a pcap reader.
+  public let buffer: UnsafeMutableRawPointer?
+  @usableFromInline var key: IPv4FiveTuple
+  public let arrival: Tick
+
+  public let length: UInt16
+  @usableFromInline var networkOffset: UInt16
+  @usableFromInline var transportOffset: UInt16
+  @usableFromInline var payloadOffset: UInt16
+  @usableFromInline var networkEnd: UInt16
+
+  @usableFromInline var parsedFamily: Family
+  @usableFromInline var parsedProtocol: UInt8
+  @usableFromInline var parsedFlags: TCPFlags
+
+  /// Which way the packet travels through its flow; set by the flow table.
+  public var direction: Direction
+  /// Set when the packet is dropped.
+  public var dropReason: DropReason
+  /// The flow's slot, and the hash it was found by: the flow table's notes.
+  public var slot: UInt32
+  public var hash: UInt64
+
+  public enum Family: UInt8, Sendable, BitwiseCopyable { case none, ipv4, ipv6, arp }
+
+  @inlinable
+  @unsafe
+  public init(bytes: UnsafeMutableRawPointer, length: Int, buffer: UnsafeMutableRawPointer?, arrival: Tick) {
+    self.bytes = bytes
+    self.buffer = buffer
+    self.arrival = arrival
+    self.length = UInt16(truncatingIfNeeded: min(length, 65_535))
+    key = .none
+    networkOffset = 0
+    transportOffset = 0
+    payloadOffset = 0
+    networkEnd = 0
+    parsedFamily = .none
+    parsedProtocol = 0
+    parsedFlags = []
+    direction = .forward
+    dropReason = .truncated
+    slot = .max
+    hash = 0
+  }
+}
+
+/// The side a flow's packet comes from: `forward` is the way its first packet took.
+public enum Direction: UInt8, Sendable, BitwiseCopyable {
+  case forward, reverse
+
+  @inlinable public var opposite: Direction { self == .forward ? .reverse : .forward }
+}
+
+/// TCP control bits (RFC 9293 §3.1).
+public struct TCPFlags: OptionSet, Hashable, Sendable, BitwiseCopyable {
+  public let rawValue: UInt8
+  @inlinable public init(rawValue: UInt8) { self.rawValue = rawValue }
+
+  public static let fin = TCPFlags(rawValue: 1)
+  public static let syn = TCPFlags(rawValue: 2)
+  public static let rst = TCPFlags(rawValue: 4)
+  public static let psh = TCPFlags(rawValue: 8)
+  public static let ack = TCPFlags(rawValue: 16)
+  public static let urg = TCPFlags(rawValue: 32)
+}
+
+extension Frame {
+  /// The key as the packet stands now; rewriting keeps it true. IPv4 only: see `ipv6FiveTuple`.
+  @inlinable public var fiveTuple: IPv4FiveTuple { key }
+  @inlinable public var family: Family { parsedFamily }
+  /// Of the IPv4 header, or of the last IPv6 extension header.
+  @inlinable public var protocolNumber: UInt8 { parsedProtocol }
+  @inlinable public var tcpFlags: TCPFlags { parsedFlags }
+
+  // MARK: Loads and stores. Every offset below was checked by `parse`.
+
+  @inlinable @inline(__always)
+  func load8(_ offset: Int) -> UInt8 { unsafe bytes.load(fromByteOffset: offset, as: UInt8.self) }
+  @inlinable @inline(__always)
+  func load16(_ offset: Int) -> UInt16 { unsafe UInt16(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self)) }
+  @inlinable @inline(__always)
+  func load32(_ offset: Int) -> UInt32 { unsafe UInt32(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self)) }
+  @inlinable @inline(__always)
+  func load64(_ offset: Int) -> UInt64 { unsafe UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self)) }
+  @inlinable @inline(__always)
+  func store16(_ value: UInt16, _ offset: Int) { unsafe bytes.storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt16.self) }
+  @inlinable @inline(__always)
+  func store32(_ value: UInt32, _ offset: Int) { unsafe bytes.storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt32.self) }
+
+  // MARK: Link
+
+  /// Destination, or zero for a frame too short to have one.
+  @inlinable public var destinationMAC: MACAddress {
+    get { length >= 14 ? MACAddress(UInt64(load16(0)) << 32 | UInt64(load32(2))) : .zero }
+    nonmutating set { storeMAC(newValue, 0) }
+  }
+
+  @inlinable public var sourceMAC: MACAddress {
+    get { length >= 14 ? MACAddress(UInt64(load16(6)) << 32 | UInt64(load32(8))) : .zero }
+    nonmutating set { storeMAC(newValue, 6) }
+  }
+
+  @inlinable func storeMAC(_ address: MACAddress, _ offset: Int) {
+    guard length >= 14 else { return }
+    store16(UInt16(truncatingIfNeeded: address.value >> 32), offset)
+    store32(UInt32(truncatingIfNeeded: address.value), offset + 2)
+  }
+
+  // MARK: Network
+
+  @inlinable public var sourceAddress: IPAddress {
+    switch family {
+    case .ipv4: IPAddress(fiveTuple.source)
+    case .ipv6: IPAddress(high: load64(Int(networkOffset) + 8), low: load64(Int(networkOffset) + 16))
+    case .arp, .none: IPAddress(high: 0, low: 0)
+    }
+  }
+
+  @inlinable public var destinationAddress: IPAddress {
+    switch family {
+    case .ipv4: IPAddress(fiveTuple.destination)
+    case .ipv6: IPAddress(high: load64(Int(networkOffset) + 24), low: load64(Int(networkOffset) + 32))
+    case .arp, .none: IPAddress(high: 0, low: 0)
+    }
+  }
+
+  /// The key of an IPv6 packet; meaningless for another family.
+  @inlinable public var ipv6FiveTuple: IPv6FiveTuple {
+    IPv6FiveTuple(source: sourceAddress, destination: destinationAddress, transport: fiveTuple.transport)
+  }
+
+  /// The bytes of the IP packet, its header included: what flow statistics count.
+  @inlinable public var networkLength: Int { Int(networkEnd) - Int(networkOffset) }
+
+  // MARK: Transport
+
+  @inlinable public var sourcePort: UInt16 { fiveTuple.transport.sourcePort }
+  @inlinable public var destinationPort: UInt16 { fiveTuple.transport.destinationPort }
+
+  /// Sequence number of a TCP packet; 0 for any other protocol.
+  @inlinable public var tcpSequence: UInt32 { protocolNumber == IPProtocol.tcp ? load32(Int(transportOffset) + 4) : 0 }
+  @inlinable public var tcpAcknowledgement: UInt32 { protocolNumber == IPProtocol.tcp ? load32(Int(transportOffset) + 8) : 0 }
+  @inlinable public var tcpWindow: UInt16 { protocolNumber == IPProtocol.tcp ? load16(Int(transportOffset) + 14) : 0 }
+
+  /// The shift of the window scale option (RFC 7323 §2), which only a SYN can carry; `nil` without one.
+  ///
+  /// Walks the options: not for every packet. A shift above 14 counts as 14, as the RFC says.
+  @inlinable public var tcpWindowScale: UInt8? {
+    guard tcpFlags.contains(.syn) else { return nil }
+    var offset = Int(transportOffset) + 20
+    while offset < Int(payloadOffset) {
+      let kind = load8(offset)
+      if kind == 0 { return nil }
+      if kind == 1 {
+        offset += 1
+        continue
+      }
+      guard offset + 2 <= Int(payloadOffset) else { return nil }
+      let size = Int(load8(offset + 1))
+      guard size >= 2, offset + size <= Int(payloadOffset) else { return nil }
+      if kind == 3, size == 3 { return min(load8(offset + 2), 14) }
+      offset += size
+    }
+    return nil
+  }
+
+  /// Type of an ICMP or ICMPv6 packet; `nil` for any other protocol.
+  @inlinable public var icmpType: UInt8? {
+    protocolNumber == IPProtocol.icmp || protocolNumber == IPProtocol.icmpv6 ? load8(Int(transportOffset)) : nil
+  }
+
+  @inlinable public var isICMPEchoRequest: Bool {
+    icmpType == (protocolNumber == IPProtocol.icmp ? 8 : 128)
+  }
+
+  @inlinable public var isICMPEchoReply: Bool {
+    icmpType == (protocolNumber == IPProtocol.icmp ? 0 : 129)
+  }
+
+  @inlinable public var payloadLength: Int { Int(networkEnd) - Int(payloadOffset) }
+
+  /// Lends the transport payload; the span ends with the closure.
+  @inlinable
+  public func withPayload<Result>(_ body: (RawSpan) -> Result) -> Result {
+    unsafe body(UnsafeRawBufferPointer(start: bytes + Int(payloadOffset), count: payloadLength).bytes)
+  }
+
+  /// Lends the whole frame, Ethernet header first.
+  @inlinable
+  public func withBytes<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+    unsafe body(UnsafeRawBufferPointer(start: bytes, count: Int(length)))
+  }
+
+  // MARK: Rewriting
+
+  /// Offset of the transport checksum, or `nil` where none is to be kept: other protocols, and UDP
+  /// over IPv4 sent without one (RFC 768).
+  @inlinable @inline(__always)
+  var checksumOffset: Int? {
+    switch protocolNumber {
+    case IPProtocol.tcp: return Int(transportOffset) + 16
+    case IPProtocol.udp: return load16(Int(transportOffset) + 6) == 0 ? nil : Int(transportOffset) + 6
+    case IPProtocol.icmp: return Int(transportOffset) + 2
+    default: return nil
+    }
+  }
+
+  /// Gives an IPv4 packet another source; checksums follow incrementally (RFC 1624).
+  ///
+  /// The port of an ICMP echo request is its identifier. Ports of other protocols do not change.
+  @inlinable @inline(__always)
+  public mutating func rewriteSource(_ address: IPv4Address, port: UInt16) {
+    rewrite(address, port, old: fiveTuple.source, oldPort: sourcePort, addressOffset: 12, portOffset: 0)
+    key = IPv4FiveTuple(source: address, destination: fiveTuple.destination, transport: transportKey(source: port))
+  }
+
+  /// Gives an IPv4 packet another destination. The port of an ICMP echo reply is its identifier.
+  @inlinable @inline(__always)
+  public mutating func rewriteDestination(_ address: IPv4Address, port: UInt16) {
+    rewrite(address, port, old: fiveTuple.destination, oldPort: destinationPort, addressOffset: 16, portOffset: 2)
+    key = IPv4FiveTuple(source: fiveTuple.source, destination: address, transport: transportKey(destination: port))
+  }
+
+  @inlinable @inline(__always)
+  func transportKey(source: UInt16? = nil, destination: UInt16? = nil) -> TransportKey {
+    let hasPort: Bool =
+      switch protocolNumber {
+      case IPProtocol.tcp, IPProtocol.udp: true
+      case IPProtocol.icmp: source != nil ? isICMPEchoRequest : isICMPEchoReply
+      default: false
+      }
+    return TransportKey(
+      source: hasPort ? source ?? sourcePort : sourcePort,
+      destination: hasPort ? destination ?? destinationPort : destinationPort,
+      protocolNumber: protocolNumber, vlan: fiveTuple.transport.vlan)
+  }
+
+  @inlinable @inline(__always)
+  mutating func rewrite(
+    _ address: IPv4Address, _ port: UInt16, old: IPv4Address, oldPort: UInt16, addressOffset: Int, portOffset: Int
+  ) {
+    guard family == .ipv4 else { return }
+    let network = Int(networkOffset)
+    let addressChange = (Checksum.removed(old.value), Checksum.added(address.value))
+    store32(address.value, network + addressOffset)
+    store16(Checksum.update(load16(network + 10), removing: addressChange.0, adding: addressChange.1), network + 10)
+
+    var removing: UInt64 = 0
+    var adding: UInt64 = 0
+    switch protocolNumber {
+    case IPProtocol.tcp, IPProtocol.udp:
+      (removing, adding) = (addressChange.0 &+ UInt64(~oldPort), addressChange.1 &+ UInt64(port))
+      store16(port, Int(transportOffset) + portOffset)
+    case IPProtocol.icmp where portOffset == 0 ? isICMPEchoRequest : isICMPEchoReply:
+      // No pseudo header over IPv4 (RFC 792): only the identifier counts.
+      (removing, adding) = (UInt64(~oldPort), UInt64(port))
+      store16(port, Int(transportOffset) + 4)
+    default:
+      return
+    }
+    guard let offset = checksumOffset else { return }
+    let updated = Checksum.update(load16(offset), removing: removing, adding: adding)
+    // A UDP checksum that comes out as zero is sent as all ones (RFC 768).
+    store16(updated == 0 && protocolNumber == IPProtocol.udp ? 0xffff : updated, offset)
+  }
+}
