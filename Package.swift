@@ -125,7 +125,9 @@ let tests: [Target] = [
     dependencies: [
       "ControlMessages", "ControlPlane", "ControlCodec", "CSchemas", "Configuration", "ControlNodes", "KafkaLog",
     ]),
-  .testTarget(name: "BusTests", dependencies: ["EmbeddedBus", "KafkaLog", "CRdKafka"]),
+  .testTarget(
+    name: "BusTests",
+    dependencies: ["EmbeddedBus", "KafkaLog", .product(name: "NIOCore", package: "swift-nio"), logging]),
   .testTarget(name: "LabTests", dependencies: ["Lab"]),
 ]
 
