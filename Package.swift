@@ -132,7 +132,9 @@ let tests: [Target] = [
     dependencies: [
       "ControlMessages", "ControlPlane", "ControlCodec", "CSchemas", "Configuration", "ControlNodes", "KafkaLog",
     ], exclude: ["golden"]),
-  .testTarget(name: "BusTests", dependencies: ["EmbeddedBus", "KafkaLog", "CRdKafka"]),
+  .testTarget(
+    name: "BusTests",
+    dependencies: ["EmbeddedBus", "KafkaLog", .product(name: "NIOCore", package: "swift-nio"), logging]),
   .testTarget(name: "LabTests", dependencies: ["Lab"]),
 ]
 
