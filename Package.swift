@@ -76,7 +76,7 @@ let nodes: [Target] = [
     name: "Nodes",
     dependencies: [
       "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FunctionCatalog", "FlowActors", "ModuleGraphs",
-      "Dataplane", "DPDKPorts", "CaptureFiles", "CIntrinsics", "ControlCodec", "KafkaLog", "Configuration", "NodeSupport",
+      "Dataplane", "ControlPlane", "DPDKPorts", "CaptureFiles", "CIntrinsics", "ControlCodec", "KafkaLog", "Configuration", "NodeSupport",
       logging,
     ], swiftSettings: packetPath),
   .target(
@@ -100,7 +100,10 @@ let nodes: [Target] = [
 let executables: [Target] = [
   .executableTarget(
     name: "nfvactor",
-    dependencies: ["Nodes", "Lab", "NodeSupport", "Configuration", "FunctionCatalog", argumentParser, logging],
+    dependencies: [
+      "Wire", "CaptureFiles", "ControlMessages", "DPDKPorts", "KafkaLog", "Nodes", "Lab", "NodeSupport", "Configuration",
+      "FunctionCatalog", argumentParser, logging,
+    ],
     swiftSettings: packetPath),
   .executableTarget(name: "nfv-coordinator", dependencies: ["ControlNodes", "ControlMessages", "KafkaLog", "NodeSupport", argumentParser, logging]),
   .executableTarget(
