@@ -133,7 +133,9 @@ let tests: [Target] = [
       "ControlMessages", "ControlPlane", "ControlCodec", "CSchemas", "Configuration", "ControlNodes", "KafkaLog",
       "EmbeddedBus", logging,
     ], exclude: ["golden"]),
-  .testTarget(name: "BusTests", dependencies: ["EmbeddedBus", "KafkaLog", "CRdKafka"]),
+  .testTarget(
+    name: "BusTests",
+    dependencies: ["EmbeddedBus", "KafkaLog", .product(name: "NIOCore", package: "swift-nio"), logging]),
   .testTarget(name: "LabTests", dependencies: ["Lab"]),
 ]
 

@@ -62,9 +62,10 @@ import Testing
     let agent = try bus.writer(.agent(Samples.host), partition: 1)
     try agent.say(.agentStarted(AgentStarted(host: Samples.host, cores: 4, runtimePorts: 4, switchPorts: 1)))
     try bus.writer(.tool(1), partition: 1).say(.clusterApplied(Samples.spec))
-    // A runtime dies as often as it is launched.
+    // A runtime dies as often as it is launched. The agent has to be heard, or nothing is launched on its host.
     var taken = 0
-    for _ in 0..<6 {
+    for _ in 0..<4 {
+      try agent.say(.agentHeartbeat(Samples.host))
       let launches = try bus.taken(atLeast: taken + 1).dropFirst(taken)
       taken += launches.count
       for life in launches.compactMap(\.launch) where life.kind == .runtime {
@@ -195,7 +196,9 @@ final class TestBus {
   }
 
   private func wait(until isSo: () throws -> Bool) throws {
-    for _ in 0..<600 {
+    let clock = ContinuousClock()
+    let deadline = clock.now + .seconds(20)
+    while clock.now < deadline {
       if try isSo() { return }
       Thread.sleep(forTimeInterval: 0.02)
     }

@@ -166,7 +166,10 @@ final class Broker {
   private func openTopics() throws(BusError) {
     do throws(StorageError) {
       for name in try fileNames(in: topicsDirectory) where Topic.isValid(name: name) {
-        guard let settings = try Topic.storedSettings(name: name, under: topicsDirectory) else { continue }
+        guard let settings = try Topic.storedSettings(name: name, under: topicsDirectory) else {
+          configuration.logger.warning("topic \(name) was not made to its end and is left out")
+          continue
+        }
         topics[name] = try Topic(name: name, settings: settings, under: topicsDirectory, options: logOptions)
       }
     } catch {

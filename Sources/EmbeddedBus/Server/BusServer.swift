@@ -80,6 +80,7 @@ public final class BusServer: Sendable {
     let server = server
     let loop = listener.eventLoop
     try? loop.submit {
+      server.value.isStopping = true  // the last flush is ours, below
       for connection in Array(server.value.connections.values) { connection.close("the bus stops") }
     }.wait()
     try? flusher.syncShutdownGracefully()
@@ -116,6 +117,7 @@ public final class BusServer: Sendable {
   private static func flush(
     _ server: NIOLoopBound<Server>, on flusher: NIOThreadPool, _ loop: any EventLoop
   ) -> EventLoopFuture<Void> {
+    guard !server.value.isStopping else { return loop.makeSucceededVoidFuture() }
     let work = server.value.broker.allLogs.flatMap { log in log.takeUnsynchronized().map { (log.directory, $0) } }
     guard !work.isEmpty else { return loop.makeSucceededVoidFuture() }
     return flusher.runIfActive(eventLoop: loop) {

@@ -36,6 +36,7 @@ final class Connection: ChannelDuplexHandler {
   }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    guard !isClosed else { return }
     var bytes = unwrapInboundIn(data)
     if received.readableBytes == 0 { received = bytes } else { received.writeBuffer(&bytes) }
     serve()
@@ -165,7 +166,7 @@ final class Connection: ChannelDuplexHandler {
   func closeIfIdle(now: NIODeadline) {
     let idle = now - lastProgress
     if received.readableBytes > 0, idle > .seconds(Int64(limits.requestSeconds)) {
-      close("sent part of a request and then nothing for \(limits.requestSeconds) s")
+      close("neither finished its request nor read its answers for \(limits.requestSeconds) s")
     } else if idle > .seconds(Int64(limits.idleSeconds)) {
       close("idle for \(limits.idleSeconds) s")
     }

@@ -13,6 +13,7 @@ final class Server {
   var connections: [ObjectIdentifier: Connection] = [:]
   var waiting: [LongPolls.ID: Connection] = [:]
   var bytesInFlight = 0
+  var isStopping = false
 
   init(_ broker: Broker) { self.broker = broker }
 

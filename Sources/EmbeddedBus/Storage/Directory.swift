@@ -44,6 +44,15 @@ func replaceSmallFile(_ path: String, with text: String) throws(StorageError) {
     try file.synchronize()
   }
   guard rename(draft, path) == 0 else { throw StorageError("replace", path) }
+  try synchronizeDirectory(String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)]))
+}
+
+/// Makes the names of new files as durable as their contents.
+func synchronizeDirectory(_ path: String) throws(StorageError) {
+  let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+  guard descriptor >= 0 else { throw StorageError("open", path) }
+  defer { close(descriptor) }
+  guard fsync(descriptor) == 0 else { throw StorageError("synchronize", path) }
 }
 
 /// Keeps a second bus out of a data directory, by a file lock that ends with its holder.

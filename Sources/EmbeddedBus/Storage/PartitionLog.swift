@@ -120,6 +120,7 @@ final class PartitionLog {
     let segment = Segment(baseOffset: nextOffset, directory: directory)
     let file = try LogFile(opening: segment.path, forWriting: true, calls: options.calls)
     try file.truncate(to: 0)
+    if options.fsync != .never { try synchronizeDirectory(directory) }
     if hasUnsynchronizedData, options.fsync != .never { unsynchronized.append(active) }
     hasUnsynchronizedData = false
     segments.append(segment)
