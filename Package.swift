@@ -105,7 +105,7 @@ let executables: [Target] = [
       "FunctionCatalog", argumentParser, logging,
     ],
     swiftSettings: packetPath),
-  .executableTarget(name: "nfv-coordinator", dependencies: ["ControlNodes", "NodeSupport", argumentParser, logging]),
+  .executableTarget(name: "nfv-coordinator", dependencies: ["ControlNodes", "ControlMessages", "KafkaLog", "NodeSupport", argumentParser, logging]),
   .executableTarget(
     name: "nfvctl",
     dependencies: [
@@ -131,6 +131,7 @@ let tests: [Target] = [
     name: "ControlPlaneTests",
     dependencies: [
       "ControlMessages", "ControlPlane", "ControlCodec", "CSchemas", "Configuration", "ControlNodes", "KafkaLog",
+      "EmbeddedBus", logging,
     ], exclude: ["golden"]),
   .testTarget(
     name: "BusTests",
