@@ -132,7 +132,7 @@ struct Intent: Equatable {
   var json: JSON {
     .object([
       "cluster": .text(cluster), "result": .string(verb.rawValue), "partition": .number(partition),
-      "offset": offset.map { .number($0.value) }, "correlation": correlation.map { .string($0) },
+      "offset": offset.map { JSON.number($0.value) }, "correlation": correlation.map { JSON.string($0) },
     ])
   }
 }

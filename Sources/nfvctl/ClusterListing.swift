@@ -111,7 +111,7 @@ struct ClusterListing: Listed, Equatable {
       "name": .text(name), "partition": .number(partition), "status": .string(status.rawValue), "reason": .string(reason),
       "runtimesWanted": .number(wanted[.runtime] ?? 0), "runtimesServing": .number(serving[.runtime] ?? 0),
       "switchesWanted": .number(wanted[.virtualSwitch] ?? 0), "switchesServing": .number(serving[.virtualSwitch] ?? 0),
-      "chain": .array(chain.map { .string($0) }), "activeFlows": .number(activeFlows),
+      "chain": .array(chain.map { JSON.string($0) }), "activeFlows": .number(activeFlows),
       "forwardedPacketsPerSecond": .number(forwardedPacketsPerSecond), "forwardedBitsPerSecond": .number(forwardedBitsPerSecond),
       "droppedPacketsPerSecond": .number(droppedPacketsPerSecond), "lastSlot": .number(lastSlot.number),
       "tableVersion": .number(tableVersion), "logTime": .string(logTime.iso8601),

@@ -26,14 +26,15 @@ struct CommandListing: Listed, Equatable {
   }
 
   var json: JSON {
-    .object([
+    let outcome: JSON? = acknowledgement.map { JSON.string($0.outcome.summary) }
+    let acknowledger: JSON? = acknowledgement.map { JSON.string($0.by.summary) }
+    return .object([
       "cluster": .text(cluster), "slot": .number(command.slot.number), "offset": .number(record.offset.value),
       "time": .string(record.timestamp.iso8601), "type": .string(command.body.name), "target": .string(command.target.words),
       "summary": .string(command.body.summary), "reason": .string(command.reason), "correlation": .string(command.correlation),
       "decidedAtOffset": .number(command.decision.offset.value), "decisionIndex": .number(command.decision.index),
       "expiry": .string(command.expiry.iso8601), "stateHash": .string(String(command.stateHash, radix: 16)),
-      "outcome": acknowledgement.map { .string($0.outcome.summary) },
-      "acknowledgedBy": acknowledgement.map { .string($0.by.summary) },
+      "outcome": outcome, "acknowledgedBy": acknowledger,
     ])
   }
 }
