@@ -93,13 +93,15 @@ struct ClusterListing: Listed, Equatable {
   }
 
   static let columns: [TextTable.Column] = [
-    .left("CLUSTER"), .right("PARTITION"), .left("STATUS"), .right("RUNTIMES"), .right("SWITCHES"), .right("FLOWS"), .right("PKT/S"),
+    .left("CLUSTER"), .right("PARTITION"), .left("STATUS"), .right("RUNTIMES"), .right("SWITCHES"), .right("FLOWS"),
+    .right("PKT/S"),
     .right("MBIT/S"), .right("DROP/S"), .left("CHAIN"), .left("REASON"),
   ]
 
   var cells: [String] {
     [
-      "\(name)", "\(partition)", status.rawValue, share(.runtime), share(.virtualSwitch), "\(activeFlows)", "\(forwardedPacketsPerSecond)",
+      "\(name)", "\(partition)", status.rawValue, share(.runtime), share(.virtualSwitch), "\(activeFlows)",
+      "\(forwardedPacketsPerSecond)",
       Quantity.megabits(forwardedBitsPerSecond), "\(droppedPacketsPerSecond)", chain.joined(separator: " -> "), reason,
     ]
   }

@@ -15,7 +15,8 @@ struct CommandListing: Listed, Equatable {
   private var command: Command { record.command }
 
   static let columns: [TextTable.Column] = [
-    .left("CLUSTER"), .right("SLOT"), .left("TIME"), .left("COMMAND"), .left("TARGET"), .left("OUTCOME"), .left("WHAT"), .left("WHY"),
+    .left("CLUSTER"), .right("SLOT"), .left("TIME"), .left("COMMAND"), .left("TARGET"), .left("OUTCOME"), .left("WHAT"),
+    .left("WHY"),
   ]
 
   var cells: [String] {
@@ -76,7 +77,9 @@ struct CommandHistory {
   private mutating func settle(_ cluster: ClusterID, _ acknowledgement: CommandAcknowledgement) {
     let found = listings[cluster]?.last.map { acknowledgement.slot <= $0.record.command.slot } ?? false
     guard found else {
-      if let lowest = pending[cluster]?.keys.min(), pending[cluster]!.count > 2 * limit + 1_024 { pending[cluster]![lowest] = nil }
+      if let lowest = pending[cluster]?.keys.min(), pending[cluster]!.count > 2 * limit + 1_024 {
+        pending[cluster]![lowest] = nil
+      }
       pending[cluster, default: [:]][acknowledgement.slot] = acknowledgement
       return
     }

@@ -42,7 +42,9 @@ struct DescribeCommand: OperatorCommand {
   func perform() throws {
     var history = CommandHistory(last: 10)
     guard let kind = kind.node else {
-      guard let id = ClusterID(name) else { throw Complaint("'\(name)' is no name of a cluster: it is 1 to 63 of a-z, 0-9 and '-'") }
+      guard let id = ClusterID(name) else {
+        throw Complaint("'\(name)' is no name of a cluster: it is 1 to 63 of a-z, 0-9 and '-'")
+      }
       let follower = try log.readLog(only: id) { history.notice($0) }
       guard let cluster = follower.cluster(id) else { throw Complaint.noCluster(id) }
       return put(ClusterDescription(cluster, history.commands(of: id)))
@@ -108,7 +110,8 @@ struct ClusterDescription: Described {
     if let spec = state.spec {
       let flows = spec.chain.flows
       say("Chain", listing.chain.joined(separator: " -> "))
-      say("Wanted", "\(state.wanted(.runtime)) runtimes, \(state.wanted(.virtualSwitch)) switches, \(spec.poolShares) pool shares")
+      say(
+        "Wanted", "\(state.wanted(.runtime)) runtimes, \(state.wanted(.virtualSwitch)) switches, \(spec.poolShares) pool shares")
       say("Heartbeat", "every \(spec.heartbeatInterval)ms; workload every \(spec.workloadInterval)ms; polling \(spec.polling)")
       say("Flow table", "\(flows.capacity) flows, midstream \(flows.midstream)")
       say("Client side", Self.words(spec.network.client))

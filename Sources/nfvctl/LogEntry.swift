@@ -68,7 +68,8 @@ struct LogEntry: Equatable {
     let mark = topic == ServiceTopics.commands ? ">" : " "
     let name = cluster.map { "\($0)" } ?? (partition == ServiceTopics.directoryPartition ? "(directory)" : "-")
     return TextTable.printable(
-      "\(timestamp.clockTime) \(mark) \(padded(name, 12)) \(padded("\(offset)", 7)) \(padded(author, 20)) \(padded(type, 20)) \(summary)")
+      "\(timestamp.clockTime) \(mark) \(padded(name, 12)) \(padded("\(offset)", 7)) \(padded(author, 20)) \(padded(type, 20)) \(summary)"
+    )
   }
 
   var json: JSON {
@@ -141,7 +142,8 @@ extension Event.Body {
       ])
     case .heartbeat(let heartbeat):
       .object([
-        "node": .number(heartbeat.node.number), "workerLoops": .number(heartbeat.workerLoops), "busyLoops": .number(heartbeat.busyLoops),
+        "node": .number(heartbeat.node.number), "workerLoops": .number(heartbeat.workerLoops),
+        "busyLoops": .number(heartbeat.busyLoops),
       ])
     case .workload(let load): .object(["node": .number(load.node.number), "workload": NodeListing.json(load)])
     case .nodeStopping(let node): .object(["node": .number(node.number)])

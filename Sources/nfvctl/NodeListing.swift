@@ -38,7 +38,8 @@ struct NodeListing: Listed, Equatable {
   }
 
   static let columns: [TextTable.Column] = [
-    .left("CLUSTER"), .right("ID"), .left("STATE"), .left("HOST"), .right("LIFE"), .right("SHARE"), .right("FLOWS"), .right("PKT/S"),
+    .left("CLUSTER"), .right("ID"), .left("STATE"), .left("HOST"), .right("LIFE"), .right("SHARE"), .right("FLOWS"),
+    .right("PKT/S"),
     .right("MBIT/S"), .right("DROP/S"), .right("BUSY%"), .right("HEARD"), .left("PROBLEM"),
   ]
 
