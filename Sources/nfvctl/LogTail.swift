@@ -169,14 +169,11 @@ struct TimeMerge<Item> {
   var isAtEnd: Bool { sources.allSatisfy { $0.hasEnded && $0.isEmpty } }
 
   /// What can be let out: no source can have anything earlier.
-  mutating func takeReady() -> [Item] {
-    let bound = sources.filter { $0.isEmpty && !$0.hasEnded }.map(\.time).min() ?? .max
-    return take(before: bound)
-  }
+  mutating func takeReady() -> [Item] { take(waiting: true) }
 
-  mutating func takeAll() -> [Item] { take(before: .max) }
+  mutating func takeAll() -> [Item] { take(waiting: false) }
 
-  private mutating func take(before bound: UInt64) -> [Item] {
+  private mutating func take(waiting: Bool) -> [Item] {
     var taken: [Item] = []
     while true {
       let candidates = sources.indices.filter { !sources[$0].isEmpty }
@@ -184,7 +181,7 @@ struct TimeMerge<Item> {
         let first = candidates.min(by: { sources[$0].items[sources[$0].next].time < sources[$1].items[sources[$1].next].time })
       else { break }
       let head = sources[first].items[sources[first].next]
-      guard head.time <= bound else { break }
+      if waiting, sources.contains(where: { $0.isEmpty && !$0.hasEnded && $0.time < head.time }) { break }
       taken.append(head.item)
       sources[first].next += 1
     }

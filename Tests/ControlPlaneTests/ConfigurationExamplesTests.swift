@@ -48,7 +48,7 @@ import Testing
     ("host: a\nprocessors: []\n", "agent.yaml:2: processors: at least one processor is needed, such as [0, 1]"),
     ("host: a\nprocessors: [0]\n", "agent.yaml:1: nothing to offer: 'runtime-ports' and 'switch-ports' are both empty"),
     (
-      "host: a\nprocessors: [0]\nruntime-ports: [rt0:]\n",
+      "host: a\nprocessors: [0]\nruntime-ports: ['rt0:']\n",
       "agent.yaml:3: runtime-ports[0]: 'rt0:' is not a port; write its kind and its device, such as af_packet:eth1"
     ),
     (

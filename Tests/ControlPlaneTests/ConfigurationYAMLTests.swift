@@ -19,21 +19,22 @@ import Testing
     Mistake("", "f.yaml: the file holds no settings"),
     Mistake("# only a comment\n", "f.yaml: the file holds no settings"),
     Mistake("a: 1\nb: 2\na: 3\n", "f.yaml:1: the key 'a' is written twice, first here"),
-    Mistake("a:\n  x: 1\n  \"x\": 2\n", "f.yaml:3: a: the key 'x' is written twice, first in line 2"),
+    Mistake("a:\n  x: 1\n  \"x\": 2\n", "f.yaml:2: the key 'x' is written twice, first here"),
     Mistake("a: 1\n\tb: 2\n", "f.yaml:2: a tab in the indentation; YAML is indented with spaces"),
     Mistake("a: 1\n---\nb: 2\n", "f.yaml:2: a second document begins here; one file holds one"),
     Mistake("a: &x 1\nb: 2\n", "f.yaml:1: a: anchors (&) and aliases (*) are not read; write the value out"),
     Mistake("a: 1\nb: *x\n", "f.yaml:2: anchors (&) and aliases (*) are not read; write the value out"),
     Mistake("a: 1\n[b, c]: 2\n", "f.yaml:2: a key is a plain word, such as 'name: value'"),
     Mistake("? {b: c}\n: 2\n", "f.yaml:1: a key is a plain word, such as 'name: value'"),
-    Mistake(": 2\n", "f.yaml:1: a key is a plain word, such as 'name: value'"),
+    Mistake(": 2\n", "f.yaml:1: not YAML: did not find expected key while parsing a block mapping"),
+    Mistake("\"\": 2\n", "f.yaml:1: a key is a plain word, such as 'name: value'"),
     Mistake("a:\n  - b\n  - !!binary aGk=\n", "f.yaml:3: a[1]: tags (!) are not read; quote a text that begins with '!'"),
     Mistake("a: !thing {b: 1}\n", "f.yaml:1: a: tags (!) are not read"),
     Mistake(
       "a: [1, 2\nb: 3\n",
       "f.yaml:2: not YAML: did not find expected ',' or ']' while parsing a flow sequence that begins in line 1"),
     Mistake(
-      "a: 'text\n", "f.yaml:18: not YAML: found unexpected end of stream while scanning a quoted scalar that begins in line 1"),
+      "a: 'text\n", "f.yaml:1: not YAML: found unexpected end of stream while scanning a quoted scalar"),
     Mistake("a: b: c\n", "f.yaml:1: not YAML: mapping values are not allowed in this context"),
     Mistake("a: 1\nb: \u{7}\n", "f.yaml:2: the character U+7 cannot be part of a configuration"),
     Mistake("a: \u{fffe}\n", "f.yaml:1: the character U+FFFE cannot be part of a configuration"),
@@ -117,7 +118,7 @@ import Testing
     #expect(throws: ConfigurationError.self) { try YAMLFile.settings(text: text, name: "f.yaml") }
   }
 
-  @Test(arguments: [31, 500, 900, 5_000, 100_000]) func `depth is bounded`(_ depth: Int) {
+  @Test(arguments: [32, 500, 900, 5_000, 100_000]) func `depth is bounded`(_ depth: Int) {
     let text = String(repeating: "[", count: depth) + String(repeating: "]", count: depth)
     #expect(throws: ConfigurationError.self) { try YAMLFile.settings(text: text, name: "f.yaml") }
     let block = (0..<min(depth, 600)).map { String(repeating: " ", count: $0) + "a:\n" }.joined()
