@@ -131,7 +131,7 @@ let tests: [Target] = [
     name: "ControlPlaneTests",
     dependencies: [
       "ControlMessages", "ControlPlane", "ControlCodec", "CSchemas", "Configuration", "ControlNodes", "KafkaLog",
-      "EmbeddedBus", logging,
+      "EmbeddedBus", "FunctionCatalog", "NodeSupport", "nfvctl", logging,
     ], exclude: ["golden"]),
   .testTarget(
     name: "BusTests",

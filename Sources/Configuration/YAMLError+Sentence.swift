@@ -12,6 +12,9 @@ extension ConfigurationError {
       self.init(file: file, line: mark.line, message: "a second document begins here; one file holds one")
     case .composer(_, "found undefined alias", let mark, _):
       self.init(file: file, line: mark.line, message: "anchors (&) and aliases (*) are not read; write the value out")
+    // Where the file ends is not where the quote or bracket was forgotten.
+    case .scanner(let context?, let problem, _, _) where problem.contains("end of stream"):
+      self.init(file: file, line: context.mark.line, message: "not YAML: \(problem) \(context.text)")
     case .scanner(let context, let problem, let mark, _), .parser(let context, let problem, let mark, _),
       .composer(let context, let problem, let mark, _):
       let circumstance = context.map { context in
