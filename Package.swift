@@ -76,7 +76,7 @@ let nodes: [Target] = [
     name: "Nodes",
     dependencies: [
       "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FunctionCatalog", "FlowActors", "ModuleGraphs",
-      "Dataplane", "DPDKPorts", "CaptureFiles", "CIntrinsics", "ControlCodec", "KafkaLog", "Configuration", "NodeSupport",
+      "Dataplane", "ControlPlane", "DPDKPorts", "CaptureFiles", "CIntrinsics", "ControlCodec", "KafkaLog", "Configuration", "NodeSupport",
       logging,
     ], swiftSettings: packetPath),
   .target(

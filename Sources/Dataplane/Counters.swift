@@ -20,10 +20,18 @@ public struct Counters: Sendable {
   /// Frames that the port lost because the worker was late.
   public var missed: UInt64 = 0
   public var passes: UInt64 = 0
+  public var busyPasses: UInt64 = 0
   public var busyCycles: UInt64 = 0
   public var totalCycles: UInt64 = 0
 
   public init() {}
+
+  mutating func account(busy: UInt64, total: UInt64, passes: UInt64) {
+    busyCycles &+= busy
+    totalCycles &+= total
+    if busy > 0 { busyPasses &+= 1 }
+    self.passes = passes
+  }
 
   mutating func receive(_ batch: PacketBatch) {
     received &+= UInt64(batch.count)
@@ -38,7 +46,7 @@ public final class PublishedCounters: Sendable {
   private let cells: [Cell]
   private static let fields: [WritableKeyPath<Counters, UInt64> & Sendable] = [
     \.received, \.receivedBytes, \.forwarded, \.forwardedBytes, \.dropped, \.consumed, \.flowsCreated, \.flowsExpired,
-    \.flowsEvicted, \.flowsRefused, \.activeFlows, \.missed, \.passes, \.busyCycles, \.totalCycles,
+    \.flowsEvicted, \.flowsRefused, \.activeFlows, \.missed, \.passes, \.busyPasses, \.busyCycles, \.totalCycles,
   ]
 
   private final class Cell: Sendable { let value = Atomic<UInt64>(0) }
@@ -51,7 +59,7 @@ public final class PublishedCounters: Sendable {
     let values = (
       counters.received, counters.receivedBytes, counters.forwarded, counters.forwardedBytes, counters.dropped, counters.consumed,
       counters.flowsCreated, counters.flowsExpired, counters.flowsEvicted, counters.flowsRefused, counters.activeFlows,
-      counters.missed, counters.passes, counters.busyCycles, counters.totalCycles
+      counters.missed, counters.passes, counters.busyPasses, counters.busyCycles, counters.totalCycles
     )
     withUnsafeBytes(of: values) { bytes in
       let words = unsafe bytes.bindMemory(to: UInt64.self)

@@ -22,11 +22,7 @@ extension Worker {
         runtime.core.counters.missed = port.missed
         published.publish(runtime.core.counters, drops: runtime.core.drops)
       },
-      accounting: { busy, total, passes in
-        runtime.core.counters.busyCycles &+= busy
-        runtime.core.counters.totalCycles &+= total
-        runtime.core.counters.passes = passes
-      })
+      accounting: runtime.account)
   }
 }
 
@@ -41,6 +37,10 @@ final class RuntimeGraph: ModuleGraph {
     self.port = port
     self.address = address
     self.core = core
+  }
+
+  func account(busy: UInt64, total: UInt64, passes: UInt64) {
+    core.counters.account(busy: busy, total: total, passes: passes)
   }
 
   override func run(at now: Tick) -> Int {

@@ -43,11 +43,7 @@ extension Worker {
         state.core.counters.missed = ports.client.missed &+ ports.server.missed &+ ports.fabric.missed
         published.publish(state.core.counters, drops: state.core.drops)
       },
-      accounting: { busy, total, passes in
-        state.core.counters.busyCycles &+= busy
-        state.core.counters.totalCycles &+= total
-        state.core.counters.passes = passes
-      })
+      accounting: state.account)
   }
 }
 
@@ -63,6 +59,10 @@ final class SwitchState {
     self.client = client
     self.server = server
     self.fabric = fabric
+  }
+
+  func account(busy: UInt64, total: UInt64, passes: UInt64) {
+    core.counters.account(busy: busy, total: total, passes: passes)
   }
 
   /// Transmits `mask` and counts it; what the port does not take is dropped.

@@ -43,7 +43,10 @@ public protocol NetworkFunction {
   /// Called when the state goes away for good, after `flowExpires` (`deallocate_fs`).
   func freeFlowState(_ flow: inout FlowState)
 
-  /// Handles one packet (`process_pkt`). A flow whose very first packet is dropped does not come to be.
+  /// Handles one packet (`process_pkt`).
+  ///
+  /// A flow whose very first packet is dropped, by this function or by another of the chain, does not come to
+  /// be: the platform calls `flowExpires` and `freeFlowState` at once, so what was taken is given back.
   func process(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict
 
   /// The flow ended here: give back what it took from the shared state (`flow_expires`).

@@ -1,7 +1,7 @@
 // Link and network addresses as values. Host byte order inside, network order only on the wire.
 
 /// A 48-bit Ethernet address.
-public struct MACAddress: Hashable, Sendable, CustomStringConvertible {
+public struct MACAddress: Hashable, Sendable, BitwiseCopyable, CustomStringConvertible {
   /// The six bytes, first on the wire = most significant.
   public let value: UInt64
 
@@ -33,7 +33,7 @@ public struct MACAddress: Hashable, Sendable, CustomStringConvertible {
 }
 
 /// An IPv4 address.
-public struct IPv4Address: Hashable, Comparable, Sendable, CustomStringConvertible {
+public struct IPv4Address: Hashable, Comparable, Sendable, BitwiseCopyable, CustomStringConvertible {
   public let value: UInt32
 
   @inlinable public init(_ value: UInt32) { self.value = value }
@@ -58,7 +58,7 @@ public struct IPv4Address: Hashable, Comparable, Sendable, CustomStringConvertib
 }
 
 /// An IPv4 or IPv6 address in one 128-bit form; IPv4 as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
-public struct IPAddress: Hashable, Comparable, Sendable, CustomStringConvertible {
+public struct IPAddress: Hashable, Comparable, Sendable, BitwiseCopyable, CustomStringConvertible {
   public let high: UInt64
   public let low: UInt64
 

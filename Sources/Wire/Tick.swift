@@ -1,5 +1,5 @@
 /// A worker's time: nanoseconds since it started. Time is a parameter everywhere below the nodes.
-public struct Tick: Hashable, Comparable, Sendable {
+public struct Tick: Hashable, Comparable, Sendable, BitwiseCopyable {
   public var nanoseconds: UInt64
 
   @inlinable public init(nanoseconds: UInt64) { self.nanoseconds = nanoseconds }

@@ -1,0 +1,204 @@
+import ControlMessages
+import NetworkFunctions
+import Wire
+
+/// Spreads the flows to a virtual address over the servers behind it.
+///
+/// ## Theory of operation
+///
+/// The first packet of a flow chooses the backend with the fewest flows for its weight; the choice and both
+/// addresses are in the flow's own 16 bytes, so no table is looked at per packet.
+///
+///     client ──▶ forward: destination 10.1.0.100:80 becomes 10.2.0.11:80 ──▶ backend
+///     client ◀── reverse: source becomes 10.1.0.100:80 again             ◀── backend
+///
+/// ## The counters
+///
+/// A backend's load is the number of flows that this runtime carries to it: +1 when one is opened, arrives
+/// or is recovered, -1 when one expires or leaves. Their sum is at all times the number of balanced flows
+/// here. Each runtime counts its own, and begins its search at a backend of its own, so that several
+/// runtimes with few flows do not all choose the first one. A flow that arrives with a backend this runtime
+/// has not been configured with keeps it, uncounted.
+///
+/// A backend with weight 0 gets no new flows and keeps the ones it has. The search is linear over the
+/// backends of one service, once per flow.
+///
+/// Not supported: IPv6 services, health checks (drain by weight), consistent hashing.
+///
+/// Settings:
+///
+///     services:
+///       - virtual: 10.1.0.100:80/tcp
+///         backends: [10.2.0.11:80, {address: 10.2.0.12:80, weight: 2}]
+///     other: drop            # packets to no virtual address: 'drop' (if left out) or 'forward'
+public struct LoadBalancer: NetworkFunction {
+  public enum Other: UInt8, Hashable, Sendable { case drop, forward }
+
+  public let services: [LoadBalancerService]
+  public let other: Other
+
+  public init(services: [LoadBalancerService], other: Other = .drop) {
+    precondition(services.reduce(0) { $0 + $1.backends.count } <= 65_535, "a load balancer has at most 65535 backends")
+    self.services = services
+    self.other = other
+  }
+
+  public init(reader: SettingsReader) throws(SettingsError) {
+    try reader.allow(["services", "other"])
+    var services: [LoadBalancerService] = []
+    let list = try reader.required("services")
+    for item in try list.items() {
+      let service = try LoadBalancerService(reader: item)
+      guard !services.contains(where: { $0.name == service.name }) else { throw item.error("\(service.name) is a service twice") }
+      services.append(service)
+    }
+    guard !services.isEmpty else { throw list.error("a load balancer needs at least one service") }
+    guard services.count <= 1024, services.reduce(0, { $0 + $1.backends.count }) <= 65_535 else {
+      throw list.error("at most 1024 services with at most 65535 backends together")
+    }
+    let other = try reader.optional("other")?.choice(["drop": Other.drop, "forward": Other.forward]) ?? .drop
+    self.init(services: services, other: other)
+  }
+
+  // MARK: State
+
+  /// 16 bytes.
+  public struct FlowState: BitwiseCopyable, Sendable {
+    public internal(set) var virtual = IPv4Address(0)
+    public internal(set) var backend = IPv4Address(0)
+    public internal(set) var virtualPort: UInt16 = 0
+    public internal(set) var backendPort: UInt16 = 0
+    /// Number of the backend among all of this runtime, from 1; 0 when it has none. Checked on arrival.
+    @usableFromInline var number: UInt16 = 0
+    @usableFromInline var phase: UInt8 = Phase.new
+    @usableFromInline var protocolNumber: UInt8 = 0
+
+    @usableFromInline
+    enum Phase {
+      @usableFromInline static let new: UInt8 = 0
+      @usableFromInline static let balanced: UInt8 = 1
+      /// To no virtual address, and let through unchanged.
+      @usableFromInline static let other: UInt8 = 2
+    }
+
+    @inlinable init() {}
+  }
+
+  public struct SharedState {
+    /// Flows of every backend, services one after the other; and where each service's begin.
+    let flows: FixedMemory<UInt32>
+    let offsets: [Int]
+    let share: Int
+  }
+
+  public static let noService = DropReason.function(0)
+  public static let noBackend = DropReason.function(1)
+
+  public static var dropReasons: [DropReasonDescription] {
+    [
+      .init(noService, "no-service", "The packet is to no virtual address of the load balancer."),
+      .init(noBackend, "no-backend", "The service has no backend that takes new flows."),
+    ]
+  }
+
+  public func makeSharedState(for runtime: RuntimeShare) -> SharedState {
+    var offsets: [Int] = []
+    var count = 0
+    for service in services {
+      offsets.append(count)
+      count += service.backends.count
+    }
+    return SharedState(flows: FixedMemory(count: count, repeating: 0), offsets: offsets, share: runtime.index)
+  }
+
+  @inlinable public func makeFlowState() -> FlowState { FlowState() }
+
+  // MARK: Packets
+
+  @inlinable @inline(__always)
+  public func process(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict {
+    if flow.phase != FlowState.Phase.balanced {
+      let verdict = open(&frame, &flow, &shared)
+      guard verdict == .forward, flow.phase == FlowState.Phase.balanced else { return verdict }
+    }
+    switch frame.direction {
+    case .forward: frame.rewriteDestination(flow.backend, port: flow.backendPort)
+    case .reverse: frame.rewriteSource(flow.virtual, port: flow.virtualPort)
+    }
+    return .forward
+  }
+
+  @usableFromInline @inline(never)
+  func open(_ frame: inout Frame, _ flow: inout FlowState, _ shared: inout SharedState) -> Verdict {
+    if flow.phase == FlowState.Phase.other { return .forward }
+    guard frame.family == .ipv4, let index = service(of: frame) else {
+      guard other == .forward else { return .drop(LoadBalancer.noService) }
+      flow.phase = FlowState.Phase.other
+      return .forward
+    }
+    guard let chosen = leastLoaded(index, shared) else { return .drop(LoadBalancer.noBackend) }
+    let backend = services[index].backends[chosen]
+    flow.virtual = services[index].address
+    flow.virtualPort = services[index].port
+    flow.backend = backend.address
+    flow.backendPort = backend.port
+    flow.protocolNumber = frame.protocolNumber
+    flow.number = UInt16(truncatingIfNeeded: shared.offsets[index] + chosen + 1)
+    flow.phase = FlowState.Phase.balanced
+    shared.flows[Int(flow.number) - 1] &+= 1
+    return .forward
+  }
+
+  func service(of frame: borrowing Frame) -> Int? {
+    let (address, port, number) = (frame.fiveTuple.destination, frame.destinationPort, frame.protocolNumber)
+    return services.firstIndex { $0.port == port && $0.address == address && $0.protocolNumber == number }
+  }
+
+  /// The backend for which (flows + 1) / weight is smallest, compared without dividing.
+  func leastLoaded(_ index: Int, _ shared: SharedState) -> Int? {
+    let backends = services[index].backends
+    var best: (position: Int, load: UInt64, weight: UInt64)?
+    for step in backends.indices {
+      let position = (step + shared.share) % backends.count
+      let weight = UInt64(backends[position].weight)
+      guard weight > 0 else { continue }
+      let load = UInt64(shared.flows[shared.offsets[index] + position]) + 1
+      if best.map({ load * $0.weight < $0.load * weight }) ?? true { best = (position, load, weight) }
+    }
+    return best?.position
+  }
+
+  // MARK: Counters
+
+  public func flowExpires(_ flow: inout FlowState, shared: inout SharedState) { leave(&flow, shared) }
+  public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) { leave(&flow, shared) }
+  public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) { arrive(&flow, shared) }
+  public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) { arrive(&flow, shared) }
+
+  func leave(_ flow: inout FlowState, _ shared: SharedState) {
+    guard flow.number > 0 else { return }
+    shared.flows[Int(flow.number) - 1] &-= 1
+    flow.number = 0
+  }
+
+  func arrive(_ flow: inout FlowState, _ shared: SharedState) {
+    flow.number = 0
+    guard flow.phase == FlowState.Phase.balanced else { return }
+    for (service, offset) in zip(services, shared.offsets)
+    where service.address == flow.virtual && service.port == flow.virtualPort && service.protocolNumber == flow.protocolNumber {
+      guard let position = service.backends.firstIndex(where: { $0.address == flow.backend && $0.port == flow.backendPort })
+      else { return }
+      flow.number = UInt16(truncatingIfNeeded: offset + position + 1)
+      shared.flows[offset + position] &+= 1
+      return
+    }
+  }
+
+  public func observe(_ shared: borrowing SharedState) -> [Observation] {
+    zip(services, shared.offsets).flatMap { service, offset in
+      service.backends.enumerated().map { position, backend in
+        Observation("load-balancer.\(service.name).\(backend).flows", UInt64(shared.flows[offset + position]))
+      }
+    }
+  }
+}

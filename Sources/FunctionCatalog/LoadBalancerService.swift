@@ -1,0 +1,72 @@
+import ControlMessages
+import Wire
+
+/// One virtual address with the servers behind it.
+public struct LoadBalancerService: Hashable, Sendable {
+  public struct Backend: Hashable, Sendable, CustomStringConvertible {
+    public var address: IPv4Address
+    public var port: UInt16
+    /// How many flows it gets compared with the others; 0 drains it: what it has, it keeps.
+    public var weight: UInt16
+
+    public init(_ address: IPv4Address, port: UInt16, weight: UInt16 = 1) {
+      self.address = address
+      self.port = port
+      self.weight = weight
+    }
+
+    public var description: String { "\(address):\(port)" }
+  }
+
+  public var address: IPv4Address
+  public var port: UInt16
+  public var protocolNumber: UInt8
+  public var backends: [Backend]
+
+  public init(_ address: IPv4Address, port: UInt16, protocolNumber: UInt8 = IPProtocol.tcp, backends: [Backend]) {
+    self.address = address
+    self.port = port
+    self.protocolNumber = protocolNumber
+    self.backends = backends
+  }
+
+  public var name: String { "\(address):\(port)/\(protocolNumber == IPProtocol.tcp ? "tcp" : "udp")" }
+}
+
+extension LoadBalancerService {
+  public init(reader: SettingsReader) throws(SettingsError) {
+    try reader.allow(["virtual", "backends"])
+    let virtual = try reader.required("virtual")
+    let text = try virtual.string()
+    let parts = text.split(separator: "/", omittingEmptySubsequences: false)
+    guard parts.count == 2, parts[1] == "tcp" || parts[1] == "udp" else {
+      throw virtual.error("'\(text)' is not an address, a port and a protocol, such as 10.1.0.100:80/tcp")
+    }
+    let endpoint = try SettingsReader(Settings(.scalar(String(parts[0])), line: virtual.settings.line), path: virtual.path).ipv4Endpoint()
+    var backends: [Backend] = []
+    for item in try reader.required("backends").items() {
+      let backend = try Backend(reader: item)
+      guard !backends.contains(where: { $0.address == backend.address && $0.port == backend.port }) else {
+        throw item.error("\(backend) is a backend of \(text) twice")
+      }
+      backends.append(backend)
+    }
+    self.init(
+      endpoint.address, port: endpoint.port, protocolNumber: parts[1] == "tcp" ? IPProtocol.tcp : IPProtocol.udp, backends: backends)
+  }
+}
+
+extension LoadBalancerService.Backend {
+  /// `10.2.0.11:80`, or `{address: 10.2.0.11:80, weight: 2}`.
+  init(reader: SettingsReader) throws(SettingsError) {
+    if case .scalar = reader.settings.value {
+      let endpoint = try reader.ipv4Endpoint()
+      self.init(endpoint.address, port: endpoint.port)
+      return
+    }
+    try reader.allow(["address", "weight"])
+    let endpoint = try reader.required("address").ipv4Endpoint()
+    let weight = try reader.optional("weight")?.integer(in: 0...1000) ?? 1
+    self.init(endpoint.address, port: endpoint.port, weight: UInt16(weight))
+  }
+}

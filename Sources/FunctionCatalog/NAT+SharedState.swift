@@ -1,0 +1,182 @@
+// The books of one runtime's NAT. See "The books" in NAT.swift for the rule behind every line here.
+
+import NetworkFunctions
+import Wire
+
+extension NAT {
+  /// One external endpoint that a flow used and needs no more; its owner is told from its number.
+  public struct Return: Hashable, Sendable {
+    public let client: IPv4Address
+    public let external: IPv4Address
+    public let clientPort: UInt16
+    public let externalPort: UInt16
+    public let vlan: UInt16
+    public let realm: UInt8
+  }
+
+  public struct SharedState {
+    @usableFromInline var pool: NATPool
+    @usableFromInline var mappings: NATMappings
+    @usableFromInline var foreign = 0
+    @usableFromInline var exhausted: UInt64 = 0
+    @usableFromInline var lost: UInt64 = 0
+    /// A ring of returns owed to other shares. Full: the return is counted and forgotten, and the endpoint
+    /// stays with the borrower's name on it until its owner restarts.
+    let owed: FixedMemory<FlowState>
+    var firstOwed = 0
+    var owedCount = 0
+    var forgotten: UInt64 = 0
+
+    init(_ nat: NAT, share: RuntimeShare) {
+      pool = NATPool(addresses: nat.addresses, ports: nat.ports, share: share)
+      mappings = NATMappings(capacity: nat.mappingCapacity)
+      owed = FixedMemory(count: 4096, repeating: FlowState())
+    }
+
+    // MARK: A flow's life
+
+    @usableFromInline @inline(never)
+    mutating func open(_ frame: inout Frame, _ flow: inout FlowState) -> Verdict {
+      guard flow.phase == FlowState.Phase.new else { return .drop(NAT.endpointLost) }
+      guard frame.family == .ipv4 else { return .drop(NAT.ipv6) }
+      guard frame.direction == .forward, let realm = NATRealm.of(frame) else { return .drop(NAT.notTranslatable) }
+      let key = NATClientKey(
+        frame.fiveTuple.source, port: frame.sourcePort, realm: realm, vlan: frame.fiveTuple.transport.vlan)
+      guard let index = mappings.find(key) ?? makeMapping(key) else {
+        exhausted &+= 1
+        return .drop(NAT.poolExhausted)
+      }
+      mappings.records[Int(index)].here += 1
+      let record = mappings.records[Int(index)]
+      flow.client = key.address
+      flow.clientPort = key.port
+      flow.external = pool.addresses[Int(record.address)]
+      flow.externalPort = record.port
+      flow.realm = UInt8(realm)
+      flow.vlan = frame.fiveTuple.transport.vlan
+      flow.mapping = index
+      flow.phase = FlowState.Phase.translating
+      return .forward
+    }
+
+    mutating func makeMapping(_ key: NATClientKey) -> UInt32? {
+      guard mappings.firstFree != 0, let (address, port) = pool.take(for: key.address, port: key.port, key.realm) else { return nil }
+      return mappings.insert(key, address: address, port: port)
+    }
+
+    @usableFromInline
+    mutating func release(_ flow: inout FlowState) {
+      guard flow.phase == FlowState.Phase.translating else { return }
+      flow.phase = FlowState.Phase.new
+      guard flow.mapping != 0 else {
+        foreign -= 1
+        owe(flow)
+        return
+      }
+      mappings.records[Int(flow.mapping)].here -= 1
+      freeIfUnused(flow.mapping)
+    }
+
+    @usableFromInline
+    mutating func lend(_ flow: inout FlowState) {
+      guard flow.phase == FlowState.Phase.translating else { return }
+      if flow.mapping == 0 {
+        foreign -= 1
+      } else {
+        mappings.records[Int(flow.mapping)].here -= 1
+        mappings.records[Int(flow.mapping)].away += 1
+      }
+      flow.mapping = 0
+    }
+
+    /// A flow with its endpoint arrives: from where it moved, or from a runtime that died.
+    @usableFromInline
+    mutating func welcome(_ flow: inout FlowState) {
+      flow.mapping = 0
+      guard flow.phase == FlowState.Phase.translating else { return }
+      guard flow.realm < NATRealm.count, let address = pool.owns(flow.external, flow.externalPort) else {
+        foreign += 1
+        return
+      }
+      if let index = mappings.find(flow.key, address: address, port: flow.externalPort) {
+        mappings.records[Int(index)].here += 1
+        if mappings.records[Int(index)].away > 0 { mappings.records[Int(index)].away -= 1 }
+        flow.mapping = index
+      } else if mappings.firstFree != 0, pool.take(address, Int(flow.realm), Int(flow.externalPort)),
+        let index = mappings.insert(flow.key, address: address, port: flow.externalPort)
+      {
+        mappings.records[Int(index)].here = 1
+        flow.mapping = index
+      } else {
+        lost &+= 1
+        flow.phase = FlowState.Phase.lost
+      }
+    }
+
+    mutating func freeIfUnused(_ index: UInt32) {
+      let record = mappings.records[Int(index)]
+      guard record.here == 0, record.away == 0 else { return }
+      pool.give(Int(record.address), record.key.realm, Int(record.port))
+      mappings.remove(index)
+    }
+
+    // MARK: Returns
+
+    mutating func owe(_ flow: FlowState) {
+      guard owedCount < owed.count else {
+        forgotten &+= 1
+        return
+      }
+      owed[(firstOwed + owedCount) % owed.count] = flow
+      owedCount += 1
+    }
+
+    /// The next endpoint to be returned to the share that owns it, for the platform to send there.
+    public mutating func takeReturn() -> Return? {
+      guard owedCount > 0 else { return nil }
+      let flow = owed[firstOwed]
+      firstOwed = (firstOwed + 1) % owed.count
+      owedCount -= 1
+      return Return(
+        client: flow.client, external: flow.external, clientPort: flow.clientPort, externalPort: flow.externalPort,
+        vlan: flow.vlan, realm: flow.realm)
+    }
+
+    /// Books a return at the owner. One that fits no record, or comes twice, changes nothing.
+    @discardableResult
+    public mutating func accept(_ returned: Return) -> Bool {
+      guard returned.realm < NATRealm.count, let address = pool.owns(returned.external, returned.externalPort) else { return false }
+      let key = NATClientKey(returned.client, port: returned.clientPort, realm: Int(returned.realm), vlan: returned.vlan)
+      guard let index = mappings.find(key, address: address, port: returned.externalPort),
+        mappings.records[Int(index)].away > 0
+      else { return false }
+      mappings.records[Int(index)].away -= 1
+      freeIfUnused(index)
+      return true
+    }
+
+    // MARK: Numbers
+
+    /// External endpoints in use, of all that this share owns.
+    public var used: Int { (0..<pool.used.count).reduce(0) { $0 + Int(pool.used[$1]) } }
+    public var total: Int { pool.addresses.count * NATRealm.count * pool.block.count }
+
+    func observations() -> [Observation] {
+      var result: [Observation] = []
+      for (index, address) in pool.addresses.enumerated() {
+        for (realm, name) in NATRealm.names.enumerated() {
+          result.append(Observation("nat.pool.\(address).\(name).used", UInt64(pool.used[index * NATRealm.count + realm])))
+          result.append(Observation("nat.pool.\(address).\(name).total", UInt64(pool.block.count)))
+        }
+      }
+      return result + [
+        Observation("nat.mappings", UInt64(mappings.count)),
+        Observation("nat.foreign-flows", UInt64(max(0, foreign))),
+        Observation("nat.exhausted", exhausted),
+        Observation("nat.endpoints-lost", lost),
+        Observation("nat.returns.waiting", UInt64(owedCount)),
+        Observation("nat.returns.forgotten", forgotten),
+      ]
+    }
+  }
+}

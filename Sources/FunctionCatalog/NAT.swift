@@ -1,0 +1,127 @@
+import ControlMessages
+import NetworkFunctions
+import Wire
+
+/// Gives IPv4 clients addresses of a pool: source NAT of the forward direction, and back.
+///
+/// ## Theory of operation
+///
+/// The first packet of a flow finds its client's mapping or makes one; what is needed per packet is then in
+/// the flow's own 20 bytes, and the table is not looked at again until the flow ends.
+///
+///     client 10.0.0.1:5000 ──▶ forward: source becomes 203.0.113.1:5000 ──▶ server
+///     client 10.0.0.1:5000 ◀── reverse: destination becomes 10.0.0.1:5000 ◀── server
+///
+/// Mapping is endpoint-independent and paired, the port is kept or at least its parity (RFC 4787 REQ-1, 2,
+/// 3, 4; RFC 5382 REQ-1); an ICMP echo's identifier is its port (RFC 5508 REQ-1). Filtering is by flow:
+/// only the server spoken to can answer. TCP, UDP and ICMP echo are translated; anything else, IPv6
+/// included, is dropped with a reason of its own. Not supported: ICMP errors, hairpinning.
+///
+/// ## The books
+///
+/// Every external endpoint belongs to one share of the pool, told by its number (`NATPool`). The runtime
+/// with that share, its owner, keeps a record (`NATMappings`) with two counts: flows here, flows away.
+///
+///     event            endpoint of this share            endpoint of another share ("foreign")
+///     first packet     here + 1 (record made if new)     never: new flows take own endpoints only
+///     flowExpires      here - 1                          foreign - 1, and the owner is owed a return
+///     flowMigratesOut  here - 1, away + 1                foreign - 1
+///     flowMigratesIn   here + 1, away - 1 if it was away foreign + 1
+///     flowRecovers     as flowMigratesIn                 as flowMigratesIn
+///     a return arrives away - 1                          -
+///
+/// The endpoint is free again when both counts are zero. So an endpoint that left with a flow is not handed
+/// out to somebody else, and is not lost, provided that returns reach the owner: `SharedState.takeReturn()`
+/// hands them out one by one for the platform to send, `SharedState.accept(_:)` books them at the owner.
+///
+/// An arriving endpoint of this share that has no record (this runtime was restarted) is taken from the
+/// free ones. If it has gone to another client meanwhile, the arriving flow has lost it: its packets are
+/// dropped with `nat-endpoint-lost` rather than delivered to a stranger.
+///
+/// Settings:
+///
+///     pool: [10.2.0.200-10.2.0.203]   # addresses, ranges, blocks; at most 256 addresses
+///     ports: 1024-65535
+///     mappings: 131072                # how many clients' ports can be mapped at once
+public struct NAT: NetworkFunction {
+  public let addresses: [IPv4Address]
+  public let ports: ClosedRange<UInt16>
+  public let mappingCapacity: Int
+
+  public init(pool addresses: [IPv4Address], ports: ClosedRange<UInt16> = 1024...65_535, mappings: Int = 131_072) {
+    precondition(!addresses.isEmpty && addresses.count <= 256, "a pool has 1 to 256 addresses")
+    precondition(mappings > 0, "a NAT without mappings translates nothing")
+    self.addresses = addresses
+    self.ports = ports
+    mappingCapacity = mappings
+  }
+
+  // MARK: State
+
+  /// 20 bytes. All of it is meaningful elsewhere, except `mapping`.
+  public struct FlowState: BitwiseCopyable, Sendable {
+    public internal(set) var client = IPv4Address(0)
+    public internal(set) var external = IPv4Address(0)
+    public internal(set) var clientPort: UInt16 = 0
+    public internal(set) var externalPort: UInt16 = 0
+    /// Number of this runtime's record; 0 for a foreign endpoint. Written anew wherever the flow arrives.
+    @usableFromInline var mapping: UInt32 = 0
+    /// Realm and VLAN: what the mapping's key needs besides the client.
+    @usableFromInline var vlan: UInt16 = 0
+    @usableFromInline var realm: UInt8 = 0
+    @usableFromInline var phase: UInt8 = Phase.new
+
+    @usableFromInline
+    enum Phase {
+      @usableFromInline static let new: UInt8 = 0
+      @usableFromInline static let translating: UInt8 = 1
+      @usableFromInline static let lost: UInt8 = 2
+    }
+
+    @inlinable init() {}
+
+    var key: NATClientKey { NATClientKey(client, port: clientPort, realm: Int(realm), vlan: vlan) }
+  }
+
+  public static let poolExhausted = DropReason.function(0)
+  public static let notTranslatable = DropReason.function(1)
+  public static let ipv6 = DropReason.function(2)
+  public static let endpointLost = DropReason.function(3)
+
+  public static var dropReasons: [DropReasonDescription] {
+    [
+      .init(poolExhausted, "nat-pool-exhausted", "The NAT has no free external port, or no room for another mapping."),
+      .init(notTranslatable, "nat-not-translatable", "The NAT translates TCP, UDP and ICMP echo only."),
+      .init(ipv6, "nat-ipv6", "The NAT translates IPv4 only."),
+      .init(endpointLost, "nat-endpoint-lost", "The flow's external port went to another client while the flow was away."),
+    ]
+  }
+
+  public func makeSharedState(for runtime: RuntimeShare) -> SharedState {
+    SharedState(self, share: runtime)
+  }
+
+  @inlinable public func makeFlowState() -> FlowState { FlowState() }
+
+  // MARK: Packets
+
+  @inlinable @inline(__always)
+  public func process(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict {
+    if flow.phase != FlowState.Phase.translating {
+      let verdict = shared.open(&frame, &flow)
+      guard verdict == .forward else { return verdict }
+    }
+    switch frame.direction {
+    case .forward: frame.rewriteSource(flow.external, port: flow.externalPort)
+    case .reverse: frame.rewriteDestination(flow.client, port: flow.clientPort)
+    }
+    return .forward
+  }
+
+  public func flowExpires(_ flow: inout FlowState, shared: inout SharedState) { shared.release(&flow) }
+  public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) { shared.lend(&flow) }
+  public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) { shared.welcome(&flow) }
+  public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) { shared.welcome(&flow) }
+
+  public func observe(_ shared: borrowing SharedState) -> [Observation] { shared.observations() }
+}

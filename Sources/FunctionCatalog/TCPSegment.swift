@@ -1,0 +1,54 @@
+import Wire
+
+/// The part of a TCP packet that connection tracking judges.
+public struct TCPSegment: Hashable, Sendable {
+  /// What a segment is for the state machine.
+  ///
+  /// RFC 9293 gives every other combination of flags no meaning: nothing set, SYN or RST with FIN, SYN
+  /// with RST, FIN without ACK. Senders of those are probing, and they are `malformed`. PSH and URG change
+  /// nothing.
+  public enum Kind: UInt8, CaseIterable, Sendable { case syn, synAck, ack, fin, rst, malformed }
+
+  public var kind: Kind
+  public var carriesAcknowledgement: Bool
+  public var sequence: UInt32
+  public var acknowledgement: UInt32
+  public var window: UInt16
+  /// Sequence numbers it takes up: its payload, and one each for SYN and FIN.
+  public var space: UInt32
+  /// Only read from a SYN or SYN-ACK.
+  public var windowScale: UInt8?
+
+  @inlinable
+  public init(
+    _ flags: TCPFlags, sequence: UInt32, acknowledgement: UInt32 = 0, window: UInt16 = 65_535, payload: Int = 0,
+    windowScale: UInt8? = nil
+  ) {
+    kind = TCPSegment.kind(of: flags)
+    carriesAcknowledgement = flags.contains(.ack)
+    self.sequence = sequence
+    self.acknowledgement = acknowledgement
+    self.window = window
+    space = UInt32(truncatingIfNeeded: payload) &+ UInt32(flags.rawValue & 1) &+ UInt32(flags.rawValue >> 1 & 1)
+    self.windowScale = windowScale
+  }
+
+  @inlinable @inline(__always)
+  public init(_ frame: borrowing Frame) {
+    self.init(
+      frame.tcpFlags, sequence: frame.tcpSequence, acknowledgement: frame.tcpAcknowledgement, window: frame.tcpWindow,
+      payload: frame.payloadLength, windowScale: frame.tcpFlags.contains(.syn) ? frame.tcpWindowScale : nil)
+  }
+
+  @inlinable @inline(__always)
+  public static func kind(of flags: TCPFlags) -> Kind {
+    switch flags.rawValue & 0b01_0111 {
+    case 0b01_0000: .ack
+    case 0b00_0010: .syn
+    case 0b01_0010: .synAck
+    case 0b01_0001: .fin
+    case 0b00_0100, 0b01_0100: .rst
+    default: .malformed
+    }
+  }
+}
