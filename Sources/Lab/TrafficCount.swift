@@ -41,7 +41,7 @@ public struct TrafficCount: Equatable, Sendable {
       if line.contains("unable to connect") { complain("wrk", line) }
       return
     }
-    func number(_ key: String) -> UInt64 { fields[key].flatMap { UInt64($0) } ?? 0 }
+    func number(_ key: Substring) -> UInt64 { fields[key].flatMap { UInt64($0) } ?? 0 }
     kept.requests = max(kept.requests, requests)
     if fields["final"] == nil {
       kept.failed = number("failed")
@@ -65,7 +65,7 @@ public struct TrafficCount: Equatable, Sendable {
       return complain(client, line)
     }
     fresh.bytes += fields["bytes"].flatMap { UInt64($0) } ?? 0
-    fresh.byServer[String(fields["server"] ?? "unknown"), default: 0] += 1
+    fresh.byServer[String(fields["server"] ?? Substring("unknown")), default: 0] += 1
   }
 
   private mutating func complain(_ client: String, _ line: Substring) {
