@@ -102,7 +102,7 @@ let executables: [Target] = [
     name: "nfvactor",
     dependencies: ["Nodes", "Lab", "NodeSupport", "Configuration", "FunctionCatalog", argumentParser, logging],
     swiftSettings: packetPath),
-  .executableTarget(name: "nfv-coordinator", dependencies: ["ControlNodes", "NodeSupport", argumentParser, logging]),
+  .executableTarget(name: "nfv-coordinator", dependencies: ["ControlNodes", "ControlMessages", "KafkaLog", "NodeSupport", argumentParser, logging]),
   .executableTarget(
     name: "nfvctl",
     dependencies: [
@@ -128,6 +128,7 @@ let tests: [Target] = [
     name: "ControlPlaneTests",
     dependencies: [
       "ControlMessages", "ControlPlane", "ControlCodec", "CSchemas", "Configuration", "ControlNodes", "KafkaLog",
+      "EmbeddedBus", logging,
     ], exclude: ["golden"]),
   .testTarget(name: "BusTests", dependencies: ["EmbeddedBus", "KafkaLog", "CRdKafka"]),
   .testTarget(name: "LabTests", dependencies: ["Lab"]),

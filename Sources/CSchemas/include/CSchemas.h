@@ -3,3 +3,4 @@
 #include "common.pb-c.h"
 #include "events.pb-c.h"
 #include "commands.pb-c.h"
+#include "dead_letters.pb-c.h"
