@@ -35,9 +35,11 @@ enum LabConfigurations {
     """
   }
 
+  /// The host's name is the run's own: an agent takes over what runs in its host's name, and another lab's nodes
+  /// are not for it.
   static func agent(_ network: LabNetwork, processors: Int, program: String, logs: String) -> String {
     """
-    host: lab
+    host: \(network.prefix)
     bootstrap: \(bootstrap)
     processors: [\((0..<processors).map(String.init).joined(separator: ", "))]
     runtime-ports: [\(network.runtimeInterfaces.map { "'af_packet:\($0)'" }.joined(separator: ", "))]
