@@ -112,7 +112,9 @@ public final class Lab {
     summary.seconds.removal += seconds(since: removal)
 
     if traffic.failed > 0 { summary.problems += ["\(traffic.failed) requests failed"] + traffic.complaints.prefix(5) }
-    if trafficStart != nil, traffic.kept.requests == 0 || traffic.fresh.requests == 0 { summary.problems.append("there was no traffic") }
+    if trafficStart != nil, traffic.kept.requests == 0 || traffic.fresh.requests == 0 {
+      summary.problems.append("there was no traffic")
+    }
     if coordinatorWasKilled, picture.repeatedCommands > 0 {
       summary.problems.append("the restarted coordinator wrote \(picture.repeatedCommands) commands again")
     }
@@ -147,7 +149,8 @@ public final class Lab {
     let processors = max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
     let agentFile = "\(directory)/agent.yaml"
     try TextFile.write(
-      LabConfigurations.agent(network, processors: processors, program: "\(settings.binaries)/nfvactor", logs: logs), to: agentFile)
+      LabConfigurations.agent(network, processors: processors, program: "\(settings.binaries)/nfvactor", logs: logs),
+      to: agentFile)
     try start("agent", "nfvactor", ["agent", "--config", agentFile])
 
     let clusterFile: String
@@ -214,7 +217,8 @@ public final class Lab {
         LiveView(
           elapsed: elapsed, limit: settings.seconds, picture: picture, state: follower?.clusters.first?.state, traffic: traffic,
           requestRate: rate.requests, byteRate: rate.bytes,
-          notice: coordinatorReturnsAt != nil ? "the coordinator is dead" : coordinatorWasKilled ? "the coordinator was killed once" : ""))
+          notice: coordinatorReturnsAt != nil
+            ? "the coordinator is dead" : coordinatorWasKilled ? "the coordinator was killed once" : ""))
     }
   }
 

@@ -48,8 +48,8 @@ public struct LabNetwork: Sendable {
       commands.append(inside(namespace, ["sh", "-c", "test ! -e \(ipv6) || echo 1 > \(ipv6)"]))
       commands.append(["ip", "-n", namespace, "link", "set", "dev", "lo", "up"])
     }
-    let timeless = ["ageing_time", "30000", "stp_state", "0", "mcast_snooping", "0"]
-    commands.append(["ip", "-n", fabric, "link", "add", "dev", "fabric", "type", "bridge"] + timeless)
+    let quiet = ["stp_state", "0", "mcast_snooping", "0"]
+    commands.append(["ip", "-n", fabric, "link", "add", "dev", "fabric", "type", "bridge"] + quiet)
     commands.append(["ip", "-n", fabric, "link", "set", "dev", "fabric", "up"])
     for interface in runtimeInterfaces + ["swf"] {
       commands += pair(interface, peer: "\(interface)-b", in: fabric)
@@ -68,7 +68,10 @@ public struct LabNetwork: Sendable {
   private func pair(_ name: String, peer: String, in namespace: String) -> [[String]] {
     let offloads = ["tx", "rx", "sg", "tso", "gso", "gro"].flatMap { [$0, "off"] }
     return [
-      ["ip", "-n", fabric, "link", "add", "dev", name, "mtu", "1500", "type", "veth", "peer", "name", peer, "mtu", "1500", "netns", namespace],
+      [
+        "ip", "-n", fabric, "link", "add", "dev", name, "mtu", "1500", "type", "veth", "peer", "name", peer, "mtu", "1500",
+        "netns", namespace,
+      ],
       inside(fabric, ["ethtool", "-K", name] + offloads),
       inside(namespace, ["ethtool", "-K", peer] + offloads),
       ["ip", "-n", fabric, "link", "set", "dev", name, "up"],

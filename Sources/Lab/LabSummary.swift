@@ -114,7 +114,8 @@ public struct LabSummary: Codable, Equatable, Sendable {
     for server in servers { lines.append("  \(server.name): \(server.connections) connections, \(server.requests) requests") }
     for node in nodes {
       lines.append(
-        "  \(node.name): \(node.flows) flows, \(node.receivedPackets) packets in, \(node.forwardedPackets) forwarded, \(node.droppedPackets) dropped")
+        "  \(node.name): \(node.flows) flows, \(node.receivedPackets) packets in, \(node.forwardedPackets) forwarded, \(node.droppedPackets) dropped"
+      )
     }
     for (reason, packets) in dropsByReason.sorted(by: { $0.key < $1.key }) { lines.append("  dropped, \(reason): \(packets)") }
     lines.append("  log: \(log.events) events, \(log.commands) commands, \(log.repeatedCommands) commands written twice")

@@ -22,7 +22,8 @@ struct LiveView {
     let nodes = picture.nodes.sorted { $0.key < $1.key }.map { id, node in
       "\(node.kind) \(id): \(node.last.activeFlows) flows \(Self.rate(node.last.receivedPackets, node.last)) packets/s"
     }
-    return "\(elapsed) s  \(traffic.requests) requests (\(requestRate)/s), \(traffic.failed) failed; " + nodes.joined(separator: "; ")
+    return "\(elapsed) s  \(traffic.requests) requests (\(requestRate)/s), \(traffic.failed) failed; "
+      + nodes.joined(separator: "; ")
       + (notice.isEmpty ? "" : "; \(notice)")
   }
 

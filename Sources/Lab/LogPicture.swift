@@ -55,10 +55,13 @@ public struct LogPicture: Sendable {
       note("\(started.kind) \(started.node) started on \(started.host) in \(started.startup) ms, process \(started.processID)")
     case .clusterRegistered(let cluster): note("cluster \(cluster) registered")
     case .clusterApplied(let spec):
-      note("cluster \(spec.name) applied: \(spec.runtimes) runtimes, \(spec.switches) switches, \(spec.chain.functions.map(\.kind).joined(separator: " -> "))")
+      note(
+        "cluster \(spec.name) applied: \(spec.runtimes) runtimes, \(spec.switches) switches, \(spec.chain.functions.map(\.kind).joined(separator: " -> "))"
+      )
     case .clusterDeleted(let cluster): note("cluster \(cluster) deleted")
     case .agentStarted(let agent):
-      note("agent of \(agent.host) offers \(agent.runtimePorts) runtimes, \(agent.switchPorts) switches, \(agent.cores) processors")
+      note(
+        "agent of \(agent.host) offers \(agent.runtimePorts) runtimes, \(agent.switchPorts) switches, \(agent.cores) processors")
     case .processExited(let exit): note("process of node \(exit.node) \(Self.text(exit.ending))")
     case .nodeStopping(let node): note("node \(node) is stopping")
     case .commandAcknowledged(let answer):

@@ -25,7 +25,8 @@ struct TrafficClients {
     ]
     for number in 1...Self.loops {
       clients.append(
-        try ChildProcess.start("curl-\(number)", ["sh", "\(directory)/loop.sh", "curl-\(number)"], in: network.client, log: log("curl-\(number)")))
+        try ChildProcess.start(
+          "curl-\(number)", ["sh", "\(directory)/loop.sh", "curl-\(number)"], in: network.client, log: log("curl-\(number)")))
     }
     return clients
   }

@@ -23,7 +23,8 @@ struct WebServers {
   func prepare() throws(LabError) -> String {
     try TextFile.makeDirectory(pages)
     try TextFile.write(
-      "<!doctype html><title>NFVactor</title><p>\(String(repeating: "One actor per flow. ", count: 40))</p>\n", to: "\(pages)/\(Self.smallPage)")
+      "<!doctype html><title>NFVactor</title><p>\(String(repeating: "One actor per flow. ", count: 40))</p>\n",
+      to: "\(pages)/\(Self.smallPage)")
     try TextFile.write(Self.largeText(), to: "\(pages)/\(Self.largeFile)")
     for (index, name) in Self.names.enumerated() {
       try TextFile.makeDirectory("\(directory)/\(name)")

@@ -25,7 +25,9 @@ struct LabCommand: ParsableCommand {
   @Option(help: ArgumentHelp("A cluster file to apply instead of the lab's own.", valueName: "file"))
   var cluster: String?
 
-  @Option(help: ArgumentHelp("Where nfvactor, nfv-coordinator and nfvctl are; this program's own directory if not given.", valueName: "directory"))
+  @Option(
+    help: ArgumentHelp(
+      "Where nfvactor, nfv-coordinator and nfvctl are; this program's own directory if not given.", valueName: "directory"))
   var binaries: String?
 
   @Option(help: ArgumentHelp("Where the summary is written.", valueName: "file"))
@@ -34,7 +36,9 @@ struct LabCommand: ParsableCommand {
   @Flag(help: "Keep the logs of all processes; after a failure they are kept anyway.")
   var keepLogs = false
 
-  @Option(help: ArgumentHelp("Kill the coordinator after so many seconds of traffic, and start it again two seconds later.", valueName: "second"))
+  @Option(
+    help: ArgumentHelp(
+      "Kill the coordinator after so many seconds of traffic, and start it again two seconds later.", valueName: "second"))
   var killCoordinatorAt: Int?
 
   func validate() throws {

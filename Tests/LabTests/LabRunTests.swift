@@ -73,7 +73,7 @@ final class LabRun {
   static let binaries: String =
     ProcessInfo.processInfo.environment["NFV_BINARIES"]
     ?? URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-      .appending(path: ".build/release").path
+    .appending(path: ".build/release").path
 
   /// Why there can be no lab here; nil when there can.
   static let obstacle: String? =

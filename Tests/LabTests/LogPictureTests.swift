@@ -29,7 +29,8 @@ import Testing
     let address = HardwareAddress(bits: 0x024e_0000_0001)
     return .nodeStarted(
       NodeStarted(
-        node: runtime, kind: .runtime, host: host, processID: 99, ports: NodePorts(input: address, output: address, control: address),
+        node: runtime, kind: .runtime, host: host, processID: 99,
+        ports: NodePorts(input: address, output: address, control: address),
         startup: 200))
   }
 
@@ -55,14 +56,17 @@ import Testing
     var reader = SlotReader()
     for slot: UInt64 in [1, 2, 2, 1, 3] {
       let command = Command(
-        slot: Slot(slot), decision: DecisionID(offset: Offset(slot), index: 0), target: .cluster, expiry: .zero, reason: "why \(slot)",
+        slot: Slot(slot), decision: DecisionID(offset: Offset(slot), index: 0), target: .cluster, expiry: .zero,
+        reason: "why \(slot)",
         body: .stopNode(runtime, Incarnation(1)))
       picture.read(CommandRecord(offset: Offset(slot), timestamp: .zero, command: command), reader.read(Slot(slot)))
     }
     #expect(picture.commands == 3)
     #expect(picture.repeatedCommands == 2)
     #expect(picture.lines.map(\.text) == ["stop node 1 (why 1)", "stop node 1 (why 2)", "stop node 1 (why 3)"])
-    for offset: UInt64 in 0..<1_000 { picture.read(record(offset, .heartbeat(Heartbeat(node: runtime, workerLoops: 1, busyLoops: 0)))) }
+    for offset: UInt64 in 0..<1_000 {
+      picture.read(record(offset, .heartbeat(Heartbeat(node: runtime, workerLoops: 1, busyLoops: 0))))
+    }
     #expect(picture.lines.count == 3)
   }
 
@@ -70,8 +74,12 @@ import Testing
     var picture = LogPicture()
     picture.read(record(0, started()))
     picture.read(record(1, workload(100, drops: 3)))
-    for offset: UInt64 in 2..<80 { picture.read(record(offset, .processExited(ProcessExited(host: host, node: runtime, incarnation: Incarnation(1), ending: .signal(9))))) }
-    let view = LiveView(elapsed: 12, limit: 60, picture: picture, state: nil, traffic: TrafficCount(), requestRate: 10, byteRate: 1_000)
+    for offset: UInt64 in 2..<80 {
+      picture.read(
+        record(offset, .processExited(ProcessExited(host: host, node: runtime, incarnation: Incarnation(1), ending: .signal(9)))))
+    }
+    let view = LiveView(
+      elapsed: 12, limit: 60, picture: picture, state: nil, traffic: TrafficCount(), requestRate: 10, byteRate: 1_000)
     for (width, height) in [(80, 24), (200, 60), (20, 5), (1, 1)] {
       let lines = view.lines(width: width, height: height)
       #expect(lines.count <= max(1, height - 1))

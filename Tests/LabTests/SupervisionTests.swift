@@ -39,7 +39,9 @@ import Testing
     #expect(child.stop(patience: .milliseconds(200)) == nil)
     #expect(child.ending == .signal(SIGKILL))
     // It is init's now, or the test runner's sub-reaper's: gone or about to be reaped.
-    let state = { (try? String(contentsOfFile: "/proc/\(grandchild)/stat", encoding: .utf8))?.split(separator: " ").dropFirst(2).first }
+    let state = {
+      (try? String(contentsOfFile: "/proc/\(grandchild)/stat", encoding: .utf8))?.split(separator: " ").dropFirst(2).first
+    }
     for _ in 0..<200 where ![nil, "Z"].contains(state()) { usleep(10_000) }
     #expect([nil, "Z"].contains(state()))
   }

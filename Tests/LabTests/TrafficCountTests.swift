@@ -23,12 +23,14 @@ import Testing
     var count = TrafficCount()
     count.readFresh("requests=1 status=200 bytes=1048576 seconds=0.01 server=server-1", client: "curl-1")
     count.readFresh("requests=1 status=200 bytes=1048576 seconds=0.01 server=server-2", client: "curl-1")
-    count.readFresh("requests=1 failed=1 code=28 sum=e3b0 status=000 bytes=0 seconds=30 server= curl:_timed_out", client: "curl-1")
+    count.readFresh(
+      "requests=1 failed=1 code=28 sum=e3b0 status=000 bytes=0 seconds=30 server= curl:_timed_out", client: "curl-1")
     #expect(count.fresh.requests == 3)
     #expect(count.fresh.failed == 1)
     #expect(count.fresh.bytes == 2 << 20)
     #expect(count.fresh.byServer == ["server-1": 1, "server-2": 1])
-    #expect(count.complaints == ["curl-1: requests=1 failed=1 code=28 sum=e3b0 status=000 bytes=0 seconds=30 server= curl:_timed_out"])
+    #expect(
+      count.complaints == ["curl-1: requests=1 failed=1 code=28 sum=e3b0 status=000 bytes=0 seconds=30 server= curl:_timed_out"])
   }
 
   @Test func `nonsense is no request, and complaints are bounded`() {

@@ -30,7 +30,8 @@ import Testing
     let scripts = try tree.trackedTextFiles().filter { $0.text.hasPrefix("#!") }
     #expect(scripts.map(\.path).contains("scripts/install-packages.sh"))
     for script in scripts {
-      #expect(script.text.split(separator: "\n").dropFirst().first?.hasPrefix("# ") == true, "\(script.path) opens with a sentence")
+      #expect(
+        script.text.split(separator: "\n").dropFirst().first?.hasPrefix("# ") == true, "\(script.path) opens with a sentence")
     }
   }
 }

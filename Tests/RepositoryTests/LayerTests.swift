@@ -58,7 +58,8 @@ import Testing
     let broken = tree.manifest.replacing(
       ".target(name: \"ControlPlane\", dependencies: [", with: ".target(name: \"ControlPlane\", dependencies: [\"Nodes\", ")
     try #require(broken != tree.manifest)
-    #expect(try Layers(manifest: Manifest(broken)).upwardDependencies() == ["ControlPlane depends on Nodes, which stands above it"])
+    #expect(
+      try Layers(manifest: Manifest(broken)).upwardDependencies() == ["ControlPlane depends on Nodes, which stands above it"])
   }
 
   @Test func `a clock in a pure target and a second importer of a library are noticed`() {

@@ -11,7 +11,8 @@ struct Layers {
 
   /// Things that only the outside world has, and that a pure target is given as values.
   private static let impure = [
-    "ContinuousClock", "SuspendingClock", "SystemRandomNumberGenerator", ".random(", ".randomElement(", ".shuffled()", " async ", "await ",
+    "ContinuousClock", "SuspendingClock", "SystemRandomNumberGenerator", ".random(", ".randomElement(", ".shuffled()", " async ",
+    "await ",
   ]
 
   /// What the manifest declares against its own order.
@@ -57,7 +58,9 @@ struct Layers {
         importers[module, default: []].insert(target(of: file)?.name ?? file.path)
       }
     }
-    return importers.filter { $0.value.count > 1 }.map { "\($0.key) is imported by \($0.value.sorted().joined(separator: " and "))" }.sorted()
+    return importers.filter { $0.value.count > 1 }.map {
+      "\($0.key) is imported by \($0.value.sorted().joined(separator: " and "))"
+    }.sorted()
   }
 
   private func target(of file: SourceTree.File) -> Manifest.Target? {
@@ -66,7 +69,10 @@ struct Layers {
   }
 
   static func imports(_ text: String) -> [String] {
-    text.matches(of: /(?m)^\s*(?:@\w+(?:\(\w+\))?\s+)*(?:public |internal |package |private |fileprivate )?import (?:(?:struct|class|enum|protocol|func|var|typealias|let) )?(\w+)/)
-      .map { String($0.1) }
+    text.matches(
+      of:
+        /(?m)^\s*(?:@\w+(?:\(\w+\))?\s+)*(?:public |internal |package |private |fileprivate )?import (?:(?:struct|class|enum|protocol|func|var|typealias|let) )?(\w+)/
+    )
+    .map { String($0.1) }
   }
 }

@@ -33,7 +33,8 @@ struct Manifest: Equatable {
       for (index, head) in heads.enumerated() {
         let next = index + 1 < heads.count ? heads[index + 1].range.lowerBound : body.endIndex
         targets.append(
-          Target(name: String(head.1), layer: layer, dependencies: Self.dependencies(body[head.range.upperBound..<next], products)))
+          Target(
+            name: String(head.1), layer: layer, dependencies: Self.dependencies(body[head.range.upperBound..<next], products)))
       }
     }
   }

@@ -27,7 +27,9 @@ struct SourceTree {
   func trackedTextFiles() throws -> [File] {
     let git = Process()
     git.executableURL = URL(filePath: "/usr/bin/env")
-    git.arguments = ["git", "-c", "safe.directory=*", "-C", root.path, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    git.arguments = [
+      "git", "-c", "safe.directory=*", "-C", root.path, "ls-files", "-z", "--cached", "--others", "--exclude-standard",
+    ]
     let output = Pipe()
     git.standardOutput = output
     git.standardError = FileHandle.nullDevice
