@@ -128,9 +128,11 @@ let tests: [Target] = [
     name: "ControlPlaneTests",
     dependencies: [
       "ControlMessages", "ControlPlane", "ControlCodec", "CSchemas", "Configuration", "ControlNodes", "KafkaLog",
-      "EmbeddedBus", logging,
+      "EmbeddedBus", "FunctionCatalog", "NodeSupport", "nfvctl", logging,
     ], exclude: ["golden"]),
-  .testTarget(name: "BusTests", dependencies: ["EmbeddedBus", "KafkaLog", "CRdKafka"]),
+  .testTarget(
+    name: "BusTests",
+    dependencies: ["EmbeddedBus", "KafkaLog", .product(name: "NIOCore", package: "swift-nio"), logging]),
   .testTarget(name: "LabTests", dependencies: ["Lab"]),
 ]
 
