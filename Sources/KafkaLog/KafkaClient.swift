@@ -1,7 +1,9 @@
 /// One librdkafka client, as its producer, consumer and admin faces share it.
 ///
 /// librdkafka's own threads never call into Swift: everything they have to say (deliveries, errors,
-/// log lines) comes out of a queue that the owner's thread empties.
+/// log lines) comes out of a queue that the owner's thread empties. The one callback, `noteError`, is
+/// called by the owner's thread too, inside its own calls: librdkafka has no other way to say that a
+/// topic being read does not exist.
 import CRdKafka
 import Synchronization
 
@@ -10,6 +12,11 @@ public struct KafkaStatus: Sendable, Equatable {
   /// nil as long as nothing is known to be wrong. Not an end: the client tries again by itself.
   public var problem: String?
   public var isReachable: Bool
+
+  public init(problem: String?, isReachable: Bool) {
+    self.problem = problem
+    self.isReachable = isReachable
+  }
 }
 
 /// A line of librdkafka's log.
@@ -18,6 +25,35 @@ public struct KafkaLogLine: Sendable, Equatable {
   public var level: Int
   public var facility: String
   public var text: String
+}
+
+/// Errors told by callback during a call of the owner's.
+final class ErrorInbox: Sendable {
+  struct Entry {
+    var code: rd_kafka_resp_err_t
+    var reason: String
+  }
+
+  private let entries = Mutex<[Entry]>([])
+
+  /// Beyond a hundred that nobody took they repeat each other.
+  func put(_ entry: Entry) { entries.withLock { if $0.count < 100 { $0.append(entry) } } }
+
+  func take() -> [Entry] {
+    entries.withLock { entries in
+      defer { entries = [] }
+      return entries
+    }
+  }
+}
+
+/// A global function and not a closure: a closure made in an actor's context traps on a foreign thread.
+private func noteError(
+  _: OpaquePointer?, _ code: Int32, _ reason: UnsafePointer<CChar>?, _ opaque: UnsafeMutableRawPointer?
+) {
+  guard let opaque, let reason else { return }
+  Unmanaged<ErrorInbox>.fromOpaque(opaque).takeUnretainedValue()
+    .put(.init(code: rd_kafka_resp_err_t(rawValue: code), reason: String(cString: reason)))
 }
 
 /// Owns the `rd_kafka_t` and its topic handles.
@@ -37,6 +73,8 @@ final class KafkaClient: @unchecked Sendable {
   let bootstrap: String
   let handle: OpaquePointer
   private let events: OpaquePointer
+  /// Lives longer than the handle, which has a pointer to it.
+  let inbox = ErrorInbox()
   private let state = Mutex(State())
 
   init(_ settings: KafkaSettings, type: rd_kafka_type_t, _ properties: [String: String]) throws(KafkaError) {
@@ -51,6 +89,8 @@ final class KafkaClient: @unchecked Sendable {
       }
     }
     rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG)
+    rd_kafka_conf_set_opaque(conf, Unmanaged.passUnretained(inbox).toOpaque())
+    rd_kafka_conf_set_error_cb(conf, noteError)
     guard let handle = rd_kafka_new(type, conf, &text, text.count) else {
       rd_kafka_conf_destroy(conf)
       throw .invalidSetting(Self.string(text))

@@ -123,7 +123,10 @@ public final class KafkaConsumer: @unchecked Sendable {
     let result: Result<[KafkaMessage], KafkaError> = polling.withLock { polling in
       if !polling.errors.isEmpty { return .failure(polling.errors.removeFirst()) }
       // The batch call waits for a full batch, or its whole time; so the first message is waited for alone.
-      guard max > 0, let first = rd_kafka_consume_queue(queue, Int32(clamping: Swift.max(0, timeoutMilliseconds))) else { return .success([]) }
+      guard max > 0, let first = rd_kafka_consume_queue(queue, Int32(clamping: Swift.max(0, timeoutMilliseconds))) else {
+        takeInbox(&polling)
+        return polling.errors.isEmpty ? .success([]) : .failure(polling.errors.removeFirst())
+      }
       var messages: [KafkaMessage] = []
       take(first, into: &messages, &polling)
       if max > 1 {
@@ -135,6 +138,7 @@ public final class KafkaConsumer: @unchecked Sendable {
           }
         }
       }
+      takeInbox(&polling)
       if messages.isEmpty, !polling.errors.isEmpty { return .failure(polling.errors.removeFirst()) }
       return .success(messages)
     }
@@ -169,6 +173,18 @@ public final class KafkaConsumer: @unchecked Sendable {
         client.note(code, reason)
       } else {
         polling.errors.append(error(code, reason, topic, partition))
+      }
+    }
+  }
+
+  /// What was told by callback: that a partition cannot be read, named at the start of the sentence; or something general.
+  private func takeInbox(_ polling: inout Polling) {
+    for entry in client.inbox.take() {
+      let partition = assigned.withLock { $0.first { entry.reason.hasPrefix("\($0.topic) [\($0.index)]:") } }
+      if let partition, !entry.code.isRecoverable {
+        polling.errors.append(error(entry.code, entry.reason, partition.topic, partition.index))
+      } else {
+        client.note(entry.code, entry.reason)
       }
     }
   }

@@ -42,7 +42,7 @@ struct ProducerStates {
     }
     if let same { return .duplicate(same) }
     guard let last = state.batches.last else { return .append }
-    if header.baseSequence == Sequence.advance(last.lastSequence, by: 1) { return .append }
+    if header.baseSequence == SequenceNumber.advance(last.lastSequence, by: 1) { return .append }
     // Older than the five: it is stored, only its offset is forgotten.
     let age = (last.lastSequence &- header.lastSequence) & Int32.max
     return .refuse(age < Int32.max / 2 ? .duplicateSequenceNumber : .outOfOrderSequenceNumber)

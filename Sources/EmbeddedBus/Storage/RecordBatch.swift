@@ -60,11 +60,11 @@ struct BatchHeader: Equatable {
   var isTransactional: Bool { attributes & 0x10 != 0 }
   var isControl: Bool { attributes & 0x20 != 0 }
   var hasProducer: Bool { producerID >= 0 }
-  var lastSequence: Int32 { Sequence.advance(baseSequence, by: lastOffsetDelta) }
+  var lastSequence: Int32 { SequenceNumber.advance(baseSequence, by: lastOffsetDelta) }
 }
 
 /// Sequence numbers of a producer run from 0 to 2^31 - 1 and around.
-enum Sequence {
+enum SequenceNumber {
   static func advance(_ sequence: Int32, by count: Int32) -> Int32 { (sequence &+ count) & Int32.max }
 }
 
