@@ -40,6 +40,8 @@ public final class Lab {
   private var clientLogs: [GrowingFile] = []
   private var servers: WebServers?
   private var follower: ClusterFollower?
+  /// While the lab reads the bus; it ends after the follower and its threads.
+  private var visit: NamespaceVisit?
   private var picture = LogPicture()
   private var traffic = TrafficCount()
   private var coordinatorReturnsAt: ContinuousClock.Instant?
@@ -87,13 +89,8 @@ public final class Lab {
     var trafficStart: ContinuousClock.Instant?
     do throws(LabError) {
       if let obstacle = Self.obstacle(settings) { throw .notPossible(obstacle) }
-      // The visit ends with this scope, when the follower and its threads are gone.
       try network.make(goOn: { !isStopRequested() })
-      let visit = try NamespaceVisit(network.fabric)
-      defer {
-        follower = nil
-        _ = consume visit
-      }
+      visit = try NamespaceVisit(network.fabric)
       do throws(LabError) {
         try setUp()
         summary.seconds.setup = seconds(since: start)
@@ -103,6 +100,7 @@ public final class Lab {
         summary.problems.append("\(error)")
       }
       end(&summary, trafficStart: trafficStart)
+      visit = nil
     } catch {
       summary.problems.append("\(error)")
     }
