@@ -7,8 +7,6 @@ LAB_OPTIONS ?=
 NFV_BOOTSTRAP ?=
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 RELEASE := .build/release
-# The index serves editors, not builds.
-BUILD_FLAGS := --disable-index-store
 SOURCES := Package.swift Sources Tests
 
 .DEFAULT_GOAL := help
@@ -22,13 +20,13 @@ run: build huge-pages ## Run the lab: real clients and servers through two runti
 	$(SUDO) $(RELEASE)/nfvactor lab $(if $(LAB_SECONDS),--seconds $(LAB_SECONDS)) $(LAB_OPTIONS)
 
 test: build build-tests huge-pages ## Run all tests, the lab included.
-	@scripts/run-tests.sh $(BUILD_FLAGS)
+	@scripts/run-tests.sh
 
 build: prepare ## Build the executables (release) into .build/release.
-	swift build -c release $(BUILD_FLAGS)
+	swift build -c release
 
 build-tests: prepare
-	swift build --build-tests $(BUILD_FLAGS)
+	swift build --build-tests
 
 bench: prepare ## Measure: every figure that the documentation names, with its ratio to the same loop in C.
 	@if test -f Benchmarks/Package.swift; then cd Benchmarks && swift run -c release; \
@@ -39,7 +37,7 @@ schemas: install-packages ## Write Sources/CSchemas from schemas/*.proto.
 
 test-kafka: build-tests ## Run the bus's conformance suite against a broker: NFV_BOOTSTRAP=host:port.
 	@test -n "$(NFV_BOOTSTRAP)" || { echo "Say which broker: make test-kafka NFV_BOOTSTRAP=host:port" >&2; exit 64; }
-	NFV_BOOTSTRAP=$(NFV_BOOTSTRAP) swift test --skip-build $(BUILD_FLAGS) --filter BusTests
+	NFV_BOOTSTRAP=$(NFV_BOOTSTRAP) swift test --skip-build --filter BusTests
 
 format: ## Format the sources in place.
 	swift format format --in-place --parallel --recursive $(SOURCES)
