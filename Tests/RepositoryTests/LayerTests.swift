@@ -18,8 +18,9 @@ import Testing
   }
 
   @Test func `sources and tests import only what their target declares`() throws {
+    let tests = try tree.swiftFiles(in: "Tests")
     #expect(layers.wrongImports(sources) == [])
-    #expect(layers.wrongImports(try tree.swiftFiles(in: "Tests")) == [])
+    #expect(layers.wrongImports(tests) == [])
   }
 
   @Test func `pure targets know neither time nor chance`() {
@@ -50,7 +51,8 @@ import Testing
     ("Sources/Nowhere/Injected.swift", "import Wire", "belongs to no target"),
   ])
   func `an import that breaks the layers is noticed`(path: String, text: String, complaint: String) {
-    let found = layers.wrongImports(sources + [SourceTree.File(path: path, text: text)])
+    let before = layers.wrongImports(sources)
+    let found = layers.wrongImports(sources + [SourceTree.File(path: path, text: text)]).filter { !before.contains($0) }
     #expect(found.count == 1 && found[0].contains(complaint) && found[0].contains("Injected"), "\(found)")
   }
 
@@ -66,7 +68,7 @@ import Testing
     let clock = SourceTree.File(path: "Sources/ControlPlane/Injected.swift", text: "let now = ContinuousClock.now")
     #expect(layers.impurities([clock]).count == 1)
     let second = SourceTree.File(path: "Sources/Nodes/Injected.swift", text: "import CRdKafka")
-    #expect(layers.sharedForeignLibraries(sources + [second]).count == 1)
+    #expect(layers.sharedForeignLibraries(sources + [second]) == ["CRdKafka is imported by KafkaLog and Nodes"])
   }
 
   @Test func `a manifest that cannot be read is an error`() {
