@@ -123,7 +123,8 @@ extension SettingsReader {
   fileprivate func bootstrapServers() throws(SettingsError) -> String {
     let text = try string()
     for server in text.split(separator: ",", omittingEmptySubsequences: false) {
-      guard let colon = server.lastIndex(of: ":"), colon != server.startIndex, let port = UInt16(server[server.index(after: colon)...]),
+      guard let colon = server.lastIndex(of: ":"), colon != server.startIndex,
+        let port = UInt16(server[server.index(after: colon)...]),
         port != 0
       else { throw error("'\(server)' is not host:port") }
     }

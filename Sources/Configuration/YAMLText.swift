@@ -53,7 +53,8 @@ struct YAMLText {
 
   private static func canPrecedeAlias(_ scalar: Unicode.Scalar) -> Bool {
     switch scalar {
-    case "\n", "\r", " ", "\t", ",", "[", "{", ":", "?", "-", "\u{85}", "\u{2028}", "\u{2029}", "\u{feff}", "\"", "'", "}", "]": true
+    case "\n", "\r", " ", "\t", ",", "[", "{", ":", "?", "-", "\u{85}", "\u{2028}", "\u{2029}", "\u{feff}", "\"", "'", "}", "]":
+      true
     default: false
     }
   }

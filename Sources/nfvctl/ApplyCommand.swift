@@ -21,7 +21,8 @@ struct ApplyCommand: OperatorCommand {
 
   @Option(
     name: [.customShort("f"), .customLong("file")],
-    help: ArgumentHelp("The cluster's YAML file; - reads it from stdin.", valueName: "file"), completion: .file(extensions: ["yaml", "yml"]))
+    help: ArgumentHelp("The cluster's YAML file; - reads it from stdin.", valueName: "file"),
+    completion: .file(extensions: ["yaml", "yml"]))
   var file: String
 
   @Option(help: ArgumentHelp("Follow the log until the cluster is complete, at most this long.", valueName: "seconds"))
@@ -105,7 +106,8 @@ struct Intent: Equatable {
   ) throws -> UInt32 {
     if follower.directory.partition(of: name) == nil {
       let next = UInt32(follower.directory.entries.count + 1)
-      let there = try KafkaAdmin(access.settings, timeoutMilliseconds: LogAccess.patience).partitionCount(of: ServiceTopics.events) ?? 0
+      let there =
+        try KafkaAdmin(access.settings, timeoutMilliseconds: LogAccess.patience).partitionCount(of: ServiceTopics.events) ?? 0
       guard next < there else {
         throw Complaint("the log has partitions for \(max(0, there - 1)) clusters, and all are taken; '\(name)' cannot be added")
       }
@@ -114,7 +116,8 @@ struct Intent: Equatable {
       while follower.directory.partition(of: name) == nil {
         _ = try follower.poll(timeoutMilliseconds: 50)
         if follower.directory.refused.contains(name) {
-          throw Complaint("the directory has \(follower.directory.entries.count) clusters and takes no more; '\(name)' cannot be added")
+          throw Complaint(
+            "the directory has \(follower.directory.entries.count) clusters and takes no more; '\(name)' cannot be added")
         }
         guard ContinuousClock.now < deadline else {
           throw KafkaError.timedOut(operation: "registering the cluster", milliseconds: LogAccess.patience)
@@ -132,7 +135,7 @@ struct Intent: Equatable {
   var json: JSON {
     .object([
       "cluster": .text(cluster), "result": .string(verb.rawValue), "partition": .number(partition),
-      "offset": offset.map { .number($0.value) }, "correlation": correlation.map { .string($0) },
+      "offset": offset.map { JSON.number($0.value) }, "correlation": correlation.map { JSON.string($0) },
     ])
   }
 }

@@ -93,13 +93,15 @@ struct ClusterListing: Listed, Equatable {
   }
 
   static let columns: [TextTable.Column] = [
-    .left("CLUSTER"), .right("PARTITION"), .left("STATUS"), .right("RUNTIMES"), .right("SWITCHES"), .right("FLOWS"), .right("PKT/S"),
+    .left("CLUSTER"), .right("PARTITION"), .left("STATUS"), .right("RUNTIMES"), .right("SWITCHES"), .right("FLOWS"),
+    .right("PKT/S"),
     .right("MBIT/S"), .right("DROP/S"), .left("CHAIN"), .left("REASON"),
   ]
 
   var cells: [String] {
     [
-      "\(name)", "\(partition)", status.rawValue, share(.runtime), share(.virtualSwitch), "\(activeFlows)", "\(forwardedPacketsPerSecond)",
+      "\(name)", "\(partition)", status.rawValue, share(.runtime), share(.virtualSwitch), "\(activeFlows)",
+      "\(forwardedPacketsPerSecond)",
       Quantity.megabits(forwardedBitsPerSecond), "\(droppedPacketsPerSecond)", chain.joined(separator: " -> "), reason,
     ]
   }
@@ -111,7 +113,7 @@ struct ClusterListing: Listed, Equatable {
       "name": .text(name), "partition": .number(partition), "status": .string(status.rawValue), "reason": .string(reason),
       "runtimesWanted": .number(wanted[.runtime] ?? 0), "runtimesServing": .number(serving[.runtime] ?? 0),
       "switchesWanted": .number(wanted[.virtualSwitch] ?? 0), "switchesServing": .number(serving[.virtualSwitch] ?? 0),
-      "chain": .array(chain.map { .string($0) }), "activeFlows": .number(activeFlows),
+      "chain": .array(chain.map { JSON.string($0) }), "activeFlows": .number(activeFlows),
       "forwardedPacketsPerSecond": .number(forwardedPacketsPerSecond), "forwardedBitsPerSecond": .number(forwardedBitsPerSecond),
       "droppedPacketsPerSecond": .number(droppedPacketsPerSecond), "lastSlot": .number(lastSlot.number),
       "tableVersion": .number(tableVersion), "logTime": .string(logTime.iso8601),

@@ -15,7 +15,8 @@ struct CommandListing: Listed, Equatable {
   private var command: Command { record.command }
 
   static let columns: [TextTable.Column] = [
-    .left("CLUSTER"), .right("SLOT"), .left("TIME"), .left("COMMAND"), .left("TARGET"), .left("OUTCOME"), .left("WHAT"), .left("WHY"),
+    .left("CLUSTER"), .right("SLOT"), .left("TIME"), .left("COMMAND"), .left("TARGET"), .left("OUTCOME"), .left("WHAT"),
+    .left("WHY"),
   ]
 
   var cells: [String] {
@@ -26,14 +27,15 @@ struct CommandListing: Listed, Equatable {
   }
 
   var json: JSON {
-    .object([
+    let outcome: JSON? = acknowledgement.map { JSON.string($0.outcome.summary) }
+    let acknowledger: JSON? = acknowledgement.map { JSON.string($0.by.summary) }
+    return .object([
       "cluster": .text(cluster), "slot": .number(command.slot.number), "offset": .number(record.offset.value),
       "time": .string(record.timestamp.iso8601), "type": .string(command.body.name), "target": .string(command.target.words),
       "summary": .string(command.body.summary), "reason": .string(command.reason), "correlation": .string(command.correlation),
       "decidedAtOffset": .number(command.decision.offset.value), "decisionIndex": .number(command.decision.index),
       "expiry": .string(command.expiry.iso8601), "stateHash": .string(String(command.stateHash, radix: 16)),
-      "outcome": acknowledgement.map { .string($0.outcome.summary) },
-      "acknowledgedBy": acknowledgement.map { .string($0.by.summary) },
+      "outcome": outcome, "acknowledgedBy": acknowledger,
     ])
   }
 }
@@ -75,7 +77,9 @@ struct CommandHistory {
   private mutating func settle(_ cluster: ClusterID, _ acknowledgement: CommandAcknowledgement) {
     let found = listings[cluster]?.last.map { acknowledgement.slot <= $0.record.command.slot } ?? false
     guard found else {
-      if let lowest = pending[cluster]?.keys.min(), pending[cluster]!.count > 2 * limit + 1_024 { pending[cluster]![lowest] = nil }
+      if let lowest = pending[cluster]?.keys.min(), pending[cluster]!.count > 2 * limit + 1_024 {
+        pending[cluster]![lowest] = nil
+      }
       pending[cluster, default: [:]][acknowledgement.slot] = acknowledgement
       return
     }

@@ -42,7 +42,9 @@ struct DescribeCommand: OperatorCommand {
   func perform() throws {
     var history = CommandHistory(last: 10)
     guard let kind = kind.node else {
-      guard let id = ClusterID(name) else { throw Complaint("'\(name)' is no name of a cluster: it is 1 to 63 of a-z, 0-9 and '-'") }
+      guard let id = ClusterID(name) else {
+        throw Complaint("'\(name)' is no name of a cluster: it is 1 to 63 of a-z, 0-9 and '-'")
+      }
       let follower = try log.readLog(only: id) { history.notice($0) }
       guard let cluster = follower.cluster(id) else { throw Complaint.noCluster(id) }
       return put(ClusterDescription(cluster, history.commands(of: id)))
@@ -99,25 +101,33 @@ struct ClusterDescription: Described {
   private var hosts: [HostListing] { state.hosts.map { HostListing($0, of: state) } }
 
   var text: String {
-    var facts = [
-      ["Cluster:", "\(listing.name)"], ["Partition:", "\(listing.partition)"], ["Status:", listing.status.rawValue],
-      ["Reason:", listing.reason.isEmpty ? "-" : listing.reason],
-    ]
+    var facts: [[String]] = []
+    func say(_ name: String, _ value: String) { facts.append([name + ":", value.isEmpty ? "-" : value]) }
+    say("Cluster", listing.name.name)
+    say("Partition", "\(listing.partition)")
+    say("Status", listing.status.rawValue)
+    say("Reason", listing.reason)
     if let spec = state.spec {
-      facts += [
-        ["Chain:", listing.chain.joined(separator: " -> ")],
-        ["Wanted:", "\(state.wanted(.runtime)) runtimes, \(state.wanted(.virtualSwitch)) switches, \(spec.poolShares) pool shares"],
-        ["Heartbeat:", "every \(spec.heartbeatInterval)ms; workload every \(spec.workloadInterval)ms; polling \(spec.polling)"],
-        ["Flow table:", "\(spec.chain.flows.capacity) flows, midstream \(spec.chain.flows.midstream)"],
-        ["Client side:", Self.words(spec.network.client)], ["Server side:", Self.words(spec.network.server)],
-      ]
+      let flows = spec.chain.flows
+      say("Chain", listing.chain.joined(separator: " -> "))
+      say(
+        "Wanted", "\(state.wanted(.runtime)) runtimes, \(state.wanted(.virtualSwitch)) switches, \(spec.poolShares) pool shares")
+      say("Heartbeat", "every \(spec.heartbeatInterval)ms; workload every \(spec.workloadInterval)ms; polling \(spec.polling)")
+      say("Flow table", "\(flows.capacity) flows, midstream \(flows.midstream)")
+      say("Client side", Self.words(spec.network.client))
+      say("Server side", Self.words(spec.network.server))
     }
-    facts += [
-      ["Last slot:", "\(state.lastSlot)"], ["Table:", "version \(state.table.version)"], ["Log time:", listing.logTime.iso8601],
-      ["Ignored:", "\(state.ignored.repeated) repeated, \(state.ignored.unknown) unknown, \(state.ignored.misdirected) misdirected"],
-    ]
-    return TextTable.facts(facts) + "\nNodes:\n" + OutputFormat.text.list(nodes).indented + "\nHosts:\n"
-      + OutputFormat.text.list(hosts).indented + "\nLast commands:\n" + OutputFormat.text.list(commands).indented
+    say("Last slot", "\(state.lastSlot)")
+    say("Table", "version \(state.table.version)")
+    say("Log time", listing.logTime.iso8601)
+    let ignored = state.ignored
+    say("Ignored", "\(ignored.repeated) repeated, \(ignored.unknown) unknown, \(ignored.misdirected) misdirected")
+
+    var text = TextTable.facts(facts)
+    text += "\nNodes:\n" + OutputFormat.text.list(nodes).indented
+    text += "\nHosts:\n" + OutputFormat.text.list(hosts).indented
+    text += "\nLast commands:\n" + OutputFormat.text.list(commands).indented
+    return text
   }
 
   private static func words(_ side: NetworkSpec.Side) -> String {
@@ -140,20 +150,23 @@ struct ClusterDescription: Described {
   }
 
   static func json(_ spec: ClusterSpec) -> JSON {
-    func json(_ side: NetworkSpec.Side) -> JSON {
-      .object([
-        "addresses": .array(side.addresses.map { .text($0) }), "gateway": side.gateway.map { .string(AddressRange.text($0)) },
-        "answersFor": .array(side.answersFor.map { .text($0) }),
-      ])
+    let functions: [JSON] = spec.chain.functions.map { function -> JSON in
+      .object(["kind": .string(function.kind), "settings": function.settings.json])
     }
     return .object([
       "name": .text(spec.name), "runtimes": .number(spec.runtimes), "switches": .number(spec.switches),
       "poolShares": .number(spec.poolShares), "heartbeatMilliseconds": .number(spec.heartbeatInterval),
       "workloadMilliseconds": .number(spec.workloadInterval), "polling": .string("\(spec.polling)"),
-      "chain": .array(spec.chain.functions.map { .object(["kind": .string($0.kind), "settings": $0.settings.json]) }),
-      "flowCapacity": .number(spec.chain.flows.capacity), "clientSide": json(spec.network.client),
-      "serverSide": json(spec.network.server),
+      "chain": .array(functions), "flowCapacity": .number(spec.chain.flows.capacity),
+      "clientSide": json(spec.network.client), "serverSide": json(spec.network.server),
     ])
+  }
+
+  private static func json(_ side: NetworkSpec.Side) -> JSON {
+    let addresses: [JSON] = side.addresses.map { JSON.text($0) }
+    let ranges: [JSON] = side.answersFor.map { JSON.text($0) }
+    let gateway: JSON? = side.gateway.map { JSON.string(AddressRange.text($0)) }
+    return .object(["addresses": .array(addresses), "gateway": gateway, "answersFor": .array(ranges)])
   }
 }
 
@@ -164,24 +177,28 @@ struct NodeDescription: Described {
 
   var text: String {
     let node = listing.node
-    var facts = [
-      ["\(node.kind == .runtime ? "Runtime" : "Switch"):", "\(node.id)"], ["Cluster:", "\(listing.cluster)"],
-      ["State:", listing.state], ["Host:", node.host.map { "\($0)" } ?? "-"], ["Life:", "\(node.incarnation)"],
-      ["Process:", node.processID == 0 ? "-" : "\(node.processID), ready after \(node.startup)ms"],
-      ["Pool share:", node.poolShare.map { "\($0) of \(listing.poolShares ?? 0)" } ?? "-"],
-      ["Heard:", "\(Quantity.span(milliseconds: listing.heardAgo)) ago, at \(node.workerLoops) loops of the worker"],
-      ["Acknowledged:", "slot \(node.acknowledged)"], ["Failures:", "\(node.failures)"],
-      ["Problem:", node.lastProblem.isEmpty ? "-" : node.lastProblem],
-    ]
-    if let ports = node.ports { facts.append(["Ports:", "input \(ports.input), output \(ports.output), control \(ports.control)"]) }
-    guard let load = node.workload else { return TextTable.facts(facts) }
-    facts += [
-      ["Flows:", "\(load.activeFlows) of \(load.capacity); \(load.flowsCreated) made and \(load.flowsExpired) expired"],
-      ["Received:", "\(load.receivedPackets) packets, \(load.receivedBytes) bytes in the last \(load.interval)ms"],
-      ["Forwarded:", "\(load.forwardedPackets) packets, \(load.forwardedBytes) bytes"],
-      ["Dropped:", "\(load.droppedPackets) packets"], ["Busy:", "\(Quantity.percent(load.busyShare))%"],
-    ]
-    facts += load.drops.map { ["  \($0.reason):", "\($0.packets)"] }
+    var facts: [[String]] = []
+    func say(_ name: String, _ value: String?) { facts.append([name + ":", value ?? "-"]) }
+    say(node.kind == .runtime ? "Runtime" : "Switch", node.id.description)
+    say("Cluster", listing.cluster.name)
+    say("State", listing.state)
+    say("Host", node.host?.name)
+    say("Life", node.incarnation.description)
+    say("Process", node.processID == 0 ? nil : "\(node.processID), ready after \(node.startup)ms")
+    if let share = node.poolShare { say("Pool share", "\(share) of \(listing.poolShares ?? 0)") }
+    say("Heard", "\(Quantity.span(milliseconds: listing.heardAgo)) ago, at \(node.workerLoops) loops of the worker")
+    say("Acknowledged", "slot \(node.acknowledged)")
+    say("Failures", "\(node.failures)")
+    say("Problem", node.lastProblem.isEmpty ? nil : node.lastProblem)
+    if let ports = node.ports { say("Ports", "input \(ports.input), output \(ports.output), control \(ports.control)") }
+    if let load = node.workload {
+      say("Flows", "\(load.activeFlows) of \(load.capacity); \(load.flowsCreated) made and \(load.flowsExpired) expired")
+      say("Received", "\(load.receivedPackets) packets, \(load.receivedBytes) bytes in the last \(load.interval)ms")
+      say("Forwarded", "\(load.forwardedPackets) packets, \(load.forwardedBytes) bytes")
+      say("Dropped", "\(load.droppedPackets) packets")
+      for drops in load.drops { say("  \(drops.reason)", "\(drops.packets)") }
+      say("Busy", "\(Quantity.percent(load.busyShare))%")
+    }
     return TextTable.facts(facts)
   }
 

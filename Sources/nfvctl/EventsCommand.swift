@@ -32,7 +32,8 @@ struct EventsTail: OperatorCommand {
   @Option(help: ArgumentHelp("Everything since then instead, such as 30s, 10m or 2h.", valueName: "duration"))
   var since: Span?
 
-  @Option(help: ArgumentHelp("Everything from this offset of the cluster's events on instead; needs --cluster.", valueName: "offset"))
+  @Option(
+    help: ArgumentHelp("Everything from this offset of the cluster's events on instead; needs --cluster.", valueName: "offset"))
   var from: UInt64?
 
   @Option(help: ArgumentHelp("Only of these types, such as node-started,workload.", valueName: "a,b"))
@@ -46,7 +47,8 @@ struct EventsTail: OperatorCommand {
 
   /// As `Event.Body.name` and `Command.Body.name` have them.
   static let knownTypes = [
-    "cluster-registered", "cluster-applied", "cluster-deleted", "agent-started", "agent-heartbeat", "process-exited", "node-started",
+    "cluster-registered", "cluster-applied", "cluster-deleted", "agent-started", "agent-heartbeat", "process-exited",
+    "node-started",
     "heartbeat", "workload", "node-stopping", "command-acknowledged", "tick", "unknown", "unreadable", "notify-cluster-config",
     "launch-runtime", "launch-switch", "stop-node",
   ]
@@ -56,7 +58,9 @@ struct EventsTail: OperatorCommand {
   func validate() throws {
     guard (0...100_000).contains(count) else { throw ValidationError("-n is a number from 0 to 100000") }
     guard since == nil || from == nil else { throw ValidationError("--since and --from exclude each other") }
-    guard from == nil || cluster != nil else { throw ValidationError("--from needs --cluster: each cluster counts its own offsets") }
+    guard from == nil || cluster != nil else {
+      throw ValidationError("--from needs --cluster: each cluster counts its own offsets")
+    }
     guard from ?? 0 <= UInt64(Int64.max) else { throw ValidationError("--from is an offset") }
     for type in wantedTypes ?? [] where !Self.knownTypes.contains(type) {
       throw ValidationError("there is no type '\(type)'; there are \(Self.knownTypes.joined(separator: ", "))")

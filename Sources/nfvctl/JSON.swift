@@ -61,7 +61,8 @@ indirect enum JSON: Equatable {
   }
 
   private static func write<Item>(
-    _ items: [Item], between ends: (String, String), to text: inout String, indent: Int?, _ one: (Item, inout String, Int?) -> Void
+    _ items: [Item], between ends: (String, String), to text: inout String, indent: Int?,
+    _ one: (Item, inout String, Int?) -> Void
   ) {
     text += ends.0
     for (index, item) in items.enumerated() {

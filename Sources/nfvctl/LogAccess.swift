@@ -19,9 +19,13 @@ struct LogAccess: ParsableArguments {
   /// A broker that answers at all does so in milliseconds.
   static let patience = 4_000
 
+  /// The end of a partition is known by an answer without records, which a broker delays by the wait: half a second
+  /// is right for a node that reads for months, and much for a person who asks once.
+  private static let ownOptions = ["fetch.wait.max.ms": "20"]
+
   var settings: KafkaSettings {
-    KafkaSettings(
-      bootstrap: bootstrap, clientID: "nfvctl", extra: Dictionary(options.map { ($0.key, $0.value) }) { $1 })
+    let given = Dictionary(options.map { ($0.key, $0.value) }) { $1 }
+    return KafkaSettings(bootstrap: bootstrap, clientID: "nfvctl", extra: Self.ownOptions.merging(given) { $1 })
   }
 
   /// Says within seconds that there is no log, instead of trying for ever as a node does.
@@ -33,7 +37,9 @@ struct LogAccess: ParsableArguments {
   }
 
   /// The log as it stands, folded. `noticing` sees what was read on the way.
-  func readLog(only cluster: ClusterID? = nil, noticing: (ClusterFollower.Item) -> Void = { _ in }) throws(KafkaError) -> ClusterFollower {
+  func readLog(only cluster: ClusterID? = nil, noticing: (ClusterFollower.Item) -> Void = { _ in }) throws(KafkaError)
+    -> ClusterFollower
+  {
     try check()
     let follower = try ClusterFollower(settings, only: cluster)
     try catchUp(follower, noticing: noticing)

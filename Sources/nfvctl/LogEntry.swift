@@ -68,36 +68,46 @@ struct LogEntry: Equatable {
     let mark = topic == ServiceTopics.commands ? ">" : " "
     let name = cluster.map { "\($0)" } ?? (partition == ServiceTopics.directoryPartition ? "(directory)" : "-")
     return TextTable.printable(
-      "\(timestamp.clockTime) \(mark) \(padded(name, 12)) \(padded("\(offset)", 7)) \(padded(author, 20)) \(padded(type, 20)) \(summary)")
+      "\(timestamp.clockTime) \(mark) \(padded(name, 12)) \(padded("\(offset)", 7)) \(padded(author, 20)) \(padded(type, 20)) \(summary)"
+    )
   }
 
   var json: JSON {
     let place: KeyValuePairs<String, JSON?> = [
-      "record": .string(topic == ServiceTopics.commands ? "command" : "event"), "cluster": cluster.map { .text($0) },
+      "record": .string(topic == ServiceTopics.commands ? "command" : "event"), "cluster": cluster.map { JSON.text($0) },
       "partition": .number(partition), "offset": .number(offset.value), "time": .string(timestamp.iso8601), "type": .string(type),
       "summary": .string(summary),
     ]
     guard case .object(let members) = JSON.object(place) else { return .null }
     let rest: JSON =
       switch content {
-      case .event(let event):
-        .object([
-          "producer": .text(event.producer), "incarnation": .number(event.incarnation.number), "sequence": .number(event.sequence),
-          "correlation": event.correlation.isEmpty ? nil : .string(event.correlation), "critical": .bool(event.isCritical),
-          "causedByOffset": event.causation.offset.map { .number($0.value) },
-          "causedBySlot": event.causation.slot.map { .number($0.number) }, "data": event.body.json,
-        ])
-      case .command(let command):
-        .object([
-          "slot": .number(command.slot.number), "target": .string(command.target.words), "reason": .string(command.reason),
-          "correlation": command.correlation.isEmpty ? nil : .string(command.correlation),
-          "decidedAtOffset": .number(command.decision.offset.value), "decisionIndex": .number(command.decision.index),
-          "expiry": .string(command.expiry.iso8601), "stateHash": .string(String(command.stateHash, radix: 16)),
-        ])
+      case .event(let event): Self.json(event)
+      case .command(let command): Self.json(command)
       case .unreadable: .object([JSON.Member]())
       }
     guard case .object(let more) = rest else { return .null }
     return .object(members + more)
+  }
+
+  private static func json(_ event: Event) -> JSON {
+    let correlation: JSON? = event.correlation.isEmpty ? nil : JSON.string(event.correlation)
+    let offset: JSON? = event.causation.offset.map { JSON.number($0.value) }
+    let slot: JSON? = event.causation.slot.map { JSON.number($0.number) }
+    return .object([
+      "producer": .text(event.producer), "incarnation": .number(event.incarnation.number), "sequence": .number(event.sequence),
+      "correlation": correlation, "critical": .bool(event.isCritical), "causedByOffset": offset, "causedBySlot": slot,
+      "data": event.body.json,
+    ])
+  }
+
+  private static func json(_ command: Command) -> JSON {
+    let correlation: JSON? = command.correlation.isEmpty ? nil : JSON.string(command.correlation)
+    return .object([
+      "slot": .number(command.slot.number), "target": .string(command.target.words), "reason": .string(command.reason),
+      "correlation": correlation, "decidedAtOffset": .number(command.decision.offset.value),
+      "decisionIndex": .number(command.decision.index), "expiry": .string(command.expiry.iso8601),
+      "stateHash": .string(String(command.stateHash, radix: 16)),
+    ])
   }
 }
 
@@ -121,7 +131,7 @@ extension Event.Body {
     case .processExited(let exited):
       .object([
         "host": .text(exited.host), "node": .number(exited.node.number), "incarnation": .number(exited.incarnation.number),
-        "code": exited.code.map { .number($0) }, "signal": exited.signal.map { .number($0) },
+        "code": exited.code.map { JSON.number($0) }, "signal": exited.signal.map { JSON.number($0) },
       ])
     case .nodeStarted(let started):
       .object([
@@ -132,7 +142,8 @@ extension Event.Body {
       ])
     case .heartbeat(let heartbeat):
       .object([
-        "node": .number(heartbeat.node.number), "workerLoops": .number(heartbeat.workerLoops), "busyLoops": .number(heartbeat.busyLoops),
+        "node": .number(heartbeat.node.number), "workerLoops": .number(heartbeat.workerLoops),
+        "busyLoops": .number(heartbeat.busyLoops),
       ])
     case .workload(let load): .object(["node": .number(load.node.number), "workload": NodeListing.json(load)])
     case .nodeStopping(let node): .object(["node": .number(node.number)])

@@ -99,7 +99,11 @@ final class LogTail {
           guard let source = sources[Source(topic: record.topic, partition: partition)] else { continue }
           let entry = LogEntry(record, cluster: directory.cluster(at: partition))
           if partition == ServiceTopics.directoryPartition { try notice(entry, isNew: isAtEnd) }
-          if isWanted(entry) { merge.add(entry, at: entry.timestamp.milliseconds, from: source) } else { merge.pass(entry.timestamp.milliseconds, source) }
+          if isWanted(entry) {
+            merge.add(entry, at: entry.timestamp.milliseconds, from: source)
+          } else {
+            merge.pass(entry.timestamp.milliseconds, source)
+          }
         case .endOfPartition(let topic, let partition, _):
           if let source = sources[Source(topic: topic, partition: UInt32(clamping: partition))] { merge.end(source) }
         }
@@ -176,7 +180,8 @@ struct TimeMerge<Item> {
     var taken: [Item] = []
     while true {
       let candidates = sources.indices.filter { !sources[$0].isEmpty }
-      guard let first = candidates.min(by: { sources[$0].items[sources[$0].next].time < sources[$1].items[sources[$1].next].time })
+      guard
+        let first = candidates.min(by: { sources[$0].items[sources[$0].next].time < sources[$1].items[sources[$1].next].time })
       else { break }
       let head = sources[first].items[sources[first].next]
       guard head.time <= bound else { break }

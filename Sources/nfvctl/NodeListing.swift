@@ -38,7 +38,8 @@ struct NodeListing: Listed, Equatable {
   }
 
   static let columns: [TextTable.Column] = [
-    .left("CLUSTER"), .right("ID"), .left("STATE"), .left("HOST"), .right("LIFE"), .right("SHARE"), .right("FLOWS"), .right("PKT/S"),
+    .left("CLUSTER"), .right("ID"), .left("STATE"), .left("HOST"), .right("LIFE"), .right("SHARE"), .right("FLOWS"),
+    .right("PKT/S"),
     .right("MBIT/S"), .right("DROP/S"), .right("BUSY%"), .right("HEARD"), .left("PROBLEM"),
   ]
 
@@ -58,25 +59,34 @@ struct NodeListing: Listed, Equatable {
   }
 
   var json: JSON {
-    .object([
+    let ports = node.ports
+    let share: JSON? = node.poolShare.map { JSON.number($0) }
+    let shares: JSON? = node.poolShare == nil ? nil : poolShares.map { JSON.number($0) }
+    let host: JSON? = node.host.map { JSON.text($0) }
+    let workload: JSON? = load.map { Self.json($0) }
+    return .object([
       "cluster": .text(cluster), "id": .number(node.id.number), "kind": .text(node.kind), "state": .string(state),
-      "host": node.host.map { .text($0) }, "incarnation": .number(node.incarnation.number),
-      "processId": isRunning ? .number(node.processID) : nil, "startupMilliseconds": isRunning ? .number(node.startup) : nil,
-      "poolShare": node.poolShare.map { .number($0) }, "poolShares": node.poolShare == nil ? nil : poolShares.map { .number($0) },
-      "inputAddress": node.ports.map { .text($0.input) }, "outputAddress": node.ports.map { .text($0.output) },
-      "controlAddress": node.ports.map { .text($0.control) }, "heardMillisecondsAgo": isRunning ? .number(heardAgo) : nil,
-      "workerLoops": isRunning ? .number(node.workerLoops) : nil, "acknowledgedSlot": .number(node.acknowledged.number),
-      "failures": .number(node.failures), "lastProblem": .string(node.lastProblem), "workload": load.map(Self.json),
+      "host": host, "incarnation": .number(node.incarnation.number), "processId": running(node.processID),
+      "startupMilliseconds": running(node.startup), "poolShare": share, "poolShares": shares,
+      "inputAddress": address(ports?.input), "outputAddress": address(ports?.output), "controlAddress": address(ports?.control),
+      "heardMillisecondsAgo": running(heardAgo), "workerLoops": running(node.workerLoops),
+      "acknowledgedSlot": .number(node.acknowledged.number), "failures": .number(node.failures),
+      "lastProblem": .string(node.lastProblem), "workload": workload,
     ])
   }
 
+  private func running(_ value: some BinaryInteger) -> JSON? { isRunning ? JSON.number(value) : nil }
+  private func address(_ address: HardwareAddress?) -> JSON? { address.map { JSON.text($0) } }
+
   /// Counts are of the last interval; rates follow from them.
   static func json(_ load: NodeWorkload) -> JSON {
-    .object([
+    let drops: [JSON] = load.drops.map { drop -> JSON in
+      .object(["reason": .string(drop.reason), "packets": .number(drop.packets)])
+    }
+    return .object([
       "intervalMilliseconds": .number(load.interval), "receivedPackets": .number(load.receivedPackets),
       "forwardedPackets": .number(load.forwardedPackets), "droppedPackets": .number(load.droppedPackets),
-      "drops": .array(load.drops.map { .object(["reason": .string($0.reason), "packets": .number($0.packets)]) }),
-      "receivedBytes": .number(load.receivedBytes), "forwardedBytes": .number(load.forwardedBytes),
+      "drops": .array(drops), "receivedBytes": .number(load.receivedBytes), "forwardedBytes": .number(load.forwardedBytes),
       "activeFlows": .number(load.activeFlows), "flowsCreated": .number(load.flowsCreated),
       "flowsExpired": .number(load.flowsExpired), "flowCapacity": .number(load.capacity),
       "busyPartsPerMillion": .number(load.busyShare),

@@ -45,7 +45,8 @@ struct Complaint: Error, Equatable {
   private init(_ error: KafkaError) {
     switch error {
     case .unreachable:
-      self.init("\(error)\nstart one with `nfvctl bus`, or name another with --bootstrap host:port", status: ExitStatus.unavailable)
+      self.init(
+        "\(error)\nstart one with `nfvctl bus`, or name another with --bootstrap host:port", status: ExitStatus.unavailable)
     case .unknownTopic: self.init("\(error); `nfvctl topics create` makes the topics", status: ExitStatus.unavailable)
     case .timedOut, .fatal, .queueFull: self.init("\(error)", status: ExitStatus.unavailable)
     case .invalidSetting: self.init("\(error)", status: ExitStatus.usage)

@@ -31,7 +31,8 @@ struct OperatorLog {
     authors[partition] = author
     let bytes = RecordCodec.encode(event)
     guard bytes.count <= RecordCodec.maximumRecordSize else {
-      throw Complaint("the \(body.name) event has \(bytes.count) bytes; one record of the log holds \(RecordCodec.maximumRecordSize)")
+      throw Complaint(
+        "the \(body.name) event has \(bytes.count) bytes; one record of the log holds \(RecordCodec.maximumRecordSize)")
     }
     let offset = try producer.sendAndWait(
       topic: ServiceTopics.events, partition: Int32(clamping: partition), value: bytes, timeoutMilliseconds: LogAccess.patience)

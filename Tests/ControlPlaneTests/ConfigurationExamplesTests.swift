@@ -47,15 +47,24 @@ import Testing
     ("host: a\nprocessors: [0, 0]\n", "agent.yaml:2: processors[1]: processor 0 is listed twice"),
     ("host: a\nprocessors: []\n", "agent.yaml:2: processors: at least one processor is needed, such as [0, 1]"),
     ("host: a\nprocessors: [0]\n", "agent.yaml:1: nothing to offer: 'runtime-ports' and 'switch-ports' are both empty"),
-    ("host: a\nprocessors: [0]\nruntime-ports: [rt0:]\n",
-      "agent.yaml:3: runtime-ports[0]: 'rt0:' is not a port; write its kind and its device, such as af_packet:eth1"),
-    ("host: a\nprocessors: [0]\nruntime-ports:\n  - af_packet:x\n  - af_packet:x\n",
-      "agent.yaml:5: runtime-ports[1]: 'af_packet:x' is the port of runtime-ports[0] already"),
-    ("host: a\nprocessors: [0]\nswitch-ports: [{client: ring, server: ring}]\n", "agent.yaml:3: switch-ports[0]: 'fabric' is missing"),
+    (
+      "host: a\nprocessors: [0]\nruntime-ports: [rt0:]\n",
+      "agent.yaml:3: runtime-ports[0]: 'rt0:' is not a port; write its kind and its device, such as af_packet:eth1"
+    ),
+    (
+      "host: a\nprocessors: [0]\nruntime-ports:\n  - af_packet:x\n  - af_packet:x\n",
+      "agent.yaml:5: runtime-ports[1]: 'af_packet:x' is the port of runtime-ports[0] already"
+    ),
+    (
+      "host: a\nprocessors: [0]\nswitch-ports: [{client: ring, server: ring}]\n",
+      "agent.yaml:3: switch-ports[0]: 'fabric' is missing"
+    ),
     ("host: a\nbootstrap: nowhere\nprocessors: [0]\n", "agent.yaml:2: bootstrap: 'nowhere' is not host:port"),
-    ("host: a\nmemroy: huge\nprocessors: [0]\n",
+    (
+      "host: a\nmemroy: huge\nprocessors: [0]\n",
       "agent.yaml:2: memroy: unknown key 'memroy'; did you mean 'memory'? "
-        + "(known: host, bootstrap, processors, runtime-ports, switch-ports, memory, program, log-directory)"),
+        + "(known: host, bootstrap, processors, runtime-ports, switch-ports, memory, program, log-directory)"
+    ),
   ]
 
   @Test(arguments: wrong) func `an agent file's mistake is refused with its line and path`(_ text: String, _ complaint: String) {

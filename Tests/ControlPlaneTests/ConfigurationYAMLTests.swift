@@ -29,8 +29,11 @@ import Testing
     Mistake(": 2\n", "f.yaml:1: a key is a plain word, such as 'name: value'"),
     Mistake("a:\n  - b\n  - !!binary aGk=\n", "f.yaml:3: a[1]: tags (!) are not read; quote a text that begins with '!'"),
     Mistake("a: !thing {b: 1}\n", "f.yaml:1: a: tags (!) are not read"),
-    Mistake("a: [1, 2\nb: 3\n", "f.yaml:2: not YAML: did not find expected ',' or ']' while parsing a flow sequence that begins in line 1"),
-    Mistake("a: 'text\n", "f.yaml:18: not YAML: found unexpected end of stream while scanning a quoted scalar that begins in line 1"),
+    Mistake(
+      "a: [1, 2\nb: 3\n",
+      "f.yaml:2: not YAML: did not find expected ',' or ']' while parsing a flow sequence that begins in line 1"),
+    Mistake(
+      "a: 'text\n", "f.yaml:18: not YAML: found unexpected end of stream while scanning a quoted scalar that begins in line 1"),
     Mistake("a: b: c\n", "f.yaml:1: not YAML: mapping values are not allowed in this context"),
     Mistake("a: 1\nb: \u{7}\n", "f.yaml:2: the character U+7 cannot be part of a configuration"),
     Mistake("a: \u{fffe}\n", "f.yaml:1: the character U+FFFE cannot be part of a configuration"),
@@ -142,12 +145,15 @@ import Testing
   @Test(arguments: [UInt64(1), 2, 3]) func `no text makes it fail otherwise than by a sentence`(_ seed: UInt64) {
     var random = RandomNumbers(seed: seed)
     let pieces: [String] = [
-      "a", "b", "key", "1", ": ", ":", "\n", "\n  ", "\n    ", "- ", "[", "]", "{", "}", ",", "\"", "'", "|", ">", "&a ", "*a", "!!str ",
-      "!t ", "? ", "# c", "---\n", "...\n", "%", "@", "`", "\t", "\r\n", "\\", "\u{e9}", "\u{1f600}", "\u{0}", "\u{2028}", "\u{feff}", "<<", "~",
+      "a", "b", "key", "1", ": ", ":", "\n", "\n  ", "\n    ", "- ", "[", "]", "{", "}", ",", "\"", "'", "|", ">", "&a ", "*a",
+      "!!str ",
+      "!t ", "? ", "# c", "---\n", "...\n", "%", "@", "`", "\t", "\r\n", "\\", "\u{e9}", "\u{1f600}", "\u{0}", "\u{2028}",
+      "\u{feff}", "<<", "~",
     ]
     var read = 0
     for _ in 0..<3_000 {
-      let text = (0..<random.next(upperBound: UInt64(40))).map { _ in pieces[Int(random.next(upperBound: UInt64(pieces.count)))] }.joined()
+      let text = (0..<random.next(upperBound: UInt64(40))).map { _ in pieces[Int(random.next(upperBound: UInt64(pieces.count)))] }
+        .joined()
       do throws(ConfigurationError) {
         let settings = try YAMLFile.settings(text: text, name: "f.yaml")
         #expect(depth(settings) <= YAMLFile.maximumDepth)

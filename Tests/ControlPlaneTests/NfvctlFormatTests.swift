@@ -12,7 +12,8 @@ import Testing
     var offset: UInt64 = 0
     func say(_ body: Event.Body, by author: inout EventAuthor, at milliseconds: UInt64) {
       _ = core.apply(
-        EventRecord(offset: Offset(offset), timestamp: Timestamp(milliseconds: 1_000_000 + milliseconds), event: author.write(body)))
+        EventRecord(
+          offset: Offset(offset), timestamp: Timestamp(milliseconds: 1_000_000 + milliseconds), event: author.write(body)))
       offset += 1
     }
     var tool = EventAuthor(producer: .tool(1), incarnation: Incarnation(1))
@@ -23,7 +24,9 @@ import Testing
       var author = EventAuthor(producer: .node(node.kind, Samples.cluster, node.id), incarnation: node.incarnation)
       say(
         .nodeStarted(
-          NodeStarted(node: node.id, kind: node.kind, host: Samples.host, processID: 40 + node.id.number, ports: Samples.ports, startup: 250)),
+          NodeStarted(
+            node: node.id, kind: node.kind, host: Samples.host, processID: 40 + node.id.number, ports: Samples.ports, startup: 250
+          )),
         by: &author, at: 20)
       guard node.kind == .runtime else { continue }
       var load = NodeWorkload(node: node.id, interval: 500)
@@ -91,7 +94,9 @@ import Testing
 
   @Test func `a description names everything of a cluster`() throws {
     let description = ClusterDescription(ClusterListing(Self.state, partition: 1), Self.state, [])
-    for piece in ["Cluster:", "firewall -> nat", "Client side:  10.0.0.1/24, gateway 10.0.0.254, answers for 10.0.0.100-10.0.0.102"] {
+    for piece in [
+      "Cluster:", "firewall -> nat", "Client side:  10.0.0.1/24, gateway 10.0.0.254, answers for 10.0.0.100-10.0.0.102",
+    ] {
       #expect(description.text.contains(piece), "\(piece) is not in\n\(description.text)")
     }
     #expect(description.json["runtimesServing"] == .integer(1))
@@ -104,7 +109,8 @@ import Testing
     var core = ClusterCore(cluster: Samples.cluster)
     #expect(ClusterListing(core.state, partition: 1).status == .registered)
     var tool = EventAuthor(producer: .tool(1), incarnation: Incarnation(1))
-    _ = core.apply(EventRecord(offset: Offset(0), timestamp: Timestamp(milliseconds: 1), event: tool.write(.clusterApplied(Samples.spec))))
+    _ = core.apply(
+      EventRecord(offset: Offset(0), timestamp: Timestamp(milliseconds: 1), event: tool.write(.clusterApplied(Samples.spec))))
     let waiting = ClusterListing(core.state, partition: 1)
     #expect(waiting.status == .progressing)
     #expect(waiting.reason == "0 of 2 runtimes serve; 0 of 1 switches serve; no agent has offered a host")
@@ -127,7 +133,9 @@ import Testing
   }
 
   @Test func `spans, rates and times`() {
-    let spans: [(UInt64, String)] = [(0, "0ms"), (999, "999ms"), (4_250, "4.2s"), (60_000, "1m"), (7_200_000, "2h"), (.max, "213503982334d")]
+    let spans: [(UInt64, String)] = [
+      (0, "0ms"), (999, "999ms"), (4_250, "4.2s"), (60_000, "1m"), (7_200_000, "2h"), (.max, "213503982334d"),
+    ]
     for (milliseconds, text) in spans { #expect(Quantity.span(milliseconds: milliseconds) == text) }
     #expect(Quantity.perSecond(.max, interval: 1) == .max)
     #expect(Quantity.perSecond(10, interval: 0) == 0)

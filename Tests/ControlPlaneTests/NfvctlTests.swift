@@ -36,7 +36,8 @@ import Testing
     let data = out.fileHandleForReading.readDataToEndOfFile()
     let errors = err.fileHandleForReading.readDataToEndOfFile()
     process.waitUntilExit()
-    return Run(status: process.terminationStatus, out: String(decoding: data, as: UTF8.self), err: String(decoding: errors, as: UTF8.self))
+    return Run(
+      status: process.terminationStatus, out: String(decoding: data, as: UTF8.self), err: String(decoding: errors, as: UTF8.self))
   }
 
   private func objects(_ run: Run) throws -> [[String: Any]] {
@@ -95,7 +96,8 @@ import Testing
     let events = try objects(nfvctl("events", "tail", "--commands", "-o", "jsonl", bootstrap: at))
     #expect(events.prefix(2).map { $0["type"] as? String } == ["cluster-registered", "cluster-applied"])
     #expect(events.contains { $0["type"] as? String == "launch-runtime" } && !events.contains { $0["type"] as? String == "tick" })
-    let some = try objects(nfvctl("events", "tail", "--cluster", "web", "--from", "1", "--types", "node-started", "-o", "jsonl", bootstrap: at))
+    let some = try objects(
+      nfvctl("events", "tail", "--cluster", "web", "--from", "1", "--types", "node-started", "-o", "jsonl", bootstrap: at))
     #expect(some.count == 3 && some.allSatisfy { $0["type"] as? String == "node-started" })
 
     let deleted = try nfvctl("delete", "cluster", "web", bootstrap: at)
@@ -111,8 +113,12 @@ import Testing
     #expect(try nfvctl("topics", "create", bootstrap: at).status == 0)
     let none = try nfvctl("get", "clusters", "-o", "json", bootstrap: at)
     #expect(none.status == 0 && none.out == "[]\n", "\(none)")
-    for arguments in [["get", "runtimes", "--cluster", "shop"], ["describe", "cluster", "shop"], ["delete", "cluster", "shop"], ["events", "tail", "--cluster", "shop"]] {
-      let run = try nfvctl(arguments[0], arguments[1], arguments[2], arguments.count > 3 ? arguments[3] : "--output=text", bootstrap: at)
+    for arguments in [
+      ["get", "runtimes", "--cluster", "shop"], ["describe", "cluster", "shop"], ["delete", "cluster", "shop"],
+      ["events", "tail", "--cluster", "shop"],
+    ] {
+      let run = try nfvctl(
+        arguments[0], arguments[1], arguments[2], arguments.count > 3 ? arguments[3] : "--output=text", bootstrap: at)
       #expect(run.status == 1 && run.err.hasPrefix("nfvctl: there is no cluster 'shop'"), "\(run)")
       #expect(run.out.isEmpty)
     }
