@@ -2,34 +2,40 @@
 /// here; the agent's has to fit the network that the lab makes.
 enum LabConfigurations {
   static let bootstrap = "127.0.0.1:9092"
-  static let clusterName = "web"
 
-  /// What `nfvctl apply` gets: the same service as in `examples/cluster.yaml`.
+  /// What `nfvctl apply` gets: `examples/cluster.yaml` without its explanations (a test compares them).
   static func cluster(runtimes: Int) -> String {
     """
-    name: \(clusterName)
+    name: web
     runtimes: \(runtimes)
     switches: 1
+    pool-shares: \(max(8, runtimes))
     polling: adaptive
-    flows: {capacity: 65536}
+    heartbeat: 100ms
+    workload: 500ms
     chain:
       - firewall:
           default: deny
           rules:
-            - {action: allow, protocol: tcp, from: 10.1.0.0/24, to: \(LabNetwork.virtualAddress), to-ports: 80}
-            - {action: allow, protocol: icmp, from: 10.1.0.0/24}
+            - {action: allow, protocol: tcp, from: 10.1.0.0/24, to: 10.1.0.100, to-ports: 80}
+            - {action: allow, protocol: icmp, from: 10.1.0.0/24, to: 10.1.0.100}
       - nat:
           pool: 10.2.0.200-10.2.0.203
       - load-balancer:
           services:
-            - virtual: \(LabNetwork.virtualAddress):80/tcp
-              backends: [\(LabNetwork.serverAddresses.map { "\($0):80" }.joined(separator: ", "))]
+            - virtual: 10.1.0.100:80/tcp
+              backends:
+                - 10.2.0.11:80
+                - 10.2.0.12:80
+    flows:
+      capacity: 65536
+      tcp-transitory: 30s
     network:
       client:
-        addresses: [10.1.0.254/24]
-        answers-for: [\(LabNetwork.virtualAddress)]
+        addresses: [10.1.0.2/24]
+        answers-for: [10.1.0.100]
       server:
-        addresses: [10.2.0.1/24]
+        addresses: [10.2.0.2/24]
         answers-for: [10.2.0.200-10.2.0.203]
 
     """

@@ -80,4 +80,13 @@ import Testing
       #expect(one.commands[(made + 1)...].contains { $0.contains(name) && $0.contains("tso") })
     }
   }
+
+  @Test func `the lab's cluster is the one of the examples`() throws {
+    let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    func lines(_ text: String) -> [Substring] {
+      text.split(separator: "\n").filter { !$0.drop { $0 == " " }.hasPrefix("#") }
+    }
+    let example = try String(contentsOf: root.appending(path: "examples/cluster.yaml"), encoding: .utf8)
+    #expect(lines(LabConfigurations.cluster(runtimes: 2)) == lines(example))
+  }
 }
