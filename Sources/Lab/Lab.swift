@@ -117,7 +117,9 @@ public final class Lab {
       summary.problems.append("the restarted coordinator wrote \(picture.repeatedCommands) commands again")
     }
     summary.passed = summary.problems.isEmpty
-    if settings.keepsLogs || !summary.passed, access(logs, F_OK) == 0 {
+    // Who interrupts a lab does not ask for its logs.
+    let isFailure = summary.problems.contains { $0 != LabError.interrupted.description }
+    if settings.keepsLogs || isFailure, access(logs, F_OK) == 0 {
       summary.logDirectory = logs
     } else {
       TextFile.removeTree(logs)

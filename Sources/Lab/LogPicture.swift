@@ -82,10 +82,11 @@ public struct LogPicture: Sendable {
     case .notifyClusterConfig(let table):
       let serving = table.members.count { $0.state == .serving }
       if serving == table.members.count, serving > 0 { completeTable = command.slot }
-      // Tables also go out to spread the load figures; only the others are news.
-      guard command.reason != lastTableReason else { return }
-      lastTableReason = command.reason
-      note("table \(table.version): \(serving) of \(table.members.count) serve (\(command.reason))", isCommand: true)
+      // Tables also go out to spread the load figures; only those with another membership are news.
+      let membership = table.members.map { "\($0.kind) \($0.node) \($0.state)" }
+      guard membership != lastMembership else { return }
+      lastMembership = membership
+      note("table \(table.version): \(membership.joined(separator: ", "))", isCommand: true)
     case .launchRuntime(let launch), .launchSwitch(let launch):
       note("launch \(launch.kind) \(launch.node) on \(launch.host) (\(command.reason))", isCommand: true)
     case .stopNode(let node, _): note("stop node \(node) (\(command.reason))", isCommand: true)
@@ -95,7 +96,7 @@ public struct LogPicture: Sendable {
 
   public mutating func readUnreadable() { unreadable += 1 }
 
-  private var lastTableReason = ""
+  private var lastMembership: [String] = []
 
   private mutating func add(_ workload: NodeWorkload) {
     guard var traffic = nodes[workload.node] else { return }
