@@ -100,7 +100,10 @@ let nodes: [Target] = [
 let executables: [Target] = [
   .executableTarget(
     name: "nfvactor",
-    dependencies: ["Nodes", "Lab", "NodeSupport", "Configuration", "FunctionCatalog", argumentParser, logging],
+    dependencies: [
+      "Wire", "CaptureFiles", "ControlMessages", "DPDKPorts", "KafkaLog", "Nodes", "Lab", "NodeSupport", "Configuration",
+      "FunctionCatalog", argumentParser, logging,
+    ],
     swiftSettings: packetPath),
   .executableTarget(name: "nfv-coordinator", dependencies: ["ControlNodes", "ControlMessages", "KafkaLog", "NodeSupport", argumentParser, logging]),
   .executableTarget(

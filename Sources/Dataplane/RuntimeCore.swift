@@ -10,8 +10,7 @@ import Wire
 ///     parse all ─▶ hash all, ask for buckets ─▶ ask for actors and states ─▶ find, open ─▶ chain, in runs ─▶ learn
 ///
 /// The chain runs over as many frames at once as it may: a *run* ends where two frames of one flow travel in
-/// opposite directions, or where a frame may be the answer to a flow opened in the same run, whose reverse
-/// key only the chain can tell. So the order within every flow is kept.
+/// opposite directions, or where a frame answers a flow opened in the same run. So the order within every flow is kept.
 @safe
 public struct RuntimeCore: ~Copyable {
   public private(set) var flows: FlowStore<FlowActor>
@@ -80,7 +79,10 @@ public struct RuntimeCore: ~Copyable {
     _ batch: PacketBatch, _ index: Int, _ bit: UInt64, clientSide: UInt64, serverSide: UInt64, now: Tick
   ) -> Bool {
     var found = flows.find(batch[index])
-    if found == nil, runOpenedFlows, !isConnectionStart(batch[index]) {
+    // An answer to a flow that this very run opened (a capture, a simultaneous open): its key is known when the
+    // run is finished. It can only answer packets that have not left yet if the chain does not rewrite them,
+    // so the plain reversed key tells.
+    if found == nil, runOpenedFlows, flows.findReversed(batch[index]) != nil {
       finishRun(batch, now: now)
       found = flows.find(batch[index])
     }

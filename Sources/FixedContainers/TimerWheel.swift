@@ -36,7 +36,8 @@ public struct TimerWheel: ~Copyable {
 
   /// Arms the timer of `slot`, which must not be armed. A deadline already past fires at the next advance.
   public mutating func arm(_ slot: UInt32, at deadline: UInt64) {
-    let furthest = position + positionMask
+    // One short of a whole turn: what `fire` arms while its own list is being emptied must not land in it.
+    let furthest = position + positionMask - 1
     let place = Int(min(max(deadline, position), furthest) & positionMask)
     let head = unsafe heads[place]
     unsafe next[Int(slot)] = head

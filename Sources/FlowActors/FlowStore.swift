@@ -23,6 +23,8 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   var timers: TimerWheel
   /// Idle timeouts in milliseconds, one per class.
   let timeouts: [UInt32]
+  let longestTimeout: UInt64
+  private var lastAdvance: UInt64
 
   /// Timers are armed in steps of 128 ms.
   static var timerShift: UInt64 { 7 }
@@ -41,6 +43,8 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     timers = TimerWheel(capacity: capacity, horizon: 8_192, start: now.milliseconds >> Self.timerShift, memory: memory)
     self.seed = seed
     self.timeouts = timeouts
+    longestTimeout = timeouts.reduce(0) { max($0, UInt64($1)) }
+    lastAdvance = now.milliseconds
   }
 
   public var count: Int { slots.used }
@@ -224,11 +228,14 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   public mutating func advance(to now: Tick, limit: Int, expire: (inout FlowStore, UInt32) -> Void) -> Int {
     var idle: [UInt32] = []
     let milliseconds = now.milliseconds
+    // A record has only the low 32 bits of its time. In a capture time can leap by years: nothing survives that.
+    let leapt = milliseconds &- lastAdvance > longestTimeout
+    lastAdvance = milliseconds
     let fired = timers.advance(to: milliseconds >> Self.timerShift, limit: limit) { [records, timeouts] timers, slot in
       let record = unsafe records[Int(slot)]
       let unused = UInt64(UInt32(truncatingIfNeeded: milliseconds) &- record.lastSeen)
       let timeout = UInt64(timeouts[Int(record.timeoutClass)])
-      if unused >= timeout {
+      if unused >= timeout || leapt {
         idle.append(slot)
       } else {
         timers.arm(slot, at: (milliseconds + timeout - unused) >> Self.timerShift)
