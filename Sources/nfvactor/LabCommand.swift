@@ -61,6 +61,7 @@ struct LabCommand: ParsableCommand {
     settings.clusterFile = cluster
     settings.keepsLogs = keepLogs
     settings.killCoordinatorAt = killCoordinatorAt
+    if let obstacle = Lab.obstacle(settings) { fail(obstacle, ExitStatus.unavailable) }
     let result = Lab(settings) { Shutdown.isRequested }.run()
     print(result.text)
     do {
