@@ -301,6 +301,8 @@ public final class Lab {
       // An agent waits for its nodes, which give their ports back.
       switch process.stop(patience: .seconds(15)) {
       case .code(0): break
+      // So early that it had not begun to listen.
+      case .signal(SIGTERM) where summary.seconds.setup == 0: break
       case let ending?: summary.problems.append("\(name) was asked to stop and \(ending); its log is \(process.log)")
       case nil: summary.problems.append("\(name) did not stop and was killed; its log is \(process.log)")
       }

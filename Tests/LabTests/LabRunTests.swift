@@ -54,13 +54,13 @@ struct LabRunTests {
   @Test(.timeLimit(.minutes(3)))
   func `a lab whose cluster file is wrong says so and leaves nothing`() throws {
     let file = "\(NSTemporaryDirectory())nfv-wrong-\(getpid()).yaml"
-    try TextFile.write("name: web\nruntimes: many\n", to: file)
+    try TextFile.write("name: web\nchain: [firewall]\nruntimes: many\n", to: file)
     defer { unlink(file) }
     let run = try LabRun(["--seconds", "60", "--cluster", file])
     defer { run.removeFiles() }
     #expect(run.finish(within: .seconds(60)) == .code(1))
-    let problems = try run.summary().problems.joined()
-    #expect(problems.contains("line 2"), "\(problems)")
+    let problems = try run.summary().problems
+    #expect(problems.count == 1 && problems[0].contains("\(file):3") && problems[0].contains("many"), "\(problems)")
     #expect(run.leftovers() == [])
   }
 }
