@@ -42,7 +42,8 @@ let mechanisms: [Target] = [
     dependencies: ["Wire", "FixedContainers", "ControlMessages", "NetworkFunctions"],
     swiftSettings: packetPath),
   .target(name: "NetworkFunctionTesting", dependencies: ["Wire", "NetworkFunctions"]),
-  .target(name: "FlowActors", dependencies: ["Wire", "FixedContainers", "NetworkFunctions"], swiftSettings: packetPath),
+  .target(
+    name: "FlowActors", dependencies: ["CIntrinsics", "Wire", "FixedContainers", "NetworkFunctions"], swiftSettings: packetPath),
   .target(name: "ModuleGraphs", dependencies: ["Wire", "FixedContainers", "NetworkFunctions"], swiftSettings: packetPath),
 ]
 
@@ -51,7 +52,7 @@ let engines: [Target] = [
   .target(
     name: "Dataplane",
     dependencies: [
-      "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FlowActors", "ModuleGraphs",
+      "CIntrinsics", "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FlowActors", "ModuleGraphs",
     ], swiftSettings: packetPath),
   .target(name: "ControlPlane", dependencies: ["ControlMessages"]),
 ]
@@ -136,7 +137,7 @@ let tests: [Target] = [
   .testTarget(
     name: "BusTests",
     dependencies: ["EmbeddedBus", "KafkaLog", .product(name: "NIOCore", package: "swift-nio"), logging]),
-  .testTarget(name: "LabTests", dependencies: ["Lab"]),
+  .testTarget(name: "LabTests", dependencies: ["Lab", "ControlMessages"]),
 ]
 
 let package = Package(
