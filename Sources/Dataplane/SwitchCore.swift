@@ -125,11 +125,14 @@ struct SwitchCore: ~Copyable {
       }
       return
     }
-    _ = routes.createReversed(frame, actor: SwitchActor(owner: owner), timeoutClass: timeoutClass(of: frame), now: now)
+    let slot = routes.createReversed(frame, actor: SwitchActor(owner: owner), timeoutClass: timeoutClass(of: frame), now: now)
+    if slot == nil { counters.flowsRefused &+= 1 } else { counters.flowsCreated &+= 1 }
   }
 
   private mutating func remember(_ frame: borrowing Frame, owner: UInt16, now: Tick) -> Bool {
-    routes.create(frame, actor: SwitchActor(owner: owner), timeoutClass: timeoutClass(of: frame), now: now) != nil
+    let slot = routes.create(frame, actor: SwitchActor(owner: owner), timeoutClass: timeoutClass(of: frame), now: now)
+    if slot == nil { counters.flowsRefused &+= 1 } else { counters.flowsCreated &+= 1 }
+    return slot != nil
   }
 
   private func timeoutClass(of frame: borrowing Frame) -> UInt8 {
