@@ -4,7 +4,7 @@ import ControlPlane
 import Testing
 
 @Suite struct ClusterLawTests {
-  static let seeds: [UInt64] = Array(1...12)
+  static let seeds: [UInt64] = Array(1...8)
 
   @Test(arguments: seeds) func `folding a record twice is folding it once`(seed: UInt64) {
     let world = ClusterWorld.run(seed: seed)
