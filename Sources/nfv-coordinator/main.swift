@@ -23,7 +23,7 @@ struct Coordinator: ParsableCommand {
   @Option(help: "Name of this replica; the host's name if not given.")
   var name: String?
 
-  @Option(name: .customLong("kafka"), help: "A property of librdkafka as KEY=VALUE, such as security.protocol=ssl. May be repeated.")
+  @Option(name: .customLong("kafka-option"), help: "A property of librdkafka as KEY=VALUE, such as security.protocol=ssl. May be repeated.")
   var properties: [String] = []
 
   @OptionGroup var log: LogOptions

@@ -3,6 +3,7 @@
 /// It is the bus of a single machine, with the topics of the control plane made at start. Anything that
 /// speaks Kafka's protocol can be pointed at it; a real Kafka can take its place without another change.
 import ArgumentParser
+import ControlMessages
 import EmbeddedBus
 import Logging
 
@@ -29,7 +30,7 @@ struct BusCommand: ParsableCommand {
   var dataDir = "./nfv-bus-data"
 
   @Option(help: "Partitions of each topic: as many clusters as there can be. More may be added at a later start.")
-  var partitions = 16
+  var partitions = Int(ServiceTopics.partitionCount)
 
   @Option(help: ArgumentHelp("When records are forced to the disk: never, always, or every so often, such as 1s.", valueName: "policy"))
   var fsync = FsyncPolicy(value: .interval(milliseconds: 1000))
