@@ -42,7 +42,8 @@ let mechanisms: [Target] = [
     dependencies: ["Wire", "FixedContainers", "ControlMessages", "NetworkFunctions"],
     swiftSettings: packetPath),
   .target(name: "NetworkFunctionTesting", dependencies: ["Wire", "NetworkFunctions"]),
-  .target(name: "FlowActors", dependencies: ["Wire", "FixedContainers", "NetworkFunctions"], swiftSettings: packetPath),
+  .target(
+    name: "FlowActors", dependencies: ["CIntrinsics", "Wire", "FixedContainers", "NetworkFunctions"], swiftSettings: packetPath),
   .target(name: "ModuleGraphs", dependencies: ["Wire", "FixedContainers", "NetworkFunctions"], swiftSettings: packetPath),
 ]
 
@@ -51,7 +52,7 @@ let engines: [Target] = [
   .target(
     name: "Dataplane",
     dependencies: [
-      "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FlowActors", "ModuleGraphs",
+      "CIntrinsics", "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FlowActors", "ModuleGraphs",
     ], swiftSettings: packetPath),
   .target(name: "ControlPlane", dependencies: ["ControlMessages"]),
 ]
@@ -76,7 +77,7 @@ let nodes: [Target] = [
     name: "Nodes",
     dependencies: [
       "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FunctionCatalog", "FlowActors", "ModuleGraphs",
-      "Dataplane", "DPDKPorts", "CaptureFiles", "CIntrinsics", "ControlCodec", "KafkaLog", "Configuration", "NodeSupport",
+      "Dataplane", "ControlPlane", "DPDKPorts", "CaptureFiles", "CIntrinsics", "ControlCodec", "KafkaLog", "Configuration", "NodeSupport",
       logging,
     ], swiftSettings: packetPath),
   .target(
@@ -100,9 +101,12 @@ let nodes: [Target] = [
 let executables: [Target] = [
   .executableTarget(
     name: "nfvactor",
-    dependencies: ["Nodes", "Lab", "NodeSupport", "Configuration", "FunctionCatalog", argumentParser, logging],
+    dependencies: [
+      "Wire", "CaptureFiles", "ControlMessages", "DPDKPorts", "KafkaLog", "Nodes", "Lab", "NodeSupport", "Configuration",
+      "FunctionCatalog", argumentParser, logging,
+    ],
     swiftSettings: packetPath),
-  .executableTarget(name: "nfv-coordinator", dependencies: ["ControlNodes", "NodeSupport", argumentParser, logging]),
+  .executableTarget(name: "nfv-coordinator", dependencies: ["ControlNodes", "ControlMessages", "KafkaLog", "NodeSupport", argumentParser, logging]),
   .executableTarget(
     name: "nfvctl",
     dependencies: [
@@ -128,9 +132,12 @@ let tests: [Target] = [
     name: "ControlPlaneTests",
     dependencies: [
       "ControlMessages", "ControlPlane", "ControlCodec", "CSchemas", "Configuration", "ControlNodes", "KafkaLog",
-    ]),
-  .testTarget(name: "BusTests", dependencies: ["EmbeddedBus", "KafkaLog", "CRdKafka"]),
-  .testTarget(name: "LabTests", dependencies: ["Lab"]),
+      "EmbeddedBus", "FunctionCatalog", "NodeSupport", "nfvctl", logging,
+    ], exclude: ["golden"]),
+  .testTarget(
+    name: "BusTests",
+    dependencies: ["EmbeddedBus", "KafkaLog", .product(name: "NIOCore", package: "swift-nio"), logging]),
+  .testTarget(name: "LabTests", dependencies: ["Lab", "ControlMessages"]),
 ]
 
 let package = Package(

@@ -1,1 +1,356 @@
-// Lab
+import ControlMessages
+import ControlNodes
+import Glibc
+import KafkaLog
+
+/// The whole system on one machine, for as long as one likes: network namespaces, bus, coordinator, agent, runtimes and
+/// a switch on DPDK ports, two nginx behind them, and real clients in front.
+///
+/// ```
+///   network ─▶ bus ─▶ coordinator ─▶ agent ─▶ apply ─▶ servers ─▶ (everything serves) ─▶ clients ─▶ ... ─▶ end
+/// ```
+///
+/// Whatever happens on the way, `run` ends what it started and removes what it made, in the reverse order. The lab
+/// does not help the platform: it starts processes, and then only reads the log and what its clients report.
+public final class Lab {
+  public struct Settings: Sendable {
+    public var runtimes = 2
+    /// Of traffic; nil: until a signal comes.
+    public var seconds: Int?
+    public var clusterFile: String?
+    /// Where `nfvactor`, `nfv-coordinator` and `nfvctl` are.
+    public var binaries: String
+    public var keepsLogs = false
+    /// Seconds of traffic after which the coordinator is killed; it is started again two seconds later.
+    public var killCoordinatorAt: Int?
+
+    public init(binaries: String) { self.binaries = binaries }
+  }
+
+  private let settings: Settings
+  private let network: LabNetwork
+  private let directory: String
+  private let logs: String
+  private let isStopRequested: () -> Bool
+  private let screen = Screen()
+  private let clock = ContinuousClock()
+
+  private var processes: [ChildProcess] = []
+  private var clients: [ChildProcess] = []
+  private var clientLogs: [GrowingFile] = []
+  private var servers: WebServers?
+  private var follower: ClusterFollower?
+  /// While the lab reads the bus; it ends after the follower and its threads.
+  private var visit: NamespaceVisit?
+  private var picture = LogPicture()
+  private var traffic = TrafficCount()
+  private var coordinatorReturnsAt: ContinuousClock.Instant?
+  private var coordinatorWasKilled = false
+  private var rate = RateMeter()
+
+  private static let coordinator = "coordinator"
+
+  /// `isStopRequested` is asked often; the answer true ends the lab in order.
+  public init(_ settings: Settings, isStopRequested: @escaping () -> Bool) {
+    self.settings = settings
+    self.isStopRequested = isStopRequested
+    let prefix = "nfv\(getpid())"
+    network = LabNetwork(prefix: prefix, runtimes: settings.runtimes)
+    let temporary = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+    directory = "\(temporary)/\(prefix)-lab"
+    logs = "\(temporary)/\(prefix)-logs"
+  }
+
+  /// What this machine lacks for a lab; nil when nothing.
+  public static func obstacle(_ settings: Settings) -> String? {
+    if geteuid() != 0 {
+      return "The lab makes network namespaces and opens packet sockets: run it as root, or with sudo."
+    }
+    for program in ["ip", "ethtool", "setpriv", "nginx", "wrk", "curl", "sha256sum"] where !Program.exists(program) {
+      return "'\(program)' is missing; 'make install-packages' installs what the lab needs."
+    }
+    for program in ["nfvactor", "nfv-coordinator", "nfvctl"] where access("\(settings.binaries)/\(program)", X_OK) != 0 {
+      return "There is no '\(program)' in \(settings.binaries); 'make build' makes it."
+    }
+    let probe = "nfv\(getpid())-probe"
+    do throws(LabError) {
+      try Program.run(["ip", "netns", "add", probe])
+      try Program.run(["ip", "netns", "delete", probe])
+      return nil
+    } catch {
+      return "This machine does not let us make network namespaces: \(error)"
+    }
+  }
+
+  public func run() -> LabSummary {
+    var summary = LabSummary()
+    summary.log.coordinatorKilledAt = settings.killCoordinatorAt
+    let start = clock.now
+    var trafficStart: ContinuousClock.Instant?
+    do throws(LabError) {
+      if let obstacle = Self.obstacle(settings) { throw .notPossible(obstacle) }
+      try network.make(goOn: { !isStopRequested() })
+      visit = try NamespaceVisit(network.fabric)
+      do throws(LabError) {
+        try setUp()
+        summary.seconds.setup = seconds(since: start)
+        trafficStart = clock.now
+        try watch(from: clock.now)
+      } catch {
+        summary.problems.append("\(error)")
+      }
+      end(&summary, trafficStart: trafficStart)
+      visit = nil
+    } catch {
+      summary.problems.append("\(error)")
+    }
+    let removal = clock.now
+    summary.problems += network.remove()
+    TextFile.removeTree(directory)
+    summary.seconds.removal += seconds(since: removal)
+
+    if traffic.failed > 0 { summary.problems += ["\(traffic.failed) requests failed"] + traffic.complaints.prefix(5) }
+    if trafficStart != nil, traffic.kept.requests == 0 || traffic.fresh.requests == 0 {
+      summary.problems.append("there was no traffic")
+    }
+    if coordinatorWasKilled, picture.repeatedCommands > 0 {
+      summary.problems.append("the restarted coordinator wrote \(picture.repeatedCommands) commands again")
+    }
+    summary.passed = summary.problems.isEmpty
+    // Who interrupts a lab does not ask for its logs.
+    let isFailure = summary.problems.contains { $0 != LabError.interrupted.description }
+    if settings.keepsLogs || isFailure, access(logs, F_OK) == 0 {
+      summary.logDirectory = logs
+    } else {
+      TextFile.removeTree(logs)
+    }
+    return summary
+  }
+
+  // MARK: Setting up
+
+  private func setUp() throws(LabError) {
+    try TextFile.makeDirectory(directory)
+    try TextFile.makeDirectory(logs)
+    screen.say("Lab \(network.prefix): namespaces \(network.namespaces.joined(separator: ", ")); logs in \(logs)")
+
+    try TextFile.makeDirectory("\(directory)/bus")
+    try start("bus", "nfvctl", ["bus", "--listen", LabConfigurations.bootstrap, "--data-dir", "\(directory)/bus"])
+    try wait(seconds: 20, for: "the bus to listen") {
+      TextFile.lastLines(of: log("bus"), 50).contains { $0.contains("listening") }
+    }
+    do throws(KafkaError) {
+      follower = try ClusterFollower(KafkaSettings(bootstrap: LabConfigurations.bootstrap, clientID: "nfv-lab"))
+    } catch {
+      throw .late("the log cannot be read: \(error)")
+    }
+    try startCoordinator()
+
+    let processors = max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
+    let agentFile = "\(directory)/agent.yaml"
+    try TextFile.write(
+      LabConfigurations.agent(network, processors: processors, program: "\(settings.binaries)/nfvactor", logs: logs),
+      to: agentFile)
+    try start("agent", "nfvactor", ["agent", "--config", agentFile])
+
+    let clusterFile: String
+    if let file = settings.clusterFile {
+      clusterFile = file
+    } else {
+      clusterFile = "\(directory)/cluster.yaml"
+      try TextFile.write(LabConfigurations.cluster(runtimes: settings.runtimes), to: clusterFile)
+    }
+    try Program.run(
+      ["\(settings.binaries)/nfvctl", "apply", "-f", clusterFile, "--bootstrap", LabConfigurations.bootstrap], in: network.fabric)
+
+    let servers = WebServers(directory: directory)
+    let checksum = try servers.prepare()
+    self.servers = servers
+    for index in WebServers.names.indices {
+      processes.append(try servers.start(index, in: network.servers, log: log(WebServers.names[index])))
+    }
+    try wait(seconds: 60, for: "the runtimes and the switch to serve") {
+      guard let follower else { return false }
+      return follower.clusters.contains { picture.isServing($0.state) }
+    }
+    screen.say("Everything serves; starting the clients.")
+    clients = try TrafficClients(directory: directory, network: network, checksum: checksum).start(log: log)
+    clientLogs = clients.map { GrowingFile($0.log) }
+  }
+
+  private func log(_ name: String) -> String { "\(logs)/\(name).log" }
+
+  private func start(_ name: String, _ program: String, _ arguments: [String]) throws(LabError) {
+    guard !isStopRequested() else { throw .interrupted }
+    processes.append(
+      try ChildProcess.start(name, ["\(settings.binaries)/\(program)"] + arguments, in: network.fabric, log: log(name)))
+  }
+
+  private func startCoordinator() throws(LabError) {
+    try start(Self.coordinator, "nfv-coordinator", ["--bootstrap", LabConfigurations.bootstrap, "--name", "lab"])
+  }
+
+  private func wait(seconds: Int, for what: String, _ isDone: () -> Bool) throws(LabError) {
+    let deadline = clock.now + .seconds(seconds)
+    while !isDone() {
+      guard !isStopRequested() else { throw .interrupted }
+      guard clock.now < deadline else {
+        throw .late("waited \(seconds) s for \(what)" + picture.lines.suffix(8).map { "\n    \($0.text)" }.joined())
+      }
+      for process in processes { try process.checkRunning() }
+      try readLog()
+    }
+  }
+
+  // MARK: Watching
+
+  private func watch(from start: ContinuousClock.Instant) throws(LabError) {
+    while !isStopRequested() {
+      let elapsed = Int(seconds(since: start))
+      if let limit = settings.seconds, elapsed >= limit { return }
+      for process in processes + clients { try process.checkRunning() }
+      try tryCoordinator(elapsed)
+      try readLog()
+      readClients()
+      rate.take(requests: traffic.requests, bytes: traffic.bytes, at: clock.now)
+      screen.show(
+        LiveView(
+          elapsed: elapsed, limit: settings.seconds, picture: picture, state: follower?.clusters.first?.state, traffic: traffic,
+          requestRate: rate.requests, byteRate: rate.bytes,
+          notice: coordinatorReturnsAt != nil
+            ? "the coordinator is dead" : coordinatorWasKilled ? "the coordinator was killed once" : ""))
+    }
+  }
+
+  private func tryCoordinator(_ elapsed: Int) throws(LabError) {
+    if let moment = settings.killCoordinatorAt, elapsed >= moment, !coordinatorWasKilled,
+      let index = processes.firstIndex(where: { $0.name == Self.coordinator })
+    {
+      coordinatorWasKilled = true
+      processes[index].stop(SIGKILL)
+      processes.remove(at: index)
+      coordinatorReturnsAt = clock.now + .seconds(2)
+    }
+    if let moment = coordinatorReturnsAt, clock.now >= moment {
+      coordinatorReturnsAt = nil
+      try startCoordinator()
+    }
+  }
+
+  /// Takes what came, and waits a little if nothing did.
+  private func readLog() throws(LabError) {
+    guard let follower else {
+      usleep(20_000)
+      return
+    }
+    do throws(KafkaError) {
+      for item in try follower.poll(timeoutMilliseconds: 50) {
+        switch item {
+        case .event(_, let record, _): picture.read(record)
+        case .command(_, let record, let reading): picture.read(record, reading)
+        case .unreadable: picture.readUnreadable()
+        case .clusterFound, .caughtUp: break
+        }
+      }
+    } catch {
+      throw .late("the log cannot be read any more: \(error)")
+    }
+  }
+
+  private func readClients() {
+    for index in clientLogs.indices {
+      for line in clientLogs[index].newLines() {
+        if clients[index].name == "wrk" { traffic.readKept(line) } else { traffic.readFresh(line, client: clients[index].name) }
+      }
+    }
+  }
+
+  // MARK: Ending
+
+  /// Traffic first, so that nothing is lost by ending; then the platform, from the hand to the memory.
+  private func end(_ summary: inout LabSummary, trafficStart: ContinuousClock.Instant?) {
+    screen.say("Ending the lab.")
+    for client in clients { TrafficClients.finish(client) }
+    for client in clients where client.wait(.seconds(35)) == nil {
+      summary.problems.append("\(client.name) did not finish")
+      client.stop(SIGKILL)
+    }
+    readClients()
+    if let trafficStart {
+      summary.seconds.traffic = seconds(since: trafficStart)
+      // Nodes report twice a second: what the last requests caused is still to come.
+      let deadline = clock.now + .milliseconds(1_500)
+      while clock.now < deadline { do throws(LabError) { try readLog() } catch { break } }
+    }
+    let removal = clock.now
+    for (index, name) in WebServers.names.enumerated() where processes.contains(where: { $0.name == name && $0.poll() == nil }) {
+      guard let count = servers?.count(index) else { continue }
+      summary.servers.append(.init(name: name, connections: count.connections, requests: count.requests))
+    }
+    for name in ["agent", Self.coordinator] + WebServers.names { stop(name, &summary) }
+    follower = nil
+    stop("bus", &summary)
+    summary.problems += endLeftovers()
+    summary.take(traffic)
+    summary.take(picture)
+    summary.seconds.removal = seconds(since: removal)
+  }
+
+  private func stop(_ name: String, _ summary: inout LabSummary) {
+    for process in processes where process.name == name && process.poll() == nil {
+      // An agent waits for its nodes, which give their ports back.
+      switch process.stop(patience: .seconds(15)) {
+      case .code(0): break
+      // So early that it had not begun to listen.
+      case .signal(SIGTERM) where summary.seconds.setup == 0: break
+      case let ending?: summary.problems.append("\(name) was asked to stop and \(ending); its log is \(process.log)")
+      case nil: summary.problems.append("\(name) did not stop and was killed; its log is \(process.log)")
+      }
+    }
+    processes.removeAll { $0.name == name }
+  }
+
+  /// Kills what our own programs left behind in our own namespace: nodes whose agent did not end them.
+  private func endLeftovers() -> [String] {
+    guard let list = try? Program.run(["ip", "netns", "pids", network.fabric]) else { return [] }
+    var problems: [String] = []
+    for word in list.split(whereSeparator: \.isWhitespace) {
+      guard let processID = pid_t(word), processID != getpid(), let path = Self.program(of: processID),
+        path.hasPrefix(settings.binaries)
+      else { continue }
+      problems.append("process \(processID) (\(path)) was left behind and has been killed")
+      kill(processID, SIGKILL)
+    }
+    return problems
+  }
+
+  private static func program(of processID: pid_t) -> String? {
+    var buffer = [CChar](repeating: 0, count: 4_096)
+    let count = readlink("/proc/\(processID)/exe", &buffer, buffer.count)
+    return count > 0 ? String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self) : nil
+  }
+
+  private func seconds(since start: ContinuousClock.Instant) -> Double {
+    let (whole, fraction) = (clock.now - start).components
+    return Double(whole) + Double(fraction) / 1e18
+  }
+}
+
+/// How much a total grew in about the last second.
+struct RateMeter {
+  private(set) var requests: UInt64 = 0
+  private(set) var bytes: UInt64 = 0
+  private var last: (requests: UInt64, bytes: UInt64, at: ContinuousClock.Instant)?
+
+  mutating func take(requests total: UInt64, bytes totalBytes: UInt64, at now: ContinuousClock.Instant) {
+    guard let last else {
+      self.last = (total, totalBytes, now)
+      return
+    }
+    let milliseconds = UInt64((now - last.at) / .milliseconds(1))
+    guard milliseconds >= 1_000 else { return }
+    requests = (total - min(total, last.requests)) * 1_000 / milliseconds
+    bytes = (totalBytes - min(totalBytes, last.bytes)) * 1_000 / milliseconds
+    self.last = (total, totalBytes, now)
+  }
+}

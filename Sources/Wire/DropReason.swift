@@ -26,6 +26,8 @@ public struct DropReason: Hashable, Sendable, BitwiseCopyable {
   public static let notForThisNode = DropReason(code: 3)
   public static let scattered = DropReason(code: 4)
   public static let unexpectedARP = DropReason(code: 5)
+  /// Not a loss: the packet was for the node itself, and it has seen to it.
+  public static let handledARP = DropReason(code: 6)
   // The packet.
   public static let malformedIPv4 = DropReason(code: 10)
   public static let malformedIPv6 = DropReason(code: 11)

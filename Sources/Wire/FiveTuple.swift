@@ -41,8 +41,11 @@ public struct IPv4FiveTuple: Hashable, Sendable, BitwiseCopyable, CustomStringCo
     self.transport = transport
   }
 
+  /// A key that no packet has: its VLAN has more than twelve bits.
   @inlinable public static var none: IPv4FiveTuple {
-    IPv4FiveTuple(source: IPv4Address(0), destination: IPv4Address(0), transport: TransportKey(word: 0))
+    IPv4FiveTuple(
+      source: IPv4Address(0), destination: IPv4Address(0),
+      transport: TransportKey(source: 0, destination: 0, protocolNumber: 255, vlan: 0xffff))
   }
 
   @inlinable public var source: IPv4Address { IPv4Address(UInt32(truncatingIfNeeded: addresses)) }

@@ -1,1 +1,50 @@
+// What Swift sees of DPDK: one call per burst, no rte_ type. The .c file includes DPDK; this header must not
+// (Swift refuses DPDK's 64-byte aligned types, and the pkg-config flags do not reach importers).
 #pragma once
+#include <stdint.h>
+
+// One received frame: its bytes and the mbuf they live in.
+struct nfv_packet {
+  void *data;
+  void *mbuf;
+  uint32_t length;   // bytes in the first segment
+  uint32_t segments; // 1 unless the packet did not fit into one buffer
+};
+
+struct nfv_port_counters {
+  uint64_t missed;
+  uint64_t rx_errors;
+  uint64_t tx_errors;
+};
+
+// Starts the environment abstraction layer on the calling thread, which becomes the worker. argv[0] is the
+// program's name. The array and its strings must stay alive. Returns 0 or a negative errno.
+int nfv_eal_start(int argc, char **argv);
+void nfv_eal_stop(void);
+
+// A pool of `count` mbufs of `data_room` bytes each; NULL when there is no memory.
+void *nfv_pool_create(const char *name, uint32_t count, uint32_t cache, uint16_t data_room);
+
+// Hot-plugs the device of a devargs string ("net_af_packet0,iface=veth0") and returns its port id, or a
+// negative errno.
+int nfv_port_attach(const char *devargs);
+// One queue each way, promiscuous. Returns 0 or a negative errno.
+int nfv_port_start(uint16_t port, void *pool, uint16_t rx_descriptors, uint16_t tx_descriptors);
+void nfv_port_address(uint16_t port, uint8_t address[6]);
+void nfv_port_close(uint16_t port);
+void nfv_port_read_counters(uint16_t port, struct nfv_port_counters *counters);
+
+uint16_t nfv_receive(uint16_t port, struct nfv_packet *packets, uint16_t count);
+// Takes over the first `n` mbufs, n being the result; the others stay the caller's.
+uint16_t nfv_transmit(uint16_t port, void **mbufs, uint16_t count);
+void nfv_release(void **mbufs, uint16_t count);
+// A new mbuf of `length` zeroed bytes; -1 when the pool is empty or the length does not fit.
+int nfv_make(void *pool, uint16_t length, struct nfv_packet *packet);
+
+// Zeroed memory from huge pages (or wherever the EAL has its memory); NULL when there is none.
+void *nfv_reserve(uint64_t bytes, uint32_t alignment);
+
+// Binds the calling thread to one processor. Returns 0 or an errno.
+int nfv_bind_thread(uint32_t processor);
+// Lets short sleeps of the calling thread be short: the kernel's default slack is 50 us.
+void nfv_set_timer_slack(uint64_t nanoseconds);

@@ -1,0 +1,286 @@
+import CSchemas
+import ControlMessages
+
+extension RecordCodec {
+  public static func encode(_ event: Event) -> [UInt8] {
+    if case .unknown(let body) = event.body { return body.record }
+    let writer = MessageWriter()
+    return writer.pack(writer.event(event), nfvactor__v1__event__get_packed_size, nfvactor__v1__event__pack)
+  }
+
+  public static func decodeEvent(_ record: [UInt8]) throws(CodecError) -> Event {
+    guard record.count <= maximumRecordSize else { throw .tooLarge(bytes: record.count) }
+    let arena = MessageArena(limit: MessageReader.memoryLimit(recordSize: record.count))
+    guard let message = arena.unpack(record, with: nfvactor__v1__event__unpack) else { throw .malformed }
+    defer { withExtendedLifetime(arena) {} }
+    return try MessageReader(arena: arena).event(message.pointee, record)
+  }
+}
+
+extension MessageWriter {
+  func event(_ event: Event) -> UnsafeMutablePointer<Nfvactor__V1__Event> {
+    make(nfvactor__v1__event__init) {
+      $0.version = RecordCodec.version
+      $0.producer = text(event.producer.name)
+      $0.incarnation = event.incarnation.number
+      $0.sequence = event.sequence
+      if !event.correlation.isEmpty { $0.correlation = text(event.correlation) }
+      switch event.causation {
+      case .none: break
+      case .event(let offset):
+        $0.causation_case = NFVACTOR__V1__EVENT__CAUSATION_CAUSED_BY_EVENT
+        $0.caused_by_event = offset.value
+      case .command(let slot):
+        $0.causation_case = NFVACTOR__V1__EVENT__CAUSATION_CAUSED_BY_COMMAND
+        $0.caused_by_command = slot.number
+      }
+      $0.critical = event.isCritical ? 1 : 0
+      body(event.body, of: &$0)
+    }
+  }
+
+  private func body(_ body: Event.Body, of message: inout Nfvactor__V1__Event) {
+    switch body {
+    case .tick:
+      message.body_case = NFVACTOR__V1__EVENT__BODY_TICK
+      message.tick = make(nfvactor__v1__tick__init)
+    case .heartbeat(let heartbeat):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_HEARTBEAT
+      message.heartbeat = make(nfvactor__v1__heartbeat__init) {
+        $0.node = heartbeat.node.number
+        $0.worker_loops = heartbeat.workerLoops
+        $0.busy_loops = heartbeat.busyLoops
+      }
+    case .workload(let load):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_WORKLOAD
+      message.workload = workload(load)
+    case .nodeStarted(let started):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_NODE_STARTED
+      message.node_started = make(nfvactor__v1__node_started__init) {
+        $0.node = started.node.number
+        $0.kind = kind(started.kind)
+        $0.host = text(started.host.name)
+        $0.process_id = started.processID
+        $0.ports = ports(started.ports)
+        $0.startup = started.startup
+      }
+    case .nodeStopping(let node):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_NODE_STOPPING
+      message.node_stopping = make(nfvactor__v1__node_stopping__init) { $0.node = node.number }
+    case .commandAcknowledged(let acknowledgement):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_COMMAND_ACKNOWLEDGED
+      message.command_acknowledged = acknowledged(acknowledgement)
+    case .agentStarted(let agent):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_AGENT_STARTED
+      message.agent_started = make(nfvactor__v1__agent_started__init) {
+        $0.host = text(agent.host.name)
+        $0.cores = agent.cores
+        $0.runtime_ports = agent.runtimePorts
+        $0.switch_ports = agent.switchPorts
+      }
+    case .agentHeartbeat(let host):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_AGENT_HEARTBEAT
+      message.agent_heartbeat = make(nfvactor__v1__agent_heartbeat__init) { $0.host = text(host.name) }
+    case .processExited(let exited):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_PROCESS_EXITED
+      message.process_exited = make(nfvactor__v1__process_exited__init) {
+        $0.host = text(exited.host.name)
+        $0.life = life(exited.node, exited.incarnation)
+        switch exited.ending {
+        case .code(let code):
+          $0.ending_case = NFVACTOR__V1__PROCESS_EXITED__ENDING_CODE
+          $0.code = code
+        case .signal(let signal):
+          $0.ending_case = NFVACTOR__V1__PROCESS_EXITED__ENDING_SIGNAL
+          $0.signal = signal
+        }
+      }
+    case .clusterRegistered(let cluster):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_CLUSTER_REGISTERED
+      message.cluster_registered = make(nfvactor__v1__cluster_registered__init) { $0.cluster = text(cluster.name) }
+    case .clusterApplied(let applied):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_CLUSTER_APPLIED
+      message.cluster_applied = make(nfvactor__v1__cluster_applied__init) { $0.spec = spec(applied) }
+    case .clusterDeleted(let cluster):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_CLUSTER_DELETED
+      message.cluster_deleted = make(nfvactor__v1__cluster_deleted__init) { $0.cluster = text(cluster.name) }
+    case .unknown:
+      break  // `encode` has written its record as it was.
+    }
+  }
+
+  private func workload(_ load: NodeWorkload) -> UnsafeMutablePointer<Nfvactor__V1__Workload> {
+    make(nfvactor__v1__workload__init) {
+      $0.node = load.node.number
+      $0.interval = load.interval
+      $0.received_packets = load.receivedPackets
+      $0.forwarded_packets = load.forwardedPackets
+      $0.dropped_packets = load.droppedPackets
+      $0.n_drops = load.drops.count
+      $0.drops = list(load.drops) { drops in
+        make(nfvactor__v1__workload__drops__init) {
+          $0.reason = text(drops.reason)
+          $0.packets = drops.packets
+        }
+      }
+      $0.received_bytes = load.receivedBytes
+      $0.forwarded_bytes = load.forwardedBytes
+      $0.active_flows = load.activeFlows
+      $0.flows_created = load.flowsCreated
+      $0.flows_expired = load.flowsExpired
+      $0.busy_share = load.busyShare
+      $0.capacity = load.capacity
+    }
+  }
+
+  private func acknowledged(
+    _ acknowledgement: CommandAcknowledgement
+  ) -> UnsafeMutablePointer<Nfvactor__V1__CommandAcknowledged> {
+    make(nfvactor__v1__command_acknowledged__init) {
+      $0.slot = acknowledgement.slot.number
+      switch acknowledgement.by {
+      case .host(let host):
+        $0.by_case = NFVACTOR__V1__COMMAND_ACKNOWLEDGED__BY_HOST
+        $0.host = text(host.name)
+      case .node(let node):
+        $0.by_case = NFVACTOR__V1__COMMAND_ACKNOWLEDGED__BY_NODE
+        $0.node = node.number
+      }
+      switch acknowledgement.outcome {
+      case .received:
+        $0.outcome_case = NFVACTOR__V1__COMMAND_ACKNOWLEDGED__OUTCOME_RECEIVED
+        $0.received = make(nfvactor__v1__command_acknowledged__received__init)
+      case .applied:
+        $0.outcome_case = NFVACTOR__V1__COMMAND_ACKNOWLEDGED__OUTCOME_APPLIED
+        $0.applied = make(nfvactor__v1__command_acknowledged__applied__init)
+      case .rejected(let reason):
+        $0.outcome_case = NFVACTOR__V1__COMMAND_ACKNOWLEDGED__OUTCOME_REJECTED
+        $0.rejected = make(nfvactor__v1__command_acknowledged__rejected__init) { $0.reason = text(reason) }
+      case .progress(let done, let all):
+        $0.outcome_case = NFVACTOR__V1__COMMAND_ACKNOWLEDGED__OUTCOME_PROGRESS
+        $0.progress = make(nfvactor__v1__command_acknowledged__progress__init) {
+          $0.done = done
+          $0.of = all
+        }
+      case .completed:
+        $0.outcome_case = NFVACTOR__V1__COMMAND_ACKNOWLEDGED__OUTCOME_COMPLETED
+        $0.completed = make(nfvactor__v1__command_acknowledged__completed__init)
+      }
+    }
+  }
+}
+
+extension MessageReader {
+  func event(_ message: Nfvactor__V1__Event, _ record: [UInt8]) throws(CodecError) -> Event {
+    try check(version: message.version)
+    guard let producer = ProducerID(try text(message.producer, "producer")) else {
+      throw .invalid(field: "producer", reason: "is empty or too long")
+    }
+    guard message.sequence != 0 else { throw .missing(field: "sequence") }
+    let causation: Event.Causation =
+      switch message.causation_case {
+      case NFVACTOR__V1__EVENT__CAUSATION_CAUSED_BY_EVENT: .event(Offset(message.caused_by_event))
+      case NFVACTOR__V1__EVENT__CAUSATION_CAUSED_BY_COMMAND: .command(Slot(message.caused_by_command))
+      default: .none
+      }
+    return Event(
+      producer: producer, incarnation: Incarnation(message.incarnation), sequence: message.sequence,
+      correlation: try text(message.correlation, "correlation"), causation: causation, isCritical: message.critical != 0,
+      body: try body(message, record))
+  }
+
+  private func body(_ message: Nfvactor__V1__Event, _ record: [UInt8]) throws(CodecError) -> Event.Body {
+    switch message.body_case {
+    case NFVACTOR__V1__EVENT__BODY_TICK:
+      return .tick
+    case NFVACTOR__V1__EVENT__BODY_HEARTBEAT:
+      let body = try required(message.heartbeat, "heartbeat")
+      return .heartbeat(
+        Heartbeat(node: try node(body.node, "heartbeat.node"), workerLoops: body.worker_loops, busyLoops: body.busy_loops))
+    case NFVACTOR__V1__EVENT__BODY_WORKLOAD:
+      return .workload(try workload(required(message.workload, "workload")))
+    case NFVACTOR__V1__EVENT__BODY_NODE_STARTED:
+      let body = try required(message.node_started, "node_started")
+      return .nodeStarted(
+        NodeStarted(
+          node: try node(body.node, "node_started.node"), kind: try kind(body.kind, "node_started.kind"),
+          host: try host(body.host, "node_started.host"), processID: body.process_id,
+          ports: ports(try required(body.ports, "node_started.ports")), startup: body.startup))
+    case NFVACTOR__V1__EVENT__BODY_NODE_STOPPING:
+      return .nodeStopping(try node(required(message.node_stopping, "node_stopping").node, "node_stopping.node"))
+    case NFVACTOR__V1__EVENT__BODY_COMMAND_ACKNOWLEDGED:
+      return .commandAcknowledged(try acknowledged(required(message.command_acknowledged, "command_acknowledged")))
+    case NFVACTOR__V1__EVENT__BODY_AGENT_STARTED:
+      let body = try required(message.agent_started, "agent_started")
+      return .agentStarted(
+        AgentStarted(
+          host: try host(body.host, "agent_started.host"), cores: body.cores, runtimePorts: body.runtime_ports,
+          switchPorts: body.switch_ports))
+    case NFVACTOR__V1__EVENT__BODY_AGENT_HEARTBEAT:
+      return .agentHeartbeat(try host(required(message.agent_heartbeat, "agent_heartbeat").host, "agent_heartbeat.host"))
+    case NFVACTOR__V1__EVENT__BODY_PROCESS_EXITED:
+      let body = try required(message.process_exited, "process_exited")
+      let (node, incarnation) = try life(required(body.life, "process_exited.life"), "process_exited.life")
+      let ending: ProcessExited.Ending
+      switch body.ending_case {
+      case NFVACTOR__V1__PROCESS_EXITED__ENDING_CODE: ending = .code(body.code)
+      case NFVACTOR__V1__PROCESS_EXITED__ENDING_SIGNAL: ending = .signal(body.signal)
+      default: throw .missing(field: "process_exited.ending")
+      }
+      return .processExited(
+        ProcessExited(host: try host(body.host, "process_exited.host"), node: node, incarnation: incarnation, ending: ending))
+    case NFVACTOR__V1__EVENT__BODY_CLUSTER_REGISTERED:
+      return .clusterRegistered(try cluster(required(message.cluster_registered, "cluster_registered").cluster, "cluster_registered"))
+    case NFVACTOR__V1__EVENT__BODY_CLUSTER_APPLIED:
+      let body = try required(message.cluster_applied, "cluster_applied")
+      return .clusterApplied(try spec(required(body.spec, "cluster_applied.spec")))
+    case NFVACTOR__V1__EVENT__BODY_CLUSTER_DELETED:
+      return .clusterDeleted(try cluster(required(message.cluster_deleted, "cluster_deleted").cluster, "cluster_deleted"))
+    default:
+      return .unknown(try unknownBody(message.base, record: record))
+    }
+  }
+
+  private func workload(_ message: Nfvactor__V1__Workload) throws(CodecError) -> NodeWorkload {
+    var load = NodeWorkload(node: try node(message.node, "workload.node"), interval: message.interval)
+    load.receivedPackets = message.received_packets
+    load.forwardedPackets = message.forwarded_packets
+    load.droppedPackets = message.dropped_packets
+    load.drops = try values(message.drops, count: message.n_drops, atMost: 256, "workload.drops") {
+      drops throws(CodecError) in
+      NodeWorkload.Drops(reason: try text(drops.reason, "workload.drops.reason"), packets: drops.packets)
+    }
+    load.receivedBytes = message.received_bytes
+    load.forwardedBytes = message.forwarded_bytes
+    load.activeFlows = message.active_flows
+    load.flowsCreated = message.flows_created
+    load.flowsExpired = message.flows_expired
+    load.busyShare = message.busy_share
+    load.capacity = message.capacity
+    return load
+  }
+
+  private func acknowledged(_ message: Nfvactor__V1__CommandAcknowledged) throws(CodecError) -> CommandAcknowledgement {
+    guard message.slot != 0 else { throw .missing(field: "command_acknowledged.slot") }
+    let by: CommandAcknowledgement.Acknowledger
+    switch message.by_case {
+    case NFVACTOR__V1__COMMAND_ACKNOWLEDGED__BY_HOST: by = .host(try host(message.host, "command_acknowledged.host"))
+    case NFVACTOR__V1__COMMAND_ACKNOWLEDGED__BY_NODE: by = .node(try node(message.node, "command_acknowledged.node"))
+    default: throw .missing(field: "command_acknowledged.by")
+    }
+    let outcome: CommandAcknowledgement.Outcome
+    switch message.outcome_case {
+    case NFVACTOR__V1__COMMAND_ACKNOWLEDGED__OUTCOME_RECEIVED: outcome = .received
+    case NFVACTOR__V1__COMMAND_ACKNOWLEDGED__OUTCOME_APPLIED: outcome = .applied
+    case NFVACTOR__V1__COMMAND_ACKNOWLEDGED__OUTCOME_REJECTED:
+      let rejected = try required(message.rejected, "command_acknowledged.rejected")
+      outcome = .rejected(reason: try text(rejected.reason, "command_acknowledged.rejected.reason"))
+    case NFVACTOR__V1__COMMAND_ACKNOWLEDGED__OUTCOME_PROGRESS:
+      let progress = try required(message.progress, "command_acknowledged.progress")
+      outcome = .progress(done: progress.done, of: progress.of)
+    case NFVACTOR__V1__COMMAND_ACKNOWLEDGED__OUTCOME_COMPLETED: outcome = .completed
+    default: throw .missing(field: "command_acknowledged.outcome")
+    }
+    return CommandAcknowledgement(slot: Slot(message.slot), by: by, outcome: outcome)
+  }
+}

@@ -1,0 +1,56 @@
+import CProtobufC
+
+/// The memory of one record's C messages: taken in chunks, given back at once.
+///
+/// `protobuf-c` allocates through it while unpacking, so a hostile record cannot take more than `limit` bytes and
+/// nothing can be freed twice. Each block is preceded by its size, which tells the true length of a string: a C
+/// string with a NUL inside would pass for a shorter one.
+final class MessageArena {
+  private static let alignment = 16
+  private static let chunkSize = 4_096
+
+  private let limit: Int
+  private var taken = 0
+  private var chunks: [UnsafeMutableRawPointer] = []
+  private var next = UnsafeMutableRawPointer(bitPattern: 16)!
+  private var left = 0
+
+  init(limit: Int) { self.limit = limit }
+
+  deinit {
+    for chunk in chunks { chunk.deallocate() }
+  }
+
+  /// Uninitialised memory, aligned for any C type; nil beyond the limit. It lives as long as the arena.
+  func allocate(_ size: Int) -> UnsafeMutableRawPointer? {
+    guard size >= 0, size <= limit - taken else { return nil }
+    let whole = (size + Self.alignment - 1) / Self.alignment * Self.alignment + Self.alignment
+    if whole > left {
+      let chunk = max(Self.chunkSize, whole)
+      next = .allocate(byteCount: chunk, alignment: Self.alignment)
+      chunks.append(next)
+      left = chunk
+    }
+    let block = next
+    next += whole
+    left -= whole
+    taken += whole
+    block.storeBytes(of: size, as: Int.self)
+    return block + Self.alignment
+  }
+
+  /// The size that a block of this arena was asked for with.
+  func size(of block: UnsafeRawPointer) -> Int { (block - Self.alignment).load(as: Int.self) }
+
+  /// Runs a generated `unpack` on `bytes`, with this arena's memory. The result needs no `free_unpacked`.
+  func unpack<Message>(
+    _ bytes: [UInt8],
+    with unpack: (UnsafeMutablePointer<ProtobufCAllocator>?, Int, UnsafePointer<UInt8>?) -> UnsafeMutablePointer<Message>?
+  ) -> UnsafeMutablePointer<Message>? {
+    var allocator = ProtobufCAllocator(
+      alloc: { arena, size in Unmanaged<MessageArena>.fromOpaque(arena!).takeUnretainedValue().allocate(size) },
+      free: { _, _ in },
+      allocator_data: Unmanaged.passUnretained(self).toOpaque())
+    return bytes.withUnsafeBufferPointer { unpack(&allocator, $0.count, $0.baseAddress) }
+  }
+}

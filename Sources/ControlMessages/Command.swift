@@ -1,0 +1,197 @@
+/// Something asked for, in a numbered slot of its cluster.
+///
+/// Every replica computes the same commands; readers take the first copy of the next slot (`SlotReader`).
+///
+/// A launched process knows itself by the position of its launch command, `--partition P --launch-offset O`: it reads
+/// that record of `nfv.commands` first, and follows the slots after it.
+public struct Command: Hashable, Sendable {
+  /// Whom it concerns. Everybody reads all slots of the cluster and acts on their own.
+  public enum Target: Hashable, Sendable {
+    case cluster
+    case host(HostID)
+    case node(NodeID, Incarnation)
+  }
+
+  public enum Body: Hashable, Sendable {
+    case notifyClusterConfig(ClusterTable)
+    /// The host's agent rejects it when it will not begin, and then never begins it; otherwise the node's own
+    /// `nodeStarted` is the answer.
+    case launchRuntime(LaunchSpec)
+    case launchSwitch(LaunchSpec)
+    /// To the host's agent, which ends the process (SIGTERM, then SIGKILL) and writes `processExited`. If there is no
+    /// such process it acknowledges with `completed`, and must not begin it later.
+    case stopNode(NodeID, Incarnation)
+    /// Written by a newer version. The slot counts, nothing is done.
+    case unknown(UnknownBody)
+  }
+
+  public var slot: Slot
+  public var decision: DecisionID
+  public var target: Target
+  /// After this, in the time of the log, the target must not begin it.
+  public var expiry: Timestamp
+  /// Why, for people.
+  public var reason: String
+  /// The operator's request that led here; empty when there was none.
+  public var correlation: String
+  /// Hash of the state that decided it: two replicas that differ notice it here.
+  public var stateHash: UInt64
+  public var body: Body
+
+  public init(
+    slot: Slot, decision: DecisionID, target: Target, expiry: Timestamp, reason: String, correlation: String = "",
+    stateHash: UInt64 = 0, body: Body
+  ) {
+    self.slot = slot
+    self.decision = decision
+    self.target = target
+    self.expiry = expiry
+    self.reason = reason
+    self.correlation = correlation
+    self.stateHash = stateHash
+    self.body = body
+  }
+}
+
+/// The record that led to a decision, and which of its decisions it was, from 0.
+public struct DecisionID: Hashable, Sendable, CustomStringConvertible {
+  public var offset: Offset
+  public var index: UInt32
+
+  public init(offset: Offset, index: UInt32) {
+    self.offset = offset
+    self.index = index
+  }
+
+  public var description: String { "\(offset).\(index)" }
+}
+
+/// All that a process needs to become a node of a cluster.
+public struct LaunchSpec: Hashable, Sendable {
+  public var cluster: ClusterID
+  public var node: NodeID
+  public var incarnation: Incarnation
+  public var kind: NodeKind
+  public var host: HostID
+  public var chain: ServiceChainSpec
+  /// The part of the chain's address pools that is this runtime's own. A switch has the whole.
+  public var poolShare: PoolShare
+  /// For switches only.
+  public var network: NetworkSpec?
+  /// Milliseconds.
+  public var heartbeatInterval: UInt64
+  public var workloadInterval: UInt64
+  public var polling: ClusterSpec.Polling
+
+  public init(
+    cluster: ClusterID, node: NodeID, incarnation: Incarnation, kind: NodeKind, host: HostID, chain: ServiceChainSpec,
+    poolShare: PoolShare = .whole, network: NetworkSpec? = nil, heartbeatInterval: UInt64 = 10, workloadInterval: UInt64 = 500,
+    polling: ClusterSpec.Polling = .busy
+  ) {
+    self.cluster = cluster
+    self.node = node
+    self.incarnation = incarnation
+    self.kind = kind
+    self.host = host
+    self.chain = chain
+    self.poolShare = poolShare
+    self.network = network
+    self.heartbeatInterval = heartbeatInterval
+    self.workloadInterval = workloadInterval
+    self.polling = polling
+  }
+}
+
+/// Share `index` of `count` equal, disjoint shares of an address pool.
+public struct PoolShare: Hashable, Sendable, CustomStringConvertible {
+  public let index: UInt32
+  public let count: UInt32
+
+  public init?(index: UInt32, of count: UInt32) {
+    guard index < count else { return nil }
+    self.index = index
+    self.count = count
+  }
+
+  public static let whole = PoolShare(index: 0, of: 1)!
+  public var description: String { "\(index)/\(count)" }
+}
+
+/// Who is in the cluster and how loaded: what switches dispatch by and what nodes address each other by.
+public struct ClusterTable: Hashable, Sendable {
+  public enum MemberState: UInt8, Hashable, Sendable, CaseIterable, CustomStringConvertible {
+    case starting = 1
+    case serving = 2
+    case stopping = 3
+    case dead = 4
+
+    public var description: String {
+      switch self {
+      case .starting: "starting"
+      case .serving: "serving"
+      case .stopping: "stopping"
+      case .dead: "dead"
+      }
+    }
+  }
+
+  public struct Load: Hashable, Sendable {
+    public var activeFlows: UInt64
+    /// Parts per million.
+    public var busyShare: UInt32
+    public var dropsPerSecond: UInt64
+
+    public init(activeFlows: UInt64 = 0, busyShare: UInt32 = 0, dropsPerSecond: UInt64 = 0) {
+      self.activeFlows = activeFlows
+      self.busyShare = busyShare
+      self.dropsPerSecond = dropsPerSecond
+    }
+  }
+
+  public struct Member: Hashable, Sendable {
+    public var node: NodeID
+    public var kind: NodeKind
+    public var incarnation: Incarnation
+    public var host: HostID
+    public var state: MemberState
+    /// Known once the node has started.
+    public var ports: NodePorts?
+    public var load: Load
+
+    public init(
+      node: NodeID, kind: NodeKind, incarnation: Incarnation, host: HostID, state: MemberState, ports: NodePorts? = nil,
+      load: Load = Load()
+    ) {
+      self.node = node
+      self.kind = kind
+      self.incarnation = incarnation
+      self.host = host
+      self.state = state
+      self.ports = ports
+      self.load = load
+    }
+  }
+
+  /// Grows with every table of the cluster, from 1.
+  public var version: UInt64
+  /// Ascending by node.
+  public var members: [Member]
+
+  public init(version: UInt64, members: [Member]) {
+    self.version = version
+    self.members = members
+  }
+}
+
+/// A command with its place in the log.
+public struct CommandRecord: Hashable, Sendable {
+  public var offset: Offset
+  public var timestamp: Timestamp
+  public var command: Command
+
+  public init(offset: Offset, timestamp: Timestamp, command: Command) {
+    self.offset = offset
+    self.timestamp = timestamp
+    self.command = command
+  }
+}

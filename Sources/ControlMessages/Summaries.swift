@@ -1,0 +1,96 @@
+// Events and commands in a line, for logs and terminals. Not a format: nothing reads it back.
+
+extension Event.Body {
+  /// Its name, such as `node-started`.
+  public var name: String {
+    switch self {
+    case .clusterRegistered: "cluster-registered"
+    case .clusterApplied: "cluster-applied"
+    case .clusterDeleted: "cluster-deleted"
+    case .agentStarted: "agent-started"
+    case .agentHeartbeat: "agent-heartbeat"
+    case .processExited: "process-exited"
+    case .nodeStarted: "node-started"
+    case .heartbeat: "heartbeat"
+    case .workload: "workload"
+    case .nodeStopping: "node-stopping"
+    case .commandAcknowledged: "command-acknowledged"
+    case .tick: "tick"
+    case .unknown: "unknown"
+    }
+  }
+
+  /// What it says, without the name.
+  public var summary: String {
+    switch self {
+    case .clusterRegistered(let cluster), .clusterDeleted(let cluster): "\(cluster)"
+    case .clusterApplied(let spec):
+      "\(spec.name): \(spec.runtimes) runtimes, \(spec.switches) switches, "
+        + spec.chain.functions.map(\.kind).joined(separator: " -> ")
+    case .agentStarted(let agent):
+      "\(agent.host): \(agent.cores) cores, ports for \(agent.runtimePorts) runtimes and \(agent.switchPorts) switches"
+    case .agentHeartbeat(let host): "\(host)"
+    case .processExited(let exited):
+      switch exited.ending {
+      case .code(let code): "node \(exited.node) life \(exited.incarnation) on \(exited.host): code \(code)"
+      case .signal(let signal): "node \(exited.node) life \(exited.incarnation) on \(exited.host): signal \(signal)"
+      }
+    case .nodeStarted(let started):
+      "\(started.kind) \(started.node) on \(started.host), process \(started.processID), after \(started.startup) ms"
+    case .heartbeat(let heartbeat): "node \(heartbeat.node), \(heartbeat.workerLoops) loops"
+    case .workload(let load):
+      "node \(load.node): \(load.forwardedPackets) packets forwarded, \(load.droppedPackets) dropped, "
+        + "\(load.activeFlows) flows, \(load.busyShare / 10_000) % busy"
+    case .nodeStopping(let node): "node \(node)"
+    case .commandAcknowledged(let acknowledgement): "command \(acknowledgement.slot) \(acknowledgement.outcome.summary) by \(acknowledgement.by.summary)"
+    case .tick: ""
+    case .unknown(let body): "body \(body.tag) of a newer version"
+    }
+  }
+}
+
+extension CommandAcknowledgement.Outcome {
+  public var summary: String {
+    switch self {
+    case .received: "received"
+    case .applied: "applied"
+    case .rejected(let reason): "rejected (\(reason))"
+    case .progress(let done, let all): "done \(done) of \(all)"
+    case .completed: "completed"
+    }
+  }
+}
+
+extension CommandAcknowledgement.Acknowledger {
+  public var summary: String {
+    switch self {
+    case .host(let host): "\(host)"
+    case .node(let node): "node \(node)"
+    }
+  }
+}
+
+extension Command.Body {
+  /// Its name, such as `launch-runtime`.
+  public var name: String {
+    switch self {
+    case .notifyClusterConfig: "notify-cluster-config"
+    case .launchRuntime: "launch-runtime"
+    case .launchSwitch: "launch-switch"
+    case .stopNode: "stop-node"
+    case .unknown: "unknown"
+    }
+  }
+
+  /// What it asks for, without the name.
+  public var summary: String {
+    switch self {
+    case .notifyClusterConfig(let table):
+      "table \(table.version): " + table.members.map { "\($0.kind) \($0.node) \($0.state)" }.joined(separator: ", ")
+    case .launchRuntime(let launch), .launchSwitch(let launch):
+      "node \(launch.node) life \(launch.incarnation) on \(launch.host)"
+    case .stopNode(let node, let incarnation): "node \(node) life \(incarnation)"
+    case .unknown(let body): "body \(body.tag) of a newer version"
+    }
+  }
+}

@@ -1,0 +1,205 @@
+import ControlCodec
+import ControlMessages
+import ControlPlane
+import KafkaLog
+import Logging
+
+/// A replica of the control plane: folds the log and writes the commands that it lacks.
+///
+/// It has no state of its own. Killed at any moment and started again, it computes the same commands, finds in the log
+/// those that were written, and writes the rest. Everything it does is in `ClusterFollower` and `ClusterCore`; here are
+/// the clock for ticks, the producers, and what is said about it on stderr.
+public final class CoordinatorNode {
+  private let settings: KafkaSettings
+  /// The ticks' author; replicas need names that differ.
+  private let name: HostID
+  private let logger: Logger
+  private let life: Incarnation
+  private let clock = ContinuousClock()
+
+  /// Ticks keep log time moving when nobody else writes.
+  private static let tickInterval = Duration.seconds(1)
+
+  /// `startedAt` is the milliseconds since 1970: a later life of a name has to have a greater one.
+  public init(_ settings: KafkaSettings, name: HostID, startedAt: UInt64, logger: Logger) {
+    self.settings = settings
+    self.name = name
+    life = Incarnation(startedAt)
+    self.logger = logger
+  }
+
+  /// Runs until `isStopped`. Whatever goes wrong at the log, it says so and tries again.
+  public func run(until isStopped: () -> Bool) {
+    var lastProblem: KafkaError?
+    var ticks: [UInt32: EventAuthor] = [:]
+    logger.info("coordinator started", metadata: ["name": "\(name)", "bootstrap": "\(settings.bootstrap)"])
+    while !isStopped() {
+      do throws(KafkaError) {
+        try makeTopics()
+        try follow(&ticks, until: isStopped)
+      } catch {
+        if error != lastProblem { logger.error("\(error); trying again") }
+        lastProblem = error
+        let again = clock.now + .milliseconds(500)
+        while clock.now < again, !isStopped() { pause(milliseconds: 20) }
+      }
+    }
+    logger.info("coordinator stopped")
+  }
+
+  /// The topics are there already where somebody set up the bus; on a bare broker they are made with its defaults.
+  private func makeTopics() throws(KafkaError) {
+    let admin = try KafkaAdmin(settings, timeoutMilliseconds: 2_000)
+    var missing: [KafkaTopic] = []
+    for topic in ServiceTopics.all where try admin.partitionCount(of: topic) == nil {
+      missing.append(KafkaTopic(name: topic, partitions: Int(ServiceTopics.partitionCount), replicationFactor: -1))
+    }
+    for topic in try admin.createTopics(missing) { logger.notice("topic made", metadata: ["topic": "\(topic)"]) }
+  }
+
+  /// One reading of the log, from its beginning until something breaks.
+  private func follow(_ ticks: inout [UInt32: EventAuthor], until isStopped: () -> Bool) throws(KafkaError) {
+    let follower = try ClusterFollower(settings)
+    let commands = try KafkaProducer(settings, profile: .commands)
+    let signals = try KafkaProducer(settings, profile: .heartbeats(timeoutMilliseconds: 1_000))
+    var letters = try DeadLetterOffice(settings)
+    var heard: [UInt32: ContinuousClock.Instant] = [:]
+    var said = Said()
+
+    while !isStopped() {
+      for item in try follower.poll(timeoutMilliseconds: 50) {
+        switch item {
+        case .event(let id, let record, _):
+          if let partition = follower.directory.partition(of: id) { heard[partition] = clock.now }
+          if case .tick = record.event.body {} else { log(id, record, isNew: follower.isCaughtUp) }
+        case .command(let id, let record, let reading): log(id, record, reading, isNew: follower.isCaughtUp)
+        case .clusterFound(let entry):
+          logger.info("cluster found", metadata: ["cluster": "\(entry.cluster)", "partition": "\(entry.partition)"])
+        case .unreadable(let letter):
+          logger.warning("record passed over", metadata: letter.metadata)
+          letters.keep(letter)
+        case .caughtUp:
+          let counts = follower.clusters.map { "\($0.id) at slot \($0.outbox.lastInLog)" }.joined(separator: ", ")
+          logger.info("caught up with the log", metadata: ["clusters": "\(counts)"])
+        }
+      }
+      noteStatus(follower, &said)
+
+      for entry in follower.directory.entries {
+        guard noteHealth(follower.cluster(entry.cluster), &said) else { continue }
+        for command in follower.takeMissingCommands(of: entry.cluster) {
+          do throws(KafkaError) {
+            try commands.send(
+              topic: ServiceTopics.commands, partition: Int32(entry.partition), value: RecordCodec.encode(command))
+            log(entry.cluster, deciding: command)
+          } catch {
+            logger.warning("command not sent", metadata: ["cluster": "\(entry.cluster)", "slot": "\(command.slot)", "error": "\(error)"])
+            follower.writingFailed(partition: entry.partition)
+            break
+          }
+        }
+        if let last = heard[entry.partition], clock.now - last < Self.tickInterval { continue }
+        heard[entry.partition] = clock.now
+        tick(entry.partition, by: &ticks, on: signals)
+      }
+
+      for delivery in commands.poll(timeoutMilliseconds: 0) {
+        guard case .failed(let error) = delivery.outcome else { continue }
+        logger.warning("command not stored", metadata: ["partition": "\(delivery.partition)", "error": "\(error)"])
+        if case .fatal = error { throw error }
+        follower.writingFailed(partition: UInt32(clamping: delivery.partition))
+      }
+      _ = signals.poll(timeoutMilliseconds: 0)
+      if follower.isCaughtUp { try letters.post() }
+    }
+    // What was decided is better written by us than decided again by the next; but nothing depends on it.
+    _ = try? commands.flush(timeoutMilliseconds: 1_000)
+  }
+
+  private func tick(_ partition: UInt32, by authors: inout [UInt32: EventAuthor], on producer: KafkaProducer) {
+    var author = authors[partition] ?? EventAuthor(producer: .coordinator(name), incarnation: life)
+    let event = author.write(.tick)
+    authors[partition] = author
+    do throws(KafkaError) {
+      try producer.send(topic: ServiceTopics.events, partition: Int32(partition), value: RecordCodec.encode(event))
+    } catch {
+      logger.debug("tick not sent", metadata: ["partition": "\(partition)", "error": "\(error)"])
+    }
+  }
+
+  // MARK: Saying what happens
+
+  /// What was said once and need not be said again.
+  private struct Said {
+    var problem: String?
+    var divergences: Set<UInt32> = []
+    var gaps: Set<UInt32> = []
+    var newerVersions: Set<UInt32> = []
+  }
+
+  private func noteStatus(_ follower: ClusterFollower, _ said: inout Said) {
+    for line in follower.takeLog() { logger.debug("\(line.text)", metadata: ["facility": "\(line.facility)"]) }
+    let problem = follower.status.problem
+    guard problem != said.problem else { return }
+    said.problem = problem
+    if let problem { logger.warning("the log does not answer; trying on", metadata: ["why": "\(problem)"]) } else { logger.notice("the log answers again") }
+  }
+
+  /// Says what is wrong with a cluster, once; tells whether it was read to its end.
+  private func noteHealth(_ cluster: ClusterFollower.Cluster?, _ said: inout Said) -> Bool {
+    guard let cluster else { return false }
+    let id: Logger.MetadataValue = "\(cluster.id)"
+    if let divergence = cluster.outbox.divergence, said.divergences.insert(cluster.partition).inserted {
+      logger.critical(
+        "the log has another command than this replica computed; it writes nothing for this cluster any more",
+        metadata: [
+          "cluster": id, "slot": "\(divergence.slot)", "hash": "\(String(divergence.here, radix: 16))",
+          "hash-in-log": "\(String(divergence.inLog, radix: 16))",
+        ])
+    }
+    if cluster.lacksBeginning, said.gaps.insert(cluster.partition).inserted {
+      logger.critical("the log's beginning was deleted; without it nothing can be decided", metadata: ["cluster": id])
+    }
+    if let body = cluster.state.needsNewerVersion, said.newerVersions.insert(cluster.partition).inserted {
+      logger.critical(
+        "a critical event of a newer version; this replica decides nothing more for this cluster",
+        metadata: ["cluster": id, "body": "\(body.tag)"])
+    }
+    return cluster.isCaughtUp
+  }
+
+  private func log(_ cluster: ClusterID, _ record: EventRecord, isNew: Bool) {
+    let level: Logger.Level =
+      switch record.event.body {
+      case .heartbeat, .agentHeartbeat, .workload: .trace
+      default: isNew ? .info : .debug
+      }
+    logger.log(
+      level: level, "event \(record.event.body.name)",
+      metadata: [
+        "cluster": "\(cluster)", "offset": "\(record.offset)", "by": "\(record.event.producer)", "what": "\(record.event.body.summary)",
+      ])
+  }
+
+  private func log(_ cluster: ClusterID, _ record: CommandRecord, _ reading: SlotReader.Reading, isNew: Bool) {
+    guard reading != .taken || !isNew else { return }
+    logger.debug(
+      "command \(reading == .taken ? "in the log" : "passed over")",
+      metadata: ["cluster": "\(cluster)", "slot": "\(record.command.slot)", "offset": "\(record.offset)", "reading": "\(reading)"])
+  }
+
+  private func log(_ cluster: ClusterID, deciding command: Command) {
+    logger.info(
+      "command \(command.body.name)",
+      metadata: [
+        "cluster": "\(cluster)", "slot": "\(command.slot)", "decision": "\(command.decision)", "what": "\(command.body.summary)",
+        "why": "\(command.reason)",
+      ])
+  }
+}
+
+extension DeadLetter {
+  var metadata: Logger.Metadata {
+    ["topic": "\(topic)", "partition": "\(partition)", "offset": "\(offset)", "why": "\(reason)"]
+  }
+}

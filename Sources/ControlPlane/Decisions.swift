@@ -1,0 +1,141 @@
+import ControlMessages
+
+/// What the core decides: each is one command. A decision reads the state and changes nothing; ties go to the lower
+/// number or name, so that every replica decides alike.
+enum Decision: Hashable, Sendable {
+  case launch(node: NodeID, host: HostID, poolShare: PoolShare)
+  /// A node that is no longer wanted.
+  case stop(NodeID)
+  /// A life that was given up.
+  case stopAbandoned(NodeID, Incarnation)
+  case notify(ClusterTable)
+}
+
+extension ClusterState {
+  /// The most urgent thing to do, if there is any. After it was enacted, there may be another.
+  func nextDecision() -> Decision? {
+    guard needsNewerVersion == nil else { return nil }
+    return nextStop() ?? nextLaunch() ?? nextTable().map(Decision.notify)
+  }
+
+  // MARK: Stopping
+
+  private func nextStop() -> Decision? {
+    for life in abandoned where isDue(life.stop, on: life.host) { return .stopAbandoned(life.node, life.incarnation) }
+    for node in nodes {
+      if case .stopping(let request) = node.phase, let host = node.host, isDue(request, on: host) { return .stop(node.id) }
+    }
+    return nil
+  }
+
+  /// The first request goes out at once, further ones when the last was in vain and somebody is there to hear.
+  private func isDue(_ request: StopRequest?, on host: HostID) -> Bool {
+    guard let request else { return true }
+    return clock.elapsed >= request.retryAt && self.host(host)?.isSilent == false
+  }
+
+  // MARK: Launching
+
+  private func nextLaunch() -> Decision? {
+    for node in nodes {
+      guard case .waiting(let until) = node.phase, until <= clock.elapsed,
+        abandoned.count(where: { $0.node == node.id }) < Self.maximumAbandonedLives,
+        let share = freeShare(for: node.kind), let host = bestHost(for: node.kind)
+      else { continue }
+      return .launch(node: node.id, host: host, poolShare: share)
+    }
+    return nil
+  }
+
+  /// The lowest share that no life holds.
+  private func freeShare(for kind: NodeKind) -> PoolShare? {
+    guard kind == .runtime, let spec else { return .whole }
+    for index in 0..<min(spec.poolShares, ClusterSpec.maximumPoolShares) {
+      let isTaken = nodes.contains { $0.poolShare == index } || abandoned.contains { $0.poolShare == index }
+      if !isTaken { return PoolShare(index: index, of: spec.poolShares) }
+    }
+    return nil
+  }
+
+  /// The host with the fewest of our nodes among those that have a port left and are not known to refuse.
+  private func bestHost(for kind: NodeKind) -> HostID? {
+    var best: (host: HostID, used: Int)?
+    for host in hosts where !host.isSilent {
+      let (ports, refusedUntil) =
+        switch kind {
+        case .runtime: (host.runtimePorts, host.runtimeRefusedUntil)
+        case .virtualSwitch: (host.switchPorts, host.switchRefusedUntil)
+        }
+      guard refusedUntil <= clock.elapsed, used(kind, on: host.id) < Int(ports) else { continue }
+      let used = used(.runtime, on: host.id) + used(.virtualSwitch, on: host.id)
+      // Hosts are in the order of their names, so the first of equals stays.
+      if best.map({ used < $0.used }) ?? true { best = (host.id, used) }
+    }
+    return best?.host
+  }
+
+  // MARK: Telling
+
+  /// Least time between two tables, in milliseconds: after a change of members, after a change of loads.
+  private static let memberPace: UInt64 = 100
+  private static let loadPace: UInt64 = 1_000
+
+  private func nextTable() -> ClusterTable? {
+    let members = self.members
+    let since = clock.elapsed - tableSent
+    let isFirst = table.version == 0
+    if isFirst { guard members.contains(where: { $0.state == .serving }) else { return nil } }
+    let isNew = isFirst || !hasSameMembers(members)
+    guard isNew ? isFirst || since >= Self.memberPace : since >= Self.loadPace && hasMovedLoads(members) else { return nil }
+    return ClusterTable(version: table.version &+ 1, members: members)
+  }
+
+  /// Everybody who has started once, and those who are starting.
+  var members: [ClusterTable.Member] {
+    nodes.compactMap { node in
+      guard let host = node.host else { return nil }
+      var member = ClusterTable.Member(
+        node: node.id, kind: node.kind, incarnation: node.incarnation, host: host, state: node.memberState,
+        ports: node.memberState == .starting ? nil : node.ports)
+      if let load = node.workload { member.load = ClusterTable.Load(load) }
+      return member
+    }
+  }
+
+  /// Whether a table would tell the same about who is there. Those still starting are of no use to anybody yet.
+  private func hasSameMembers(_ members: [ClusterTable.Member]) -> Bool {
+    func told(_ members: [ClusterTable.Member]) -> [ClusterTable.Member] {
+      members.filter { $0.state != .starting }.map { member in
+        var member = member
+        member.load = ClusterTable.Load()
+        return member
+      }
+    }
+    return told(members) == told(table.members)
+  }
+
+  private func hasMovedLoads(_ members: [ClusterTable.Member]) -> Bool {
+    members.contains { member in
+      guard member.state == .serving, let last = table.members.first(where: { $0.node == member.node }) else { return false }
+      return member.load.isFar(from: last.load)
+    }
+  }
+}
+
+extension ClusterTable.Load {
+  init(_ load: NodeWorkload) {
+    let perSecond = load.droppedPackets.multipliedReportingOverflow(by: 1_000)
+    self.init(
+      activeFlows: load.activeFlows, busyShare: load.busyShare,
+      dropsPerSecond: load.interval == 0 || perSecond.overflow ? load.droppedPackets : perSecond.partialValue / load.interval)
+  }
+
+  /// Far enough to tell: a tenth and at least 16 flows, 5 % of a core, or drops that doubled, halved, began or ended.
+  func isFar(from last: ClusterTable.Load) -> Bool {
+    func distance(_ a: UInt64, _ b: UInt64) -> UInt64 { a > b ? a - b : b - a }
+    if distance(activeFlows, last.activeFlows) > max(16, last.activeFlows / 10) { return true }
+    if distance(UInt64(busyShare), UInt64(last.busyShare)) > 50_000 { return true }
+    if (dropsPerSecond == 0) != (last.dropsPerSecond == 0) { return true }
+    return dropsPerSecond / 2 > last.dropsPerSecond || last.dropsPerSecond / 2 > dropsPerSecond
+  }
+}

@@ -1,0 +1,112 @@
+import ControlMessages
+
+// A decision, once made, is part of the state: the slot it was given, and what is expected of it by when.
+
+/// A command before its envelope.
+struct Order {
+  var target: Command.Target
+  /// Milliseconds of log time until it expires.
+  var patience: UInt64
+  var reason: String
+  var body: Command.Body
+}
+
+extension ClusterState {
+  /// Notes that `decision` was given `slot`, and returns what is to be said. nil, and no change, when the decision is
+  /// about something that is not there; `nextDecision` makes none of that kind.
+  mutating func enact(_ decision: Decision, slot: Slot) -> Order? {
+    let order: Order?
+    switch decision {
+    case .launch(let node, let host, let share): order = launch(node, on: host, share, slot)
+    case .stop(let node): order = stop(node, slot)
+    case .stopAbandoned(let node, let incarnation): order = stopAbandoned(node, incarnation, slot)
+    case .notify(let table):
+      self.table = table
+      tableSent = clock.elapsed
+      let serving = table.members.count { $0.state == .serving }
+      order = Order(
+        target: .cluster, patience: 5_000,
+        reason: "table \(table.version): \(serving) of \(table.members.count) members serve", body: .notifyClusterConfig(table))
+    }
+    if order != nil { lastSlot = slot }
+    return order
+  }
+
+  private mutating func launch(_ id: NodeID, on host: HostID, _ share: PoolShare, _ slot: Slot) -> Order? {
+    guard let spec, let index = nodeIndex(id) else { return nil }
+    let reason =
+      if nodes[index].incarnation.number == 0 {
+        "\(wanted(nodes[index].kind)) \(nodes[index].kind) nodes wanted; \(host) has the fewest nodes"
+      } else {
+        "node \(id) \(nodes[index].lastProblem); life \(nodes[index].incarnation.number &+ 1) on \(host)"
+      }
+    nodes[index].incarnation = Incarnation(nodes[index].incarnation.number &+ 1)
+    nodes[index].host = host
+    nodes[index].poolShare = nodes[index].kind == .runtime ? share.index : nil
+    nodes[index].ports = nil
+    nodes[index].lastHeard = clock.elapsed
+    nodes[index].phase = .launching(slot: slot, deadline: clock.elapsed + Patience.launch)
+    let launch = LaunchSpec(
+      cluster: cluster, node: id, incarnation: nodes[index].incarnation, kind: nodes[index].kind, host: host, chain: spec.chain,
+      poolShare: share, network: nodes[index].kind == .virtualSwitch ? spec.network : nil,
+      heartbeatInterval: spec.heartbeatInterval, workloadInterval: spec.workloadInterval, polling: spec.polling)
+    return Order(
+      target: .host(host), patience: Patience.launch, reason: reason,
+      body: nodes[index].kind == .runtime ? .launchRuntime(launch) : .launchSwitch(launch))
+  }
+
+  private mutating func stop(_ id: NodeID, _ slot: Slot) -> Order? {
+    guard let index = nodeIndex(id), let host = nodes[index].host, case .stopping(let last) = nodes[index].phase else { return nil }
+    nodes[index].phase = .stopping(StopRequest(after: last, slot: slot, now: clock.elapsed))
+    let reason = isDeleted ? "the cluster was deleted" : "\(wanted(nodes[index].kind)) \(nodes[index].kind) nodes wanted"
+    return Order(
+      target: .host(host), patience: Patience.stop, reason: reason, body: .stopNode(id, nodes[index].incarnation))
+  }
+
+  private mutating func stopAbandoned(_ id: NodeID, _ incarnation: Incarnation, _ slot: Slot) -> Order? {
+    guard let index = abandoned.firstIndex(where: { $0.node == id && $0.incarnation == incarnation }) else { return nil }
+    abandoned[index].stop = StopRequest(after: abandoned[index].stop, slot: slot, now: clock.elapsed)
+    return Order(
+      target: .host(abandoned[index].host), patience: Patience.stop,
+      reason: "life \(incarnation) of node \(id) did not start in time and may still run", body: .stopNode(id, incarnation))
+  }
+}
+
+extension ClusterState.StopRequest {
+  init(after last: ClusterState.StopRequest?, slot: Slot, now: UInt64) {
+    attempts = min((last?.attempts ?? 0) + 1, 1_000)
+    self.slot = slot
+    retryAt = now + min(Patience.stop << UInt64(min(attempts - 1, 16)), Patience.stopCeiling)
+  }
+}
+
+extension ClusterState {
+  /// What the next decisions follow from, except time and load.
+  func mixKeyParts(into hash: inout StateHash) {
+    hash.mix(lastSlot.number)
+    hash.mix(table.version)
+    hash.mix(UInt64(wanted(.runtime)) << 32 | UInt64(wanted(.virtualSwitch)))
+    hash.mix(UInt64(nextNode) << 1 | (isDeleted ? 1 : 0))
+    for host in hosts {
+      hash.mix(host.id.name)
+      hash.mix(host.agentIncarnation.number)
+      hash.mix(UInt64(host.runtimePorts) << 32 | UInt64(host.switchPorts))
+    }
+    for node in nodes {
+      hash.mix(UInt64(node.id.number) << 8 | UInt64(node.kind.rawValue))
+      hash.mix(node.incarnation.number)
+      hash.mix(node.host?.name ?? "")
+      switch node.phase {
+      case .waiting(let until): hash.mix(until << 2)
+      case .launching(let slot, _): hash.mix(slot.number << 2 | 1)
+      case .serving(let since): hash.mix(since << 2 | 2)
+      case .stopping(let request): hash.mix((request?.slot.number ?? 0) << 2 | 3)
+      }
+      hash.mix(UInt64(node.poolShare ?? .max))
+    }
+    for life in abandoned {
+      hash.mix(UInt64(life.node.number))
+      hash.mix(life.incarnation.number)
+    }
+  }
+}

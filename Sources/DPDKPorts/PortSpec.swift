@@ -1,0 +1,55 @@
+/// A port as an operator names it.
+///
+///     af_packet:veth0           a kernel interface (the lab, any NIC without a DPDK driver)
+///     vhost:/run/a.sock         vhost-user, connecting to the socket: the back end of a virtio port
+///     virtio:/run/a.sock        virtio-user, making the socket: the front end
+///     pcap:in.pcap,out.pcap     capture files, through DPDK
+///     null                      takes everything, gives empty frames (benchmarks)
+///     ring                      gives back what it took
+///     pci:0000:03:00.0          a NIC or virtual function bound to vfio-pci
+///     dev:net_tap0,iface=x      any devargs, as DPDK takes them
+public struct PortSpec: Hashable, Sendable, CustomStringConvertible {
+  public let description: String
+  let kind: String
+  let argument: String
+
+  public init(_ text: String) throws(PortError) {
+    let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+    description = text
+    kind = parts[0]
+    argument = parts.count == 2 ? parts[1] : ""
+    switch kind {
+    case "null", "ring":
+      guard argument.isEmpty else { throw Self.error(text, "'\(kind)' takes no argument") }
+    case "af_packet", "vhost", "virtio", "pcap", "pci", "dev":
+      guard !argument.isEmpty else { throw Self.error(text, "'\(kind):' needs an argument") }
+      guard kind == "dev" || kind == "pcap" || !argument.contains(",") else { throw Self.error(text, "',' cannot be part of the argument") }
+    default:
+      throw Self.error(text, "'\(kind)' is no kind of port")
+    }
+  }
+
+  private static func error(_ text: String, _ what: String) -> PortError {
+    PortError(
+      "port '\(text)': \(what)",
+      hint: "write af_packet:INTERFACE, vhost:SOCKET, virtio:SOCKET, pcap:IN,OUT, null, ring, pci:ADDRESS or dev:DEVARGS")
+  }
+
+  /// What DPDK is asked to probe. `number` makes the names of virtual devices unique in the process.
+  func devargs(number: Int) throws(PortError) -> String {
+    switch kind {
+    case "af_packet": return "net_af_packet\(number),iface=\(argument)"
+    case "vhost": return "net_vhost\(number),iface=\(argument),client=1"
+    case "virtio": return "net_virtio_user\(number),path=\(argument),server=1,queue_size=1024"
+    case "pcap":
+      let files = argument.split(separator: ",", omittingEmptySubsequences: false)
+      guard files.count == 2, !files[0].isEmpty, !files[1].isEmpty else { throw Self.error(description, "expected two files") }
+      return "net_pcap\(number),rx_pcap=\(files[0]),tx_pcap=\(files[1])"
+    case "null": return "net_null\(number)"
+    case "ring": return "net_ring\(number)"
+    default: return argument
+    }
+  }
+
+  var isPCI: Bool { kind == "pci" }
+}

@@ -1,0 +1,105 @@
+import ModuleGraphs
+import Synchronization
+import Wire
+
+/// What a worker counts: plain integers that only it touches.
+public struct Counters: Sendable {
+  public var received: UInt64 = 0
+  public var receivedBytes: UInt64 = 0
+  public var forwarded: UInt64 = 0
+  public var forwardedBytes: UInt64 = 0
+  public var dropped: UInt64 = 0
+  /// Packets that were for the node itself: ARP.
+  public var consumed: UInt64 = 0
+  public var flowsCreated: UInt64 = 0
+  public var flowsExpired: UInt64 = 0
+  public var flowsEvicted: UInt64 = 0
+  public var flowsRefused: UInt64 = 0
+  /// Flows there are now.
+  public var activeFlows: UInt64 = 0
+  /// Frames that the port lost because the worker was late.
+  public var missed: UInt64 = 0
+  public var passes: UInt64 = 0
+  public var busyPasses: UInt64 = 0
+  public var busyCycles: UInt64 = 0
+  public var totalCycles: UInt64 = 0
+
+  public init() {}
+
+  mutating func account(busy: UInt64, total: UInt64, passes: UInt64) {
+    busyCycles &+= busy
+    totalCycles &+= total
+    if busy > 0 { busyPasses &+= 1 }
+    self.passes = passes
+  }
+
+  mutating func receive(_ batch: PacketBatch) {
+    received &+= UInt64(batch.count)
+    for index in 0..<batch.count { receivedBytes &+= UInt64(batch[index].length) }
+  }
+}
+
+/// The counters as the control thread reads them: copies, published by the worker about once a millisecond.
+///
+/// Each number is exact for the moment it was published; two numbers may be of different moments.
+public final class PublishedCounters: Sendable {
+  private let cells: [Cell]
+  private static let fields: [WritableKeyPath<Counters, UInt64> & Sendable] = [
+    \.received, \.receivedBytes, \.forwarded, \.forwardedBytes, \.dropped, \.consumed, \.flowsCreated, \.flowsExpired,
+    \.flowsEvicted, \.flowsRefused, \.activeFlows, \.missed, \.passes, \.busyPasses, \.busyCycles, \.totalCycles,
+  ]
+
+  private final class Cell: Sendable { let value = Atomic<UInt64>(0) }
+
+  public init() { cells = (0..<Self.fields.count + 256).map { _ in Cell() } }
+
+  /// Called by the worker.
+  func publish(_ counters: Counters, drops: borrowing DropCounters) {
+    // Written out: a key path per field and millisecond would be the worker's slowest code.
+    let values = (
+      counters.received, counters.receivedBytes, counters.forwarded, counters.forwardedBytes, counters.dropped, counters.consumed,
+      counters.flowsCreated, counters.flowsExpired, counters.flowsEvicted, counters.flowsRefused, counters.activeFlows,
+      counters.missed, counters.passes, counters.busyPasses, counters.busyCycles, counters.totalCycles
+    )
+    withUnsafeBytes(of: values) { bytes in
+      let words = unsafe bytes.bindMemory(to: UInt64.self)
+      for index in words.indices { unsafe cells[index].value.store(words[index], ordering: .relaxed) }
+    }
+    for code in 0..<256 where drops[UInt8(code)] != 0 {
+      cells[Self.fields.count + code].value.store(drops[UInt8(code)], ordering: .relaxed)
+    }
+  }
+
+  /// Called by the control thread.
+  public func read() -> Counters {
+    var counters = Counters()
+    for (index, field) in Self.fields.enumerated() { counters[keyPath: field] = cells[index].value.load(ordering: .relaxed) }
+    return counters
+  }
+
+  /// Packets dropped so far by reason code.
+  public func drops() -> [(code: UInt8, count: UInt64)] {
+    (0..<256).compactMap { code in
+      let count = cells[Self.fields.count + code].value.load(ordering: .relaxed)
+      return count == 0 ? nil : (UInt8(code), count)
+    }
+  }
+}
+
+/// One counter per drop reason.
+@safe
+public struct DropCounters: ~Copyable {
+  private let counts: UnsafeMutablePointer<UInt64>
+
+  public init() {
+    unsafe counts = .allocate(capacity: 256)
+    unsafe counts.initialize(repeating: 0, count: 256)
+  }
+
+  deinit { unsafe counts.deallocate() }
+
+  @inline(__always)
+  public mutating func add(_ reason: DropReason) { unsafe counts[Int(reason.code)] &+= 1 }
+
+  public subscript(code: UInt8) -> UInt64 { unsafe counts[Int(code)] }
+}

@@ -1,0 +1,205 @@
+import FlowActors
+import ModuleGraphs
+import Wire
+
+/// One side of a virtual switch towards the world: its networks, its neighbors, and the packets that wait
+/// for a neighbor's address.
+///
+/// Answers ARP for its own addresses and for those of the functions behind it (virtual IPs, NAT pools).
+/// Per packet it only finds the next hop and rewrites the link addresses.
+final class Uplink {
+  let port: PacketPort
+  let settings: UplinkSettings
+  private var neighbors = NeighborTable()
+  /// Packets that wait for a next hop, in order of arrival.
+  private let waiting = PacketBatch()
+  private var waitingFor: [IPv4Address] = []
+  private var waitingSince: [Tick] = []
+  /// ARP packets on their way out, sent at the end of a pass.
+  private let outgoing = PacketBatch()
+
+  static let longestWait: UInt64 = 3_000
+
+  init(port: PacketPort, settings: UplinkSettings) {
+    self.port = port
+    self.settings = settings
+  }
+
+  // MARK: ARP
+
+  /// Handles a frame of family `.arp`; its memory stays the batch's.
+  func hear(_ frame: borrowing Frame, now: Tick) -> Bool {
+    guard let packet = ARPPacket(frame) else { return false }
+    let isOurs = settings.answers(packet.target)
+    neighbors.hear(packet, isForUs: isOurs, now: now)
+    if packet.operation == .request, isOurs, packet.sender != packet.target {
+      send(
+        ARPPacket(
+          operation: .reply, senderMAC: port.address, sender: packet.target, targetMAC: packet.senderMAC,
+          target: packet.sender),
+        to: packet.senderMAC, now: now)
+    }
+    return true
+  }
+
+  private func ask(_ address: IPv4Address, now: Tick) {
+    guard let sender = settings.source(for: address) else { return }
+    send(
+      ARPPacket(operation: .request, senderMAC: port.address, sender: sender, targetMAC: .zero, target: address),
+      to: .broadcast, now: now)
+  }
+
+  /// Tells the network who has our addresses now (gratuitous ARP, RFC 5227 §3).
+  func announce(now: Tick) {
+    for address in settings.announced {
+      send(
+        ARPPacket(operation: .request, senderMAC: port.address, sender: address, targetMAC: .zero, target: address),
+        to: .broadcast, now: now)
+    }
+  }
+
+  private func send(_ packet: ARPPacket, to destination: MACAddress, now: Tick) {
+    if outgoing.isFull { flush() }
+    guard port.makeFrame(in: outgoing, length: ARPPacket.frameLength, now: now) else { return }
+    packet.write(to: outgoing[outgoing.count - 1], destination: destination)
+  }
+
+  /// Sends what ARP has to say.
+  func flush() {
+    guard !outgoing.isEmpty else { return }
+    let refused = port.transmit(outgoing, mask: outgoing.live)
+    port.release(outgoing, mask: refused)
+    outgoing.removeAll()
+  }
+
+  // MARK: Packets out
+
+  enum Fate: Equatable {
+    /// Link addresses are set: transmit.
+    case ready
+    /// Kept until the next hop is known: no longer the batch's.
+    case held
+    case dropped(DropReason)
+  }
+
+  /// Prepares a frame for its next hop.
+  func address(_ frame: borrowing Frame, now: Tick) -> Fate {
+    guard let destination = frame.destinationAddress.ipv4, let nextHop = settings.nextHop(for: destination) else {
+      return .dropped(.noRoute)
+    }
+    let (lookup, refresh) = neighbors.lookup(nextHop, now: now)
+    switch lookup {
+    case .known(let mac):
+      frame.destinationMAC = mac
+      frame.sourceMAC = port.address
+      if refresh { ask(nextHop, now: now) }
+      return .ready
+    case .unknown(let due):
+      if due { ask(nextHop, now: now) }
+      guard !waiting.isFull else { return .dropped(.waitingForNextHop) }
+      frame.sourceMAC = port.address
+      unsafe waiting.append(copyOf: frame)
+      waitingFor.append(nextHop)
+      waitingSince.append(now)
+      return .held
+    case .unreachable(let due):
+      if due { ask(nextHop, now: now) }
+      return .dropped(.unresolvedNextHop)
+    }
+  }
+
+  /// Sends held packets whose next hop has answered, and gives up those that waited too long.
+  ///
+  /// - Returns: how many packets left and how many were given up.
+  func serveWaiting(now: Tick) -> (sent: Int, bytes: Int, expired: Int) {
+    guard !waiting.isEmpty else { return (0, 0, 0) }
+    var ready: UInt64 = 0
+    var expired: UInt64 = 0
+    var bytes = 0
+    for index in 0..<waiting.count {
+      switch neighbors.lookup(waitingFor[index], now: now).0 {
+      case .known(let mac):
+        waiting[index].destinationMAC = mac
+        ready |= 1 << UInt64(index)
+        bytes += Int(waiting[index].length)
+      case .unknown(let due), .unreachable(let due):
+        if due { ask(waitingFor[index], now: now) }
+        if now.milliseconds &- waitingSince[index].milliseconds > Self.longestWait { expired |= 1 << UInt64(index) }
+      }
+    }
+    guard ready | expired != 0 else { return (0, 0, 0) }
+    let refused = port.transmit(waiting, mask: ready)
+    port.release(waiting, mask: refused | expired)
+    keepWaiting(waiting.live & ~(ready | expired))
+    return ((ready & ~refused).nonzeroBitCount, bytes, (expired | refused).nonzeroBitCount)
+  }
+
+  private func keepWaiting(_ mask: UInt64) {
+    var frames: [Int] = []
+    PacketBatch.forEach(in: mask) { frames.append($0) }
+    waitingFor = frames.map { waitingFor[$0] }
+    waitingSince = frames.map { waitingSince[$0] }
+    waiting.keep(mask)
+  }
+
+  /// Gives everything back, at the end.
+  func close() {
+    port.release(waiting, mask: waiting.live)
+    waiting.removeAll()
+  }
+}
+
+/// Addresses and networks of an uplink.
+public struct UplinkSettings: Sendable {
+  public struct Interface: Sendable {
+    public var address: IPv4Address
+    public var prefixLength: Int
+
+    public init(address: IPv4Address, prefixLength: Int) {
+      self.address = address
+      self.prefixLength = prefixLength
+    }
+
+    func contains(_ other: IPv4Address) -> Bool {
+      prefixLength == 0 || (address.value ^ other.value) >> UInt32(32 - prefixLength) == 0
+    }
+  }
+
+  public var interfaces: [Interface]
+  public var gateway: IPv4Address?
+  /// Further addresses it answers for, as ranges.
+  public var answersFor: [ClosedRange<IPv4Address>]
+
+  public init(interfaces: [Interface], gateway: IPv4Address? = nil, answersFor: [ClosedRange<IPv4Address>] = []) {
+    self.interfaces = interfaces
+    self.gateway = gateway
+    self.answersFor = answersFor
+  }
+
+  func answers(_ address: IPv4Address) -> Bool {
+    interfaces.contains { $0.address == address } || answersFor.contains { $0.contains(address) }
+  }
+
+  /// The destination itself on an attached network, else the gateway.
+  func nextHop(for destination: IPv4Address) -> IPv4Address? {
+    interfaces.contains { $0.contains(destination) } ? destination : gateway
+  }
+
+  func source(for address: IPv4Address) -> IPv4Address? {
+    (interfaces.first { $0.contains(address) } ?? interfaces.first)?.address
+  }
+
+  /// What to announce when taking over: at most 64 addresses.
+  var announced: [IPv4Address] {
+    var result = interfaces.map(\.address)
+    for range in answersFor {
+      var value = range.lowerBound.value
+      while value <= range.upperBound.value, result.count < 64 {
+        result.append(IPv4Address(value))
+        if value == .max { break }
+        value += 1
+      }
+    }
+    return result
+  }
+}

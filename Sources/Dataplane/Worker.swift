@@ -1,0 +1,104 @@
+import FixedContainers
+import FlowActors
+import ModuleGraphs
+import Wire
+
+/// The one polling thread of a process, without its thread: module graphs in turn, over whatever ports it was given.
+///
+/// It reads no clock and makes no system call: the node that owns it gives it the time and decides how to
+/// wait. The same worker runs on DPDK, on capture files and in tests. What it shares with the control
+/// thread is two rings and the published counters, nothing else.
+public final class Worker {
+  private var scheduler: GraphScheduler
+  private let liaison: Liaison
+  private let publishing: () -> Void
+  private let accounting: (_ busy: UInt64, _ total: UInt64, _ passes: UInt64) -> Void
+  private var nextPublication = Tick.zero
+  public let published: PublishedCounters
+
+  public var passes: UInt64 { scheduler.passes }
+  /// False once the control thread has told it to stop.
+  public var isRunning: Bool { !liaison.isStopped }
+
+  init(
+    graphs: [ModuleGraph], liaison: Liaison, published: PublishedCounters, publishing: @escaping () -> Void,
+    accounting: @escaping (UInt64, UInt64, UInt64) -> Void
+  ) {
+    scheduler = GraphScheduler(graphs + [liaison])
+    self.liaison = liaison
+    self.published = published
+    self.publishing = publishing
+    self.accounting = accounting
+  }
+
+  /// One pass over all graphs; returns the work done.
+  public func pass(at now: Tick) -> Int {
+    let work = scheduler.pass(at: now)
+    if now >= nextPublication {
+      publishing()
+      nextPublication = now.advanced(byMilliseconds: 1)
+    }
+    return work
+  }
+
+  /// Notes the cycles of a pass: those of passes that found work are the worker's load. On a polled core
+  /// the processor's own utilisation says nothing.
+  public func account(busy: UInt64, total: UInt64) { accounting(busy, total, scheduler.passes) }
+}
+
+/// What the control thread asks of a worker.
+public enum WorkerCommand: Sendable {
+  /// Who is in the cluster now. Comes back in `applied`, so that it is freed where it was made.
+  case members(Members)
+  case stop
+
+  public final class Members: Sendable {
+    public let version: UInt64
+    public let entries: [RuntimeTable.Entry]
+
+    public init(version: UInt64, entries: [RuntimeTable.Entry]) {
+      self.version = version
+      self.entries = entries
+    }
+  }
+}
+
+/// What a worker tells its control thread.
+public enum WorkerEvent: Sendable {
+  case applied(WorkerCommand.Members)
+  case stopped
+}
+
+/// The two rings between a worker and its control thread.
+public final class WorkerRings: Sendable {
+  public let commands = RingBuffer<WorkerCommand>(capacity: 64)
+  public let events = RingBuffer<WorkerEvent>(capacity: 64)
+
+  public init() {}
+}
+
+/// The worker's voice to its control thread: takes commands off the ring and answers them (paper §III-B2, the
+/// liaison actor).
+final class Liaison: ModuleGraph {
+  private let rings: WorkerRings
+  private let members: ([RuntimeTable.Entry]) -> Void
+  private(set) var isStopped = false
+
+  init(rings: WorkerRings, members: @escaping ([RuntimeTable.Entry]) -> Void) {
+    self.rings = rings
+    self.members = members
+  }
+
+  override func run(at now: Tick) -> Int {
+    guard let command = rings.commands.take() else { return 0 }
+    switch command {
+    case .members(let update):
+      members(update.entries)
+      _ = rings.events.put(.applied(update))
+    case .stop:
+      isStopped = true
+      _ = rings.events.put(.stopped)
+    }
+    return 1
+  }
+}

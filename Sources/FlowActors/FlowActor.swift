@@ -1,0 +1,64 @@
+import Wire
+
+/// What a runtime keeps for one flow besides the flow state of its chain: how far the conversation has come.
+///
+/// Only as much of TCP as idle timeouts need (RFC 5382 REQ-5, RFC 7857 §2): deciding which packets are
+/// legal is the firewall's work.
+public struct FlowActor: BitwiseCopyable, Sendable {
+  public enum Phase: UInt8, BitwiseCopyable, Sendable {
+    /// TCP heard from one side only.
+    case opening
+    case established
+    /// FIN or RST seen.
+    case closing
+    /// Protocols without connections.
+    case connectionless
+  }
+
+  public private(set) var phase: Phase
+  /// Whether the chain has let any packet pass: a flow whose first packet is dropped does not come to be.
+  public var hasForwarded = false
+
+  public init(_ frame: borrowing Frame) {
+    switch frame.protocolNumber {
+    case IPProtocol.tcp: phase = frame.tcpFlags.isDisjoint(with: [.fin, .rst]) ? .opening : .closing
+    default: phase = .connectionless
+    }
+  }
+
+  /// Follows one packet; `true` when the phase changed.
+  @inline(__always)
+  public mutating func follow(_ frame: borrowing Frame) -> Bool {
+    if phase == .connectionless { return false }
+    let flags = frame.tcpFlags
+    var now = phase
+    if !flags.isDisjoint(with: [.fin, .rst]) {
+      now = .closing
+    } else if flags.contains(.syn), phase == .closing, frame.direction == .forward {
+      now = .opening  // the same ports are used again
+    } else if phase == .opening, frame.direction == .reverse, flags.contains(.ack) {
+      now = .established
+    }
+    defer { phase = now }
+    return now != phase
+  }
+}
+
+/// The classes of idle timeouts, indexes into `FlowStore`'s table.
+public enum TimeoutClass {
+  public static let tcpTransitory: UInt8 = 0
+  public static let tcpEstablished: UInt8 = 1
+  public static let udp: UInt8 = 2
+  public static let icmp: UInt8 = 3
+  public static let other: UInt8 = 4
+
+  @inline(__always)
+  public static func of(_ protocolNumber: UInt8, _ phase: FlowActor.Phase) -> UInt8 {
+    switch protocolNumber {
+    case IPProtocol.tcp: phase == .established ? tcpEstablished : tcpTransitory
+    case IPProtocol.udp: udp
+    case IPProtocol.icmp, IPProtocol.icmpv6: icmp
+    default: other
+    }
+  }
+}

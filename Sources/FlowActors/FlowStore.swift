@@ -1,0 +1,292 @@
+import CIntrinsics
+import FixedContainers
+import Wire
+
+/// All flows of one process: their keys, their actors, and their idle timers, in memory set aside at start.
+///
+/// Both directions of a flow find the same actor. A packet hits with its slot and its direction; the key of
+/// the reverse direction is added when it is known, after the chain has rewritten the first packet.
+///
+///     hash ─▶ FlowTable ─▶ slot * 2 + direction ─▶ FlowRecord   (64 bytes: both keys, timer, actor)
+///
+/// An IPv6 key does not fit into a record; it stands in a smaller slab of its own, and the record has its place.
+///
+/// `Actor` is what the process keeps per flow: a `FlowActor` in a runtime, a `SwitchActor` in a virtual switch.
+@safe
+public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
+  @usableFromInline let records: UnsafeMutablePointer<FlowRecord<Actor>>
+  @usableFromInline let ipv6Keys: UnsafeMutablePointer<IPv6Keys>
+  @usableFromInline var table: FlowTable
+  @usableFromInline let seed: UInt64
+  var slots: SlotPool
+  var ipv6Slots: SlotPool
+  var timers: TimerWheel
+  /// Idle timeouts in milliseconds, one per class.
+  let timeouts: [UInt32]
+  let longestTimeout: UInt64
+  private var lastAdvance: UInt64
+
+  /// Timers are armed in steps of 128 ms.
+  static var timerShift: UInt64 { 7 }
+
+  /// - Parameters:
+  ///   - capacity: flows, IPv6 ones included.
+  ///   - seed: keys the hash; unpredictable in production, fixed in tests.
+  ///   - timeouts: idle timeout in milliseconds of each timeout class.
+  public init(capacity: Int, ipv6Capacity: Int, seed: UInt64, timeouts: [UInt32], now: Tick, memory: MemorySource) {
+    precondition(MemoryLayout<FlowRecord<Actor>>.stride <= 64, "a flow record fits into one cache line")
+    unsafe records = memory.allocate(FlowRecord<Actor>.self, count: capacity)
+    unsafe ipv6Keys = memory.allocate(IPv6Keys.self, count: ipv6Capacity)
+    table = FlowTable(capacity: capacity * 2, memory: memory)
+    slots = SlotPool(capacity: capacity, memory: memory)
+    ipv6Slots = SlotPool(capacity: ipv6Capacity, memory: memory)
+    timers = TimerWheel(capacity: capacity, horizon: 8_192, start: now.milliseconds >> Self.timerShift, memory: memory)
+    self.seed = seed
+    self.timeouts = timeouts
+    longestTimeout = timeouts.reduce(0) { max($0, UInt64($1)) }
+    lastAdvance = now.milliseconds
+  }
+
+  public var count: Int { slots.used }
+  public var capacity: Int { slots.capacity }
+
+  /// The record of a slot in use.
+  @inlinable
+  public subscript(slot: UInt32) -> FlowRecord<Actor> {
+    @inline(__always) unsafeAddress { unsafe UnsafePointer(records + Int(slot)) }
+    @inline(__always) nonmutating unsafeMutableAddress { unsafe records + Int(slot) }
+  }
+
+  // MARK: Finding
+
+  @inlinable @inline(__always)
+  public func hash(_ frame: borrowing Frame) -> UInt64 {
+    frame.family == .ipv6 ? frame.ipv6FiveTuple.hash(seed: seed) : frame.fiveTuple.hash(seed: seed)
+  }
+
+  @inlinable @inline(__always)
+  public func prefetchBucket(_ hash: UInt64) { table.prefetch(hash) }
+
+  /// A slot that is probably the frame's, without looking at its key; asks for its record's line.
+  @inlinable @inline(__always)
+  public func prefetchCandidate(_ hash: UInt64) -> UInt32? {
+    guard let value = table.find(hash, where: { _ in true }) else { return nil }
+    unsafe nfv_prefetch(records + Int(value >> 1))
+    return value >> 1
+  }
+
+  /// The flow the frame belongs to and the direction it travels in, by the frame's `hash`.
+  @inlinable @inline(__always)
+  public func find(_ frame: borrowing Frame) -> (slot: UInt32, direction: Direction)? {
+    let value = frame.family == .ipv6 ? find(frame.ipv6FiveTuple, frame.hash) : find(frame.fiveTuple, frame.hash)
+    guard let value else { return nil }
+    return (value >> 1, value & 1 == 0 ? .forward : .reverse)
+  }
+
+  /// The flow whose key is that of the answers to `frame`.
+  @inlinable
+  public func findReversed(_ frame: borrowing Frame) -> UInt32? {
+    let hash = reversedHash(frame)
+    let value = frame.family == .ipv6 ? find(frame.ipv6FiveTuple.reversed, hash) : find(frame.fiveTuple.reversed, hash)
+    return value.map { $0 >> 1 }
+  }
+
+  @inlinable
+  func reversedHash(_ frame: borrowing Frame) -> UInt64 {
+    frame.family == .ipv6 ? frame.ipv6FiveTuple.reversed.hash(seed: seed) : frame.fiveTuple.reversed.hash(seed: seed)
+  }
+
+  /// Value (slot and direction) of a key.
+  @inlinable @inline(__always)
+  func find(_ key: IPv4FiveTuple, _ hash: UInt64) -> UInt32? {
+    table.find(hash) { value in
+      let record = unsafe records + Int(value >> 1)
+      return unsafe (value & 1 == 0 ? record.pointee.forward : record.pointee.reverse) == key
+    }
+  }
+
+  @inlinable
+  func find(_ key: IPv6FiveTuple, _ hash: UInt64) -> UInt32? {
+    table.find(hash) { ipv6Key(at: $0) == key }
+  }
+
+  @inlinable
+  func ipv6Key(at value: UInt32) -> IPv6FiveTuple? {
+    let record = unsafe records + Int(value >> 1)
+    guard unsafe record.pointee.isIPv6 else { return nil }
+    let keys = unsafe ipv6Keys + Int(record.pointee.ipv6Slot)
+    return unsafe value & 1 == 0 ? keys.pointee.forward : keys.pointee.reverse
+  }
+
+  // MARK: Coming and going
+
+  /// Makes a flow whose forward key is the frame's; `nil` when there is no room.
+  public mutating func create(_ frame: borrowing Frame, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
+    let key: FlowKey = frame.family == .ipv6 ? .ipv6(frame.ipv6FiveTuple) : .ipv4(frame.fiveTuple)
+    return create(key, hash: frame.hash, actor: actor, timeoutClass: timeoutClass, now: now)
+  }
+
+  /// Makes a flow whose forward key is that of the answers to `frame`.
+  public mutating func createReversed(_ frame: borrowing Frame, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
+    let key: FlowKey = frame.family == .ipv6 ? .ipv6(frame.ipv6FiveTuple.reversed) : .ipv4(frame.fiveTuple.reversed)
+    return create(key, hash: reversedHash(frame), actor: actor, timeoutClass: timeoutClass, now: now)
+  }
+
+  private mutating func create(_ key: FlowKey, hash: UInt64, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
+    guard let slot = slots.take() else { return nil }
+    var record = FlowRecord(actor: actor)
+    switch key {
+    case .ipv4(let key):
+      record.forward = key
+    case .ipv6(let key):
+      guard let ipv6Slot = ipv6Slots.take() else {
+        slots.put(slot)
+        return nil
+      }
+      record.ipv6Slot = ipv6Slot
+      unsafe ipv6Keys[Int(ipv6Slot)] = IPv6Keys(forward: key, reverse: key)
+    }
+    record.timeoutClass = timeoutClass
+    record.lastSeen = UInt32(truncatingIfNeeded: now.milliseconds)
+    unsafe records[Int(slot)] = record
+    guard table.insert(hash, slot << 1) else {
+      release(slot)
+      return nil
+    }
+    timers.arm(slot, at: (now.milliseconds + UInt64(timeouts[Int(timeoutClass)])) >> Self.timerShift)
+    return slot
+  }
+
+  /// Adds the key of the answers to `frame`, as it stands now, to its flow; `false` when another flow has it.
+  public mutating func learnReverse(_ frame: borrowing Frame, slot: UInt32) -> Bool {
+    guard findReversed(frame) == nil, table.insert(reversedHash(frame), slot << 1 | 1) else { return false }
+    if frame.family == .ipv6 {
+      unsafe ipv6Keys[Int(records[Int(slot)].ipv6Slot)].reverse = frame.ipv6FiveTuple.reversed
+    } else {
+      unsafe records[Int(slot)].reverse = frame.fiveTuple.reversed
+    }
+    unsafe records[Int(slot)].knowsReverse = true
+    return true
+  }
+
+  /// Forgets a flow: its keys, its timer, its slot.
+  public mutating func remove(_ slot: UInt32) {
+    let record = unsafe records[Int(slot)]
+    if record.isIPv6 {
+      let keys = unsafe ipv6Keys[Int(record.ipv6Slot)]
+      table.remove(keys.forward.hash(seed: seed), slot << 1)
+      if record.knowsReverse { table.remove(keys.reverse.hash(seed: seed), slot << 1 | 1) }
+    } else {
+      table.remove(record.forward.hash(seed: seed), slot << 1)
+      if record.knowsReverse { table.remove(record.reverse.hash(seed: seed), slot << 1 | 1) }
+    }
+    release(slot)
+  }
+
+  private mutating func release(_ slot: UInt32) {
+    timers.cancel(slot)
+    if unsafe records[Int(slot)].isIPv6 { unsafe ipv6Slots.put(records[Int(slot)].ipv6Slot) }
+    unsafe records[Int(slot)].forward = .none
+    unsafe records[Int(slot)].reverse = .none
+    unsafe records[Int(slot)].isUsed = false
+    slots.put(slot)
+  }
+
+  /// Both keys of a flow, for people; the reverse key is `nil` until it is known.
+  public func describe(_ slot: UInt32) -> (forward: String, reverse: String?) {
+    let record = unsafe records[Int(slot)]
+    if record.isIPv6 {
+      let keys = unsafe ipv6Keys[Int(record.ipv6Slot)]
+      return (keys.forward.description, record.knowsReverse ? keys.reverse.description : nil)
+    }
+    return (record.forward.description, record.knowsReverse ? record.reverse.description : nil)
+  }
+
+  // MARK: Time
+
+  /// Puts a flow into another timeout class. A shorter timeout takes effect at once, a longer one when the
+  /// present timer fires.
+  public mutating func setTimeoutClass(_ slot: UInt32, _ timeoutClass: UInt8, now: Tick) {
+    let old = unsafe records[Int(slot)].timeoutClass
+    unsafe records[Int(slot)].timeoutClass = timeoutClass
+    guard timeouts[Int(timeoutClass)] < timeouts[Int(old)] else { return }
+    timers.cancel(slot)
+    timers.arm(slot, at: deadline(of: slot, now: now) >> Self.timerShift)
+  }
+
+  /// When the flow will have been idle for its timeout, in milliseconds.
+  private func deadline(of slot: UInt32, now: Tick) -> UInt64 {
+    let record = unsafe records[Int(slot)]
+    let idle = UInt32(truncatingIfNeeded: now.milliseconds) &- record.lastSeen
+    return now.milliseconds - min(UInt64(idle), now.milliseconds) + UInt64(timeouts[Int(record.timeoutClass)])
+  }
+
+  /// Looks at flows whose timers are due, at most `limit`, and hands those that are idle to `expire`, which
+  /// removes them. A flow that was used since its timer was armed gets a new one.
+  ///
+  /// - Returns: how many timers fired.
+  public mutating func advance(to now: Tick, limit: Int, expire: (inout FlowStore, UInt32) -> Void) -> Int {
+    var idle: [UInt32] = []
+    let milliseconds = now.milliseconds
+    // A record has only the low 32 bits of its time. In a capture time can leap by years: nothing survives that.
+    let leapt = milliseconds &- lastAdvance > longestTimeout
+    lastAdvance = milliseconds
+    let fired = timers.advance(to: milliseconds >> Self.timerShift, limit: limit) { [records, timeouts] timers, slot in
+      let record = unsafe records[Int(slot)]
+      let unused = UInt64(UInt32(truncatingIfNeeded: milliseconds) &- record.lastSeen)
+      let timeout = UInt64(timeouts[Int(record.timeoutClass)])
+      if unused >= timeout || leapt {
+        idle.append(slot)
+      } else {
+        timers.arm(slot, at: (milliseconds + timeout - unused) >> Self.timerShift)
+      }
+    }
+    for slot in idle { expire(&self, slot) }
+    return fired
+  }
+
+  /// The flow that would expire next, if that is within `reach` milliseconds: who has to go when there is no room.
+  public func nextToExpire(within reach: UInt64) -> UInt32? { timers.earliest(within: reach >> Self.timerShift) }
+}
+
+/// One flow: both keys, when it was last seen, and its actor. One cache line.
+public struct FlowRecord<Actor: BitwiseCopyable>: BitwiseCopyable {
+  /// Keys of an IPv4 flow, or `none`.
+  @usableFromInline var forward: IPv4FiveTuple
+  @usableFromInline var reverse: IPv4FiveTuple
+  /// Place of an IPv6 flow's keys, or `.max`.
+  @usableFromInline var ipv6Slot: UInt32
+  /// Low 32 bits of the tick in milliseconds.
+  public var lastSeen: UInt32
+  /// The burst the flow last appeared in, and its direction there: what keeps bursts in order.
+  public var burstMark: UInt32
+  public internal(set) var timeoutClass: UInt8
+  public internal(set) var knowsReverse: Bool
+  public internal(set) var isUsed: Bool
+  public var actor: Actor
+
+  init(actor: Actor) {
+    forward = .none
+    reverse = .none
+    ipv6Slot = .max
+    lastSeen = 0
+    burstMark = 0
+    timeoutClass = 0
+    knowsReverse = false
+    isUsed = true
+    self.actor = actor
+  }
+
+  @inlinable var isIPv6: Bool { ipv6Slot != .max }
+}
+
+private enum FlowKey {
+  case ipv4(IPv4FiveTuple)
+  case ipv6(IPv6FiveTuple)
+}
+
+@usableFromInline
+struct IPv6Keys: BitwiseCopyable {
+  @usableFromInline var forward: IPv6FiveTuple
+  @usableFromInline var reverse: IPv6FiveTuple
+}

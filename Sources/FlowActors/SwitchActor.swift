@@ -1,0 +1,84 @@
+import Wire
+
+/// What a virtual switch keeps for one direction of a flow: which runtime has it.
+///
+/// The two directions have an entry each. The client's is made when the flow's first packet is given to a
+/// runtime; the server's is learned from what that runtime sends on, since only the runtime knows how the
+/// chain rewrites the packet.
+public struct SwitchActor: BitwiseCopyable, Sendable {
+  /// Index into the switch's `RuntimeTable`.
+  public var owner: UInt16
+  /// Fences earlier owners: grows with every change of the owner.
+  public var epoch: UInt32 = 0
+
+  public init(owner: UInt16) { self.owner = owner }
+}
+
+/// The runtimes a virtual switch may give flows to, and how loaded each is.
+///
+/// The coordinator distributes every runtime's workload from time to time; in between the switch counts the
+/// flows it has given out itself, so that a burst of new flows does not all go to whoever was idle last.
+public struct RuntimeTable: Sendable {
+  public struct Entry: Sendable, Equatable {
+    public var node: UInt32
+    public var incarnation: UInt64
+    /// Where client-side and server-side packets for this runtime go.
+    public var input: MACAddress
+    public var output: MACAddress
+    public var isServing: Bool
+    /// Flows it had when the coordinator last said so, and those given to it since.
+    public var flows: UInt64
+
+    public init(
+      node: UInt32, incarnation: UInt64, input: MACAddress, output: MACAddress, isServing: Bool, flows: UInt64
+    ) {
+      self.node = node
+      self.incarnation = incarnation
+      self.input = input
+      self.output = output
+      self.isServing = isServing
+      self.flows = flows
+    }
+  }
+
+  public private(set) var entries: [Entry] = []
+
+  public init() {}
+
+  /// Takes over what the coordinator says. An index keeps its meaning for as long as the table lives: routes
+  /// hold indexes, so a runtime that is gone stays as a place that serves nobody.
+  public mutating func update(_ members: [Entry]) {
+    for index in entries.indices { entries[index].isServing = false }
+    for member in members {
+      if let index = entries.firstIndex(where: { $0.node == member.node && $0.incarnation == member.incarnation }) {
+        entries[index] = member
+      } else if entries.count < Int(UInt16.max) {
+        entries.append(member)
+      }
+    }
+  }
+
+  /// The serving runtime with the fewest flows; the lower node id among equals.
+  public func leastLoaded() -> UInt16? {
+    var best: Int?
+    for index in entries.indices where entries[index].isServing {
+      guard let leader = best else {
+        best = index
+        continue
+      }
+      let (a, b) = (entries[index], entries[leader])
+      if a.flows < b.flows || (a.flows == b.flows && a.node < b.node) { best = index }
+    }
+    return best.map { UInt16($0) }
+  }
+
+  public mutating func assign(to index: UInt16) { entries[Int(index)].flows += 1 }
+
+  /// Whose packet this is, by its source address.
+  public func index(of source: MACAddress) -> UInt16? {
+    for index in entries.indices where entries[index].output == source || entries[index].input == source {
+      return UInt16(index)
+    }
+    return nil
+  }
+}

@@ -1,0 +1,146 @@
+import Glibc
+
+/// The network of a lab: three namespaces, joined only by what the platform carries.
+///
+/// ```
+///   client              fabric                                        servers
+///  ┌───────────┐       ┌───────────────────────────────────────┐      ┌──────────────┐
+///  │ eth0 ─────┼───────┼─ swc  ╲                     ╱ sws ────┼──────┼─ eth0        │
+///  │ 10.1.0.1  │ veth  │        switch (a process)             │ veth │ 10.2.0.11,12 │
+///  └───────────┘       │           swf                         │      └──────────────┘
+///                      │            │ veth                     │
+///                      │       bridge "fabric"                 │
+///                      │         │ veth    │ veth              │
+///                      │        rt0       rt1   (runtimes)     │
+///                      └───────────────────────────────────────┘
+/// ```
+///
+/// `swc`, `sws`, `swf`, `rt0`, ... belong to DPDK (af_packet): they are up, have no addresses, and the kernel answers
+/// nothing on them. No end of a veth may leave checksums or segmentation to a NIC that does not exist.
+///
+/// The names begin with a prefix of this run, so that labs do not collide and a lab removes only what it made.
+public struct LabNetwork: Sendable {
+  public let prefix: String
+  public let runtimes: Int
+
+  public static let clientAddress = "10.1.0.1"
+  public static let serverAddresses = ["10.2.0.11", "10.2.0.12"]
+  public static let virtualAddress = "10.1.0.100"
+
+  public init(prefix: String, runtimes: Int) {
+    self.prefix = prefix
+    self.runtimes = runtimes
+  }
+
+  public var client: String { "\(prefix)-client" }
+  public var fabric: String { "\(prefix)-fabric" }
+  public var servers: String { "\(prefix)-servers" }
+  public var namespaces: [String] { [client, fabric, servers] }
+  public var runtimeInterfaces: [String] { (0..<runtimes).map { "rt\($0)" } }
+
+  /// What makes the network, in order, each a program with its arguments.
+  var commands: [[String]] {
+    var commands: [[String]] = []
+    for namespace in namespaces {
+      commands.append(["ip", "netns", "add", namespace])
+      // Before there are interfaces: none of them gets a link-local address, so none speaks by itself.
+      let ipv6 = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
+      commands.append(inside(namespace, ["sh", "-c", "test ! -e \(ipv6) || echo 1 > \(ipv6)"]))
+      commands.append(["ip", "-n", namespace, "link", "set", "dev", "lo", "up"])
+    }
+    let quiet = ["stp_state", "0", "mcast_snooping", "0"]
+    commands.append(["ip", "-n", fabric, "link", "add", "dev", "fabric", "type", "bridge"] + quiet)
+    commands.append(["ip", "-n", fabric, "link", "set", "dev", "fabric", "up"])
+    for interface in runtimeInterfaces + ["swf"] {
+      commands += pair(interface, peer: "\(interface)-b", in: fabric)
+      commands.append(["ip", "-n", fabric, "link", "set", "dev", "\(interface)-b", "master", "fabric"])
+    }
+    commands += pair("swc", peer: "eth0", in: client)
+    commands.append(["ip", "-n", client, "address", "add", "\(Self.clientAddress)/24", "dev", "eth0"])
+    commands += pair("sws", peer: "eth0", in: servers)
+    for address in Self.serverAddresses {
+      commands.append(["ip", "-n", servers, "address", "add", "\(address)/24", "dev", "eth0"])
+    }
+    return commands
+  }
+
+  /// A veth from the fabric namespace to another (or the same), both ends up and without offloads.
+  private func pair(_ name: String, peer: String, in namespace: String) -> [[String]] {
+    let offloads = ["tx", "rx", "sg", "tso", "gso", "gro"].flatMap { [$0, "off"] }
+    return [
+      [
+        "ip", "-n", fabric, "link", "add", "dev", name, "mtu", "1500", "type", "veth", "peer", "name", peer, "mtu", "1500",
+        "netns", namespace,
+      ],
+      inside(fabric, ["ethtool", "-K", name] + offloads),
+      inside(namespace, ["ethtool", "-K", peer] + offloads),
+      ["ip", "-n", fabric, "link", "set", "dev", name, "up"],
+      ["ip", "-n", namespace, "link", "set", "dev", peer, "up"],
+    ]
+  }
+
+  private func inside(_ namespace: String, _ command: [String]) -> [String] { ["ip", "netns", "exec", namespace] + command }
+
+  /// Makes it all; `goOn` is asked between two steps. What was made before a failure is there for `remove`.
+  public func make(goOn: () -> Bool = { true }) throws(LabError) {
+    for command in commands {
+      guard goOn() else { throw .interrupted }
+      try Program.run(command)
+    }
+  }
+
+  /// Removes the namespaces, and with them every interface.
+  ///
+  /// - Returns: what could not be removed, and why.
+  public func remove() -> [String] {
+    var problems: [String] = []
+    for namespace in namespaces where access("/run/netns/\(namespace)", F_OK) == 0 {
+      do throws(LabError) { try Program.run(["ip", "netns", "delete", namespace]) } catch { problems.append("\(error)") }
+    }
+    return problems
+  }
+
+  /// Namespaces of labs that were killed before they could remove them.
+  public static func leftovers() -> [String] {
+    guard let directory = opendir("/run/netns") else { return [] }
+    defer { closedir(directory) }
+    var names: [String] = []
+    while let entry = readdir(directory) {
+      let name = withUnsafeBytes(of: &entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+      guard name.hasPrefix("nfv"), let dash = name.firstIndex(of: "-"), let owner = Int(name[..<dash].dropFirst(3)),
+        ["client", "fabric", "servers"].contains(name[dash...].dropFirst()), access("/proc/\(owner)", F_OK) != 0
+      else { continue }
+      names.append(name)
+    }
+    return names.sorted()
+  }
+}
+
+/// Lets this thread, and the threads that it starts, use the network of a namespace.
+///
+/// The lab reads the bus, which listens on the fabric namespace's own loopback.
+public struct NamespaceVisit: ~Copyable {
+  private let home: Int32
+  // Not in the module map of Glibc: it is a GNU extension.
+  private typealias SetNamespace = @convention(c) (Int32, Int32) -> Int32
+  private static let networkNamespace: Int32 = 0x4000_0000
+
+  public init(_ namespace: String) throws(LabError) {
+    home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC)
+    let there = open("/run/netns/\(namespace)", O_RDONLY | O_CLOEXEC)
+    defer { if there >= 0 { close(there) } }
+    guard home >= 0, there >= 0, Self.enter(there) else {
+      throw .notPossible("cannot enter the network namespace \(namespace): \(String(cString: strerror(errno)))")
+    }
+  }
+
+  deinit {
+    _ = Self.enter(home)
+    close(home)
+  }
+
+  private static func enter(_ descriptor: Int32) -> Bool {
+    guard let symbol = dlsym(nil, "setns") else { return false }
+    return unsafeBitCast(symbol, to: SetNamespace.self)(descriptor, networkNamespace) == 0
+  }
+}

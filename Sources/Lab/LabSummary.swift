@@ -1,0 +1,137 @@
+import FoundationEssentials
+
+/// What a lab run came to: printed for people, written as JSON for programs.
+public struct LabSummary: Codable, Equatable, Sendable {
+  public struct Requests: Codable, Equatable, Sendable {
+    public var requests: UInt64 = 0
+    public var failed: UInt64 = 0
+    public var bytes: UInt64 = 0
+  }
+
+  public struct Latency: Codable, Equatable, Sendable {
+    public var p50Microseconds: UInt64
+    public var p99Microseconds: UInt64
+    public var longestMicroseconds: UInt64
+  }
+
+  public struct Server: Codable, Equatable, Sendable {
+    public var name: String
+    public var connections: UInt64
+    public var requests: UInt64
+  }
+
+  public struct Node: Codable, Equatable, Sendable {
+    public var name: String
+    public var flows: UInt64
+    public var receivedPackets: UInt64
+    public var forwardedPackets: UInt64
+    public var droppedPackets: UInt64
+    public var forwardedBytes: UInt64
+    public var drops: [String: UInt64]
+    public var lives: Int
+  }
+
+  public struct Log: Codable, Equatable, Sendable {
+    public var events: UInt64
+    public var commands: UInt64
+    /// Commands written although the log had them.
+    public var repeatedCommands: UInt64
+    public var unreadableRecords: UInt64
+    /// Seconds after the traffic began.
+    public var coordinatorKilledAt: Int?
+  }
+
+  public struct Durations: Codable, Equatable, Sendable {
+    /// From the start to everything serving.
+    public var setup = 0.0
+    public var traffic = 0.0
+    public var removal = 0.0
+  }
+
+  /// All requests answered, and there were some.
+  public var passed = false
+  /// Why not, if not.
+  public var problems: [String] = []
+  public var total = Requests()
+  /// wrk, over connections that are kept.
+  public var kept = Requests()
+  public var keptLatency: Latency?
+  /// curl, a connection and a checksum for each.
+  public var fresh = Requests()
+  public var servers: [Server] = []
+  public var nodes: [Node] = []
+  public var dropsByReason: [String: UInt64] = [:]
+  public var log = Log(events: 0, commands: 0, repeatedCommands: 0, unreadableRecords: 0)
+  public var seconds = Durations()
+  /// Where the logs are, if they were kept.
+  public var logDirectory: String?
+
+  public init() {}
+
+  mutating func take(_ traffic: TrafficCount) {
+    total = Requests(requests: traffic.requests, failed: traffic.failed, bytes: traffic.bytes)
+    kept = Requests(requests: traffic.kept.requests, failed: traffic.kept.failed, bytes: traffic.kept.bytes)
+    fresh = Requests(requests: traffic.fresh.requests, failed: traffic.fresh.failed, bytes: traffic.fresh.bytes)
+    if traffic.kept.isFinal {
+      keptLatency = Latency(
+        p50Microseconds: traffic.kept.p50, p99Microseconds: traffic.kept.p99, longestMicroseconds: traffic.kept.longest)
+    }
+  }
+
+  mutating func take(_ picture: LogPicture) {
+    nodes = picture.nodes.sorted { $0.key < $1.key }.map { id, node in
+      Node(
+        name: "\(node.kind) \(id)", flows: node.total.flowsCreated, receivedPackets: node.total.receivedPackets,
+        forwardedPackets: node.total.forwardedPackets, droppedPackets: node.total.droppedPackets,
+        forwardedBytes: node.total.forwardedBytes, drops: node.drops, lives: node.lives)
+    }
+    dropsByReason = Dictionary(uniqueKeysWithValues: picture.drops.map { ($0.reason, $0.packets) })
+    log.events = picture.events
+    log.commands = picture.commands
+    log.repeatedCommands = picture.repeatedCommands
+    log.unreadableRecords = picture.unreadable
+  }
+
+  public func json() -> String {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+    guard let data = try? encoder.encode(self) else { return "{}" }
+    return String(decoding: data, as: UTF8.self) + "\n"
+  }
+
+  /// For people: a few lines.
+  public var text: String {
+    var lines = [
+      "\(passed ? "Passed" : "Failed"): \(total.requests) requests, \(total.failed) failed, \(Self.size(total.bytes)) "
+        + "in \(Self.tenths(seconds.traffic)) s"
+    ]
+    if let latency = keptLatency {
+      lines.append(
+        "  wrk: \(kept.requests) requests over \(TrafficClients.keptConnections) connections, "
+          + "p50 \(latency.p50Microseconds) us, p99 \(latency.p99Microseconds) us, longest \(latency.longestMicroseconds) us")
+    }
+    lines.append("  curl: \(fresh.requests) files of 1 MB, a connection each, every checksum compared, \(fresh.failed) wrong")
+    for server in servers { lines.append("  \(server.name): \(server.connections) connections, \(server.requests) requests") }
+    for node in nodes {
+      lines.append(
+        "  \(node.name): \(node.flows) flows, \(node.receivedPackets) packets in, \(node.forwardedPackets) forwarded, \(node.droppedPackets) dropped"
+      )
+    }
+    for (reason, packets) in dropsByReason.sorted(by: { $0.key < $1.key }) { lines.append("  dropped, \(reason): \(packets)") }
+    lines.append("  log: \(log.events) events, \(log.commands) commands, \(log.repeatedCommands) commands written twice")
+    lines.append(
+      "  set up in \(Self.tenths(seconds.setup)) s, removed in \(Self.tenths(seconds.removal)) s"
+        + (logDirectory.map { ", logs in \($0)" } ?? ""))
+    for problem in problems { lines.append("  problem: \(problem)") }
+    return lines.joined(separator: "\n")
+  }
+
+  static func size(_ bytes: UInt64) -> String {
+    bytes < 10_000_000 ? "\(bytes / 1000) kB" : bytes < 10_000_000_000 ? "\(bytes / 1_000_000) MB" : "\(bytes / 1_000_000_000) GB"
+  }
+
+  static func tenths(_ seconds: Double) -> String {
+    let tenths = Int((seconds * 10).rounded())
+    return "\(tenths / 10).\(tenths % 10)"
+  }
+}

@@ -1,0 +1,30 @@
+import Wire
+
+/// Where batches enter and leave: a DPDK device, a capture file, a wire in a test.
+///
+/// One call per burst. A port owns the memory of the frames it received until they are transmitted or
+/// given back; frames may be transmitted through another port of the same kind.
+open class PacketPort {
+  public let name: String
+  /// The device's own address; the node may use others besides.
+  public let address: MACAddress
+  /// Frames the device itself lost because they were not fetched in time.
+  open var missed: UInt64 { 0 }
+
+  public init(name: String, address: MACAddress) {
+    self.name = name
+    self.address = address
+  }
+
+  /// Fills an empty batch with what has arrived.
+  open func receive(into batch: PacketBatch, now: Tick) { fatalError("a port implements receive") }
+
+  /// Sends the frames of `mask` and returns those that were not accepted, still owned by the batch.
+  open func transmit(_ batch: PacketBatch, mask: UInt64) -> UInt64 { fatalError("a port implements transmit") }
+
+  /// Gives the memory of the frames of `mask` back.
+  open func release(_ batch: PacketBatch, mask: UInt64) { fatalError("a port implements release") }
+
+  /// Adds a new frame of `length` zeroed bytes to `batch`, to be written and transmitted; `false` when there is no memory.
+  open func makeFrame(in batch: PacketBatch, length: Int, now: Tick) -> Bool { fatalError("a port implements makeFrame") }
+}

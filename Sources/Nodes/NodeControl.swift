@@ -1,0 +1,169 @@
+import ControlCodec
+import ControlMessages
+import Dataplane
+import FlowActors
+import Glibc
+import KafkaLog
+import Logging
+import NodeSupport
+import Wire
+
+/// The control thread of a runtime or switch: follows the commands of its cluster, and tells the log how it is.
+///
+/// Never touches a packet. It shares two rings and the published counters with the worker.
+final class NodeControl: @unchecked Sendable {
+  // Made on the main thread, then used by the control thread only: `start` hands it over.
+  private let order: LaunchOrder
+  private let spec: LaunchSpec
+  private let consumer: KafkaConsumer
+  private let voice: LogVoice
+  private var slots: SlotReader
+  private let rings: WorkerRings
+  private let published: PublishedCounters
+  private let dropNames: [UInt8: String]
+  private let started: NodeStarted
+  private let logger: Logger
+
+  private var workload: WorkloadMeter
+  /// Commands whose effect the worker has not confirmed yet, by the version of their table.
+  private var pending: [UInt64: Slot] = [:]
+
+  init(
+    order: LaunchOrder, slot: Slot, spec: LaunchSpec, consumer: KafkaConsumer, rings: WorkerRings, published: PublishedCounters,
+    dropNames: [UInt8: String], started: NodeStarted, capacity: Int, logger: Logger
+  ) throws(KafkaError) {
+    self.order = order
+    self.spec = spec
+    self.consumer = consumer
+    self.rings = rings
+    self.published = published
+    self.dropNames = dropNames
+    self.started = started
+    self.logger = logger
+    slots = SlotReader(after: slot)
+    workload = WorkloadMeter(node: spec.node, capacity: UInt64(capacity))
+    voice = try LogVoice(
+      settings: order.kafka, producer: .node(spec.kind, spec.cluster, spec.node), incarnation: spec.incarnation, logger: logger)
+    voice.say(.nodeStarted(started), to: order.partition, causation: .command(slot))
+  }
+
+  /// Runs on a thread of its own until shutdown; then stops the worker.
+  func start() -> pthread_t {
+    var thread = pthread_t()
+    let context = Unmanaged.passRetained(self).toOpaque()
+    let result = pthread_create(&thread, nil, { context in
+      Unmanaged<NodeControl>.fromOpaque(context!).takeRetainedValue().run()
+      return nil
+    }, context)
+    precondition(result == 0, "the system has room for one more thread")
+    return thread
+  }
+
+  private func run() {
+    let now = CycleClock.monotonicNanoseconds() / 1_000_000
+    var nextHeartbeat = now
+    var nextWorkload = now + spec.workloadInterval
+    var isReachable = true
+    workload.begin(published, at: now)
+    while !Shutdown.isRequested {
+      follow(waiting: Int(min(10, spec.heartbeatInterval)))
+      listenToWorker()
+      let now = CycleClock.monotonicNanoseconds() / 1_000_000
+      if now >= nextHeartbeat {
+        let counters = published.read()
+        voice.say(
+          .heartbeat(Heartbeat(node: spec.node, workerLoops: counters.passes, busyLoops: counters.busyPasses)),
+          to: order.partition)
+        nextHeartbeat = max(nextHeartbeat + spec.heartbeatInterval, now)
+      }
+      if now >= nextWorkload {
+        voice.say(.workload(workload.measure(published, dropNames: dropNames, at: now)), to: order.partition)
+        nextWorkload = max(nextWorkload + spec.workloadInterval, now)
+        if consumer.status.isReachable != isReachable {
+          isReachable.toggle()
+          logger.notice(isReachable ? "The log is reachable again." : "The log cannot be reached; packets go on.", metadata: ["bootstrap": "\(order.kafka.bootstrap)"])
+        }
+        voice.logProblems()
+      }
+      voice.settle()
+    }
+    voice.say(.nodeStopping(spec.node), to: order.partition)
+    stopWorker()
+    voice.say(
+      .workload(workload.measure(published, dropNames: dropNames, at: CycleClock.monotonicNanoseconds() / 1_000_000)),
+      to: order.partition)
+    voice.finish(milliseconds: 2_000)
+  }
+
+  // MARK: Commands
+
+  private func follow(waiting milliseconds: Int) {
+    let messages: [KafkaMessage]
+    do {
+      messages = try consumer.poll(timeoutMilliseconds: milliseconds, max: 256)
+    } catch {
+      logger.error("Commands cannot be read.", metadata: ["problem": "\(error)"])
+      return
+    }
+    for case .record(let record) in messages {
+      guard let command = try? RecordCodec.decodeCommand(record.value) else {
+        logger.error("A command cannot be decoded; passed over.", metadata: ["offset": "\(record.offset)"])
+        continue
+      }
+      guard slots.read(command.slot) == .taken else { continue }
+      act(on: command)
+    }
+  }
+
+  private func act(on command: Command) {
+    switch command.body {
+    case .notifyClusterConfig(let table):
+      pending[table.version] = command.slot
+      let members = WorkerCommand.Members(version: table.version, entries: table.members.compactMap(RuntimeTable.Entry.init(member:)))
+      if !rings.commands.put(.members(members)) {
+        pending[table.version] = nil
+        answer(command.slot, .rejected(reason: "the worker does not take commands"))
+      }
+    case .stopNode(spec.node, spec.incarnation) where command.target == .node(spec.node, spec.incarnation):
+      Shutdown.request()
+    case .launchRuntime, .launchSwitch, .stopNode, .unknown:
+      break  // the agent's work
+    }
+  }
+
+  private func answer(_ slot: Slot, _ outcome: CommandAcknowledgement.Outcome) {
+    voice.say(
+      .commandAcknowledged(CommandAcknowledgement(slot: slot, by: .node(spec.node), outcome: outcome)), to: order.partition,
+      causation: .command(slot))
+  }
+
+  private func listenToWorker() {
+    while let event = rings.events.take() {
+      if case .applied(let members) = event, let slot = pending.removeValue(forKey: members.version) {
+        answer(slot, .applied)
+      }
+    }
+  }
+
+  /// The worker ends after the pass it is in; one that is frozen is not waited for longer than two seconds.
+  private func stopWorker() {
+    _ = rings.commands.put(.stop)
+    for _ in 0..<2_000 {
+      while let event = rings.events.take() { if case .stopped = event { return } }
+      usleep(1_000)
+    }
+    logger.error("The worker does not stop.")
+    voice.finish(milliseconds: 500)
+    _exit(ExitStatus.failure)
+  }
+}
+
+extension RuntimeTable.Entry {
+  /// A runtime of the cluster that has told its addresses.
+  init?(member: ClusterTable.Member) {
+    guard member.kind == .runtime, let ports = member.ports else { return nil }
+    self.init(
+      node: member.node.number, incarnation: member.incarnation.number, input: MACAddress(ports.input.bits),
+      output: MACAddress(ports.output.bits), isServing: member.state == .serving, flows: member.load.activeFlows)
+  }
+}

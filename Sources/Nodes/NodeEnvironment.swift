@@ -1,0 +1,46 @@
+import DPDKPorts
+import FixedContainers
+import Logging
+
+/// The part of its host that a node was given.
+public struct HostShare: Sendable {
+  public enum Memory: String, Sendable, CaseIterable {
+    /// Huge pages if enough are free, otherwise ordinary ones.
+    case auto
+    case huge
+    case ordinary
+  }
+
+  /// Processors the worker may run on.
+  public var processors: [Int]
+  public var memory: Memory
+
+  public init(processors: [Int], memory: Memory) {
+    self.processors = processors
+    self.memory = memory
+  }
+
+  /// Starts DPDK on the calling thread with room for `megabytes` of tables and packet buffers.
+  func start(name: String, megabytes: Int, logger: Logger) throws(PortError) -> Environment {
+    let free = Environment.freeHugePageMegabytes()
+    var kind = Environment.Memory.hugePages
+    if memory == .ordinary || (memory == .auto && free < megabytes) {
+      kind = .ordinaryPages(megabytes: megabytes)
+      if memory == .auto {
+        logger.notice(
+          "Too few huge pages are free; running on ordinary pages, which is slower.",
+          metadata: ["free": "\(free) MB", "needed": "\(megabytes) MB"])
+      }
+    }
+    return try Environment(name: name, processors: processors, memory: kind)
+  }
+}
+
+/// Memory a node needs, in megabytes, with room to spare: 64 for DPDK and its packet buffers, and its flows.
+func megabytesNeeded(flows: Int, ipv6Flows: Int, stateSize: Int) -> Int {
+  // A flow: its record, its state, two entries of the table at three eighths load in the worst case, timer links, slot.
+  64 + (flows * (64 + stateSize + 48 + 12) + ipv6Flows * 84) * 5 / 4 / 1_048_576
+}
+
+/// Packet buffers of a process: what three ports have in their rings, and what is held or in flight.
+let packetBuffers = 8_192

@@ -1,0 +1,155 @@
+import Configuration
+import ControlMessages
+import Foundation
+import Glibc
+
+/// A runtime or switch as its agent sees it: a process that can be found again, ended, and seen to end.
+///
+/// Its command line says all about it, so an agent that was killed and comes back finds its nodes in the process
+/// table, without files that could be out of date.
+struct NodeProcess {
+  let identity: Identity
+  let kind: NodeKind
+  let pid: pid_t
+  let grant: HostResources.Grant
+  /// Started by this agent, so that its exit status comes to it; otherwise found.
+  let isChild: Bool
+  /// Tells this process from a later one of the same number.
+  private let startTime: String?
+  var stopping: Stopping = .no
+
+  enum Stopping: Equatable {
+    case no
+    case asked(deadline: UInt64)
+    case killed
+  }
+
+  /// Which life of which node a process is, as it stands on its command line: `web/3/1@lab`.
+  struct Identity: Hashable, CustomStringConvertible {
+    let cluster: ClusterID
+    let node: NodeID
+    let incarnation: Incarnation
+    let host: HostID
+
+    var holder: HostResources.Holder { HostResources.Holder(cluster: cluster, node: node) }
+    var description: String { "\(cluster)/\(node)/\(incarnation)@\(host)" }
+  }
+
+  // MARK: Starting
+
+  /// - Parameters:
+  ///   - output: file for stdout and stderr, appended to; `nil` for the agent's own.
+  static func start(
+    program: String, arguments: [String], identity: Identity, kind: NodeKind, grant: HostResources.Grant, output: String?
+  ) throws(NodeError) -> NodeProcess {
+    var actions = posix_spawn_file_actions_t()
+    posix_spawn_file_actions_init(&actions)
+    defer { posix_spawn_file_actions_destroy(&actions) }
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+    if let output {
+      posix_spawn_file_actions_addopen(&actions, 1, output, O_WRONLY | O_CREAT | O_APPEND, 0o644)
+      posix_spawn_file_actions_adddup2(&actions, 1, 2)
+    }
+    // A group of its own: Ctrl-C at the agent's terminal is the agent's business.
+    var attributes = posix_spawnattr_t()
+    posix_spawnattr_init(&attributes)
+    defer { posix_spawnattr_destroy(&attributes) }
+    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP))
+    var words: [UnsafeMutablePointer<CChar>?] = ([program] + arguments).map { strdup($0) }
+    words.append(nil)
+    defer { for word in words { free(word) } }
+    var pid: pid_t = 0
+    let result = posix_spawn(&pid, program, &actions, &attributes, words, environ)
+    guard result == 0 else { throw NodeError("\(program) cannot be started: \(String(cString: strerror(result)))") }
+    return NodeProcess(identity: identity, kind: kind, pid: pid, grant: grant, isChild: true)
+  }
+
+  private init(identity: Identity, kind: NodeKind, pid: pid_t, grant: HostResources.Grant, isChild: Bool) {
+    self.identity = identity
+    self.kind = kind
+    self.pid = pid
+    self.grant = grant
+    self.isChild = isChild
+    startTime = Self.startTime(of: pid)
+  }
+
+  // MARK: Ending
+
+  /// How it ended, once it has.
+  func ending() -> ProcessExited.Ending? {
+    if isChild {
+      var status: Int32 = 0
+      guard waitpid(pid, &status, WNOHANG) == pid else { return nil }
+      let signal = status & 0x7f
+      return signal == 0 ? .code(UInt32(status >> 8 & 0xff)) : .signal(UInt32(signal))
+    }
+    // The status of another's child is not ours to know.
+    return Self.startTime(of: pid) == startTime ? nil : .code(255)
+  }
+
+  /// SIGTERM first, SIGKILL when the deadline has passed.
+  mutating func stop(now: UInt64) {
+    switch stopping {
+    case .no:
+      kill(pid, SIGTERM)
+      stopping = .asked(deadline: now + 5_000)
+    case .asked(let deadline) where now >= deadline:
+      kill(pid, SIGKILL)
+      stopping = .killed
+    case .asked, .killed:
+      break
+    }
+  }
+
+  // MARK: Finding
+
+  /// Nodes of this host that are running already.
+  static func running(on host: HostID) -> [NodeProcess] {
+    let entries = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
+    return entries.compactMap { pid_t($0) }.sorted().compactMap { running(pid: $0, on: host) }
+  }
+
+  private static func running(pid: pid_t, on host: HostID) -> NodeProcess? {
+    guard let data = FileManager.default.contents(atPath: "/proc/\(pid)/cmdline"), data.count < 65_536 else { return nil }
+    let words = data.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
+    func value(_ name: String) -> String? {
+      words.firstIndex(of: name).flatMap { $0 + 1 < words.count ? words[$0 + 1] : nil }
+    }
+    guard words.count > 2, let kind = NodeKind.allCases.first(where: { $0.description == words[1] }),
+      let identity = value("--identity").flatMap(Identity.init), identity.host == host
+    else { return nil }
+    let ports: HostResources.Grant.Ports
+    if kind == .runtime {
+      guard let port = value("--port") else { return nil }
+      ports = .runtime(port)
+    } else {
+      guard let client = value("--client-port"), let server = value("--server-port"), let fabric = value("--fabric-port") else { return nil }
+      ports = .virtualSwitch(AgentConfiguration.SwitchPorts(client: client, server: server, fabric: fabric))
+    }
+    let processors = (value("--processors") ?? "").split(separator: ",").compactMap { Int($0) }
+    return NodeProcess(
+      identity: identity, kind: kind, pid: pid, grant: HostResources.Grant(ports: ports, processors: processors), isChild: false)
+  }
+
+  /// Field 22 of /proc/pid/stat; `nil` when there is no such process, or a dead one that nobody has reaped.
+  private static func startTime(of pid: pid_t) -> String? {
+    guard let data = FileManager.default.contents(atPath: "/proc/\(pid)/stat") else { return nil }
+    // The name, in parentheses, can hold anything; the fields after it cannot.
+    let text = String(decoding: data, as: UTF8.self)
+    guard let end = text.lastIndex(of: ")") else { return nil }
+    let fields = text[text.index(after: end)...].split(separator: " ")
+    return fields.count > 19 && fields[0] != "Z" ? String(fields[19]) : nil
+  }
+}
+
+extension NodeProcess.Identity {
+  init?(_ text: String) {
+    let halves = text.split(separator: "@", maxSplits: 1).map(String.init)
+    guard halves.count == 2, let host = HostID(halves[1]) else { return nil }
+    let parts = halves[0].split(separator: "/").map(String.init)
+    guard parts.count == 3, let cluster = ClusterID(parts[0]), let number = UInt32(parts[1]), let node = NodeID(number),
+      let incarnation = UInt64(parts[2])
+    else { return nil }
+    self.init(cluster: cluster, node: node, incarnation: Incarnation(incarnation), host: host)
+  }
+}

@@ -1,0 +1,82 @@
+import ArgumentParser
+import Glibc
+import Lab
+import NodeSupport
+
+/// `nfvactor lab`: the whole system on this machine, with real clients and servers.
+struct LabCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "lab",
+    abstract: "Run the whole system here: real clients and servers through two runtimes and a switch.",
+    discussion: """
+      Makes three network namespaces (client, fabric, servers), starts a bus, a coordinator, an agent and two nginx, \
+      applies a cluster, and sends traffic of wrk and curl through it until SIGINT, SIGTERM or --seconds. Shows what \
+      the log says. Removes everything it made, also after a failure. Needs root.
+
+      Ends with 0 if there was traffic and no request failed.
+      """)
+
+  @Option(help: "Runtimes that share the flows.")
+  var runtimes = 2
+
+  @Option(help: "End after so many seconds of traffic; without it, Ctrl-C does.")
+  var seconds: Int?
+
+  @Option(help: ArgumentHelp("A cluster file to apply instead of the lab's own.", valueName: "file"))
+  var cluster: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Where nfvactor, nfv-coordinator and nfvctl are; this program's own directory if not given.", valueName: "directory"))
+  var binaries: String?
+
+  @Option(help: ArgumentHelp("Where the summary is written.", valueName: "file"))
+  var summary = "lab-summary.json"
+
+  @Flag(help: "Keep the logs of all processes; after a failure they are kept anyway.")
+  var keepLogs = false
+
+  @Option(
+    help: ArgumentHelp(
+      "Kill the coordinator after so many seconds of traffic, and start it again two seconds later.", valueName: "second"))
+  var killCoordinatorAt: Int?
+
+  func validate() throws {
+    guard (1...16).contains(runtimes) else { throw ValidationError("--runtimes is a number from 1 to 16") }
+    guard (1...86_400).contains(seconds ?? 1) else { throw ValidationError("--seconds is a number from 1 to 86400") }
+    guard killCoordinatorAt ?? 0 >= 0 else { throw ValidationError("--kill-coordinator-at is a number of seconds") }
+  }
+
+  func run() throws {
+    Shutdown.listen()
+    // Ending takes some seconds; an impatient second Ctrl-C must not leave half a lab behind.
+    for number in [SIGINT, SIGTERM, SIGHUP] { signal(number) { _ in Shutdown.request() } }
+    for name in LabNetwork.leftovers() {
+      print("A lab that was killed left the namespace \(name); 'ip netns delete \(name)' removes it.")
+    }
+
+    var settings = Lab.Settings(binaries: binaries ?? Self.ownDirectory())
+    settings.runtimes = runtimes
+    settings.seconds = seconds
+    settings.clusterFile = cluster
+    settings.keepsLogs = keepLogs
+    settings.killCoordinatorAt = killCoordinatorAt
+    if let obstacle = Lab.obstacle(settings) { fail(obstacle, ExitStatus.unavailable) }
+    let result = Lab(settings) { Shutdown.isRequested }.run()
+    print(result.text)
+    do {
+      try TextFile.write(result.json(), to: summary)
+    } catch {
+      print("  problem: \(error)")
+      throw ExitCode(ExitStatus.failure)
+    }
+    if !result.passed { throw ExitCode(ExitStatus.failure) }
+  }
+
+  private static func ownDirectory() -> String {
+    var buffer = [CChar](repeating: 0, count: 4_096)
+    let count = max(0, readlink("/proc/self/exe", &buffer, buffer.count))
+    let path = String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    return path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
+  }
+}

@@ -1,0 +1,95 @@
+import ControlMessages
+import ControlPlane
+
+/// A runtime or a switch as `nfvctl get` shows it.
+struct NodeListing: Listed, Equatable {
+  let cluster: ClusterID
+  let node: ClusterState.Node
+  /// How many shares the pools of its cluster are cut into.
+  let poolShares: UInt32?
+  /// Milliseconds of log time since it was heard.
+  let heardAgo: UInt64
+
+  init(_ node: ClusterState.Node, of state: ClusterState) {
+    cluster = state.cluster
+    self.node = node
+    poolShares = state.spec?.poolShares
+    heardAgo = state.clock.elapsed - min(state.clock.elapsed, node.lastHeard)
+  }
+
+  static func all(_ kind: NodeKind, of state: ClusterState) -> [NodeListing] {
+    state.nodes.filter { $0.kind == kind }.map { NodeListing($0, of: state) }
+  }
+
+  /// One word for the phase of its life and what is wrong with it.
+  var state: String {
+    switch node.phase {
+    case .waiting: "waiting"
+    case .launching: "launching"
+    case .serving: node.isSilent ? "silent" : node.isLeaving ? "leaving" : "serving"
+    case .stopping: "stopping"
+    }
+  }
+
+  private var isRunning: Bool { node.isAlive && node.processID != 0 }
+  private var load: NodeWorkload? { node.isAlive ? node.workload : nil }
+  private func rate(_ count: KeyPath<NodeWorkload, UInt64>) -> UInt64? {
+    load.map { Quantity.perSecond($0[keyPath: count], interval: $0.interval) }
+  }
+
+  static let columns: [TextTable.Column] = [
+    .left("CLUSTER"), .right("ID"), .left("STATE"), .left("HOST"), .right("LIFE"), .right("SHARE"), .right("FLOWS"),
+    .right("PKT/S"),
+    .right("MBIT/S"), .right("DROP/S"), .right("BUSY%"), .right("HEARD"), .left("PROBLEM"),
+  ]
+
+  var cells: [String] {
+    let bits = rate(\.forwardedBytes).map { Quantity.megabits($0 &* 8) }
+    return [
+      "\(cluster)", "\(node.id)", state, node.host.map { "\($0)" } ?? "-", "\(node.incarnation)", share ?? "-",
+      load.map { "\($0.activeFlows)" } ?? "-", rate(\.forwardedPackets).map { "\($0)" } ?? "-", bits ?? "-",
+      rate(\.droppedPackets).map { "\($0)" } ?? "-", load.map { Quantity.percent($0.busyShare) } ?? "-",
+      isRunning ? "\(Quantity.span(milliseconds: heardAgo)) ago" : "-", node.lastProblem,
+    ]
+  }
+
+  private var share: String? {
+    guard let index = node.poolShare, let poolShares else { return nil }
+    return "\(index)/\(poolShares)"
+  }
+
+  var json: JSON {
+    let ports = node.ports
+    let share: JSON? = node.poolShare.map { JSON.number($0) }
+    let shares: JSON? = node.poolShare == nil ? nil : poolShares.map { JSON.number($0) }
+    let host: JSON? = node.host.map { JSON.text($0) }
+    let workload: JSON? = load.map { Self.json($0) }
+    return .object([
+      "cluster": .text(cluster), "id": .number(node.id.number), "kind": .text(node.kind), "state": .string(state),
+      "host": host, "incarnation": .number(node.incarnation.number), "processId": running(node.processID),
+      "startupMilliseconds": running(node.startup), "poolShare": share, "poolShares": shares,
+      "inputAddress": address(ports?.input), "outputAddress": address(ports?.output), "controlAddress": address(ports?.control),
+      "heardMillisecondsAgo": running(heardAgo), "workerLoops": running(node.workerLoops),
+      "acknowledgedSlot": .number(node.acknowledged.number), "failures": .number(node.failures),
+      "lastProblem": .string(node.lastProblem), "workload": workload,
+    ])
+  }
+
+  private func running(_ value: some BinaryInteger) -> JSON? { isRunning ? JSON.number(value) : nil }
+  private func address(_ address: HardwareAddress?) -> JSON? { address.map { JSON.text($0) } }
+
+  /// Counts are of the last interval; rates follow from them.
+  static func json(_ load: NodeWorkload) -> JSON {
+    let drops: [JSON] = load.drops.map { drop -> JSON in
+      .object(["reason": .string(drop.reason), "packets": .number(drop.packets)])
+    }
+    return .object([
+      "intervalMilliseconds": .number(load.interval), "receivedPackets": .number(load.receivedPackets),
+      "forwardedPackets": .number(load.forwardedPackets), "droppedPackets": .number(load.droppedPackets),
+      "drops": .array(drops), "receivedBytes": .number(load.receivedBytes), "forwardedBytes": .number(load.forwardedBytes),
+      "activeFlows": .number(load.activeFlows), "flowsCreated": .number(load.flowsCreated),
+      "flowsExpired": .number(load.flowsExpired), "flowCapacity": .number(load.capacity),
+      "busyPartsPerMillion": .number(load.busyShare),
+    ])
+  }
+}

@@ -1,0 +1,175 @@
+// What holds for every log: the core's laws, on logs that chance wrote.
+import ControlMessages
+import ControlPlane
+import Testing
+
+@Suite struct ClusterLawTests {
+  static let seeds: [UInt64] = Array(1...12)
+
+  @Test(arguments: seeds) func `folding a record twice is folding it once`(seed: UInt64) {
+    let world = ClusterWorld.run(seed: seed)
+    var core = ClusterCore(cluster: Samples.cluster)
+    var commands: [Command] = []
+    for record in world.story.records {
+      commands += core.apply(record)
+      let before = core
+      #expect(core.apply(record).isEmpty)
+      #expect(core == before)
+    }
+    #expect(commands == world.story.commands)
+    #expect(core == world.story.core)
+  }
+
+  @Test(arguments: seeds) func `replicas agree on every slot and on the hash`(seed: UInt64) {
+    let world = ClusterWorld.run(seed: seed)
+    #expect(world.story.commands.count > 10, "a world in which nothing happens proves nothing")
+    var replica = ClusterCore(cluster: Samples.cluster)
+    let commands = world.story.records.flatMap { replica.apply($0) }
+    #expect(commands == world.story.commands)
+    #expect(replica.hash == world.story.core.hash)
+    #expect(world.story.commands.map(\.slot.number) == Array(1...UInt64(world.story.commands.count)))
+  }
+
+  /// The bus repeats what it was given: each record comes again, some later, never out of its lane's order first.
+  @Test(arguments: seeds) func `any interleaving of repeated records gives the same commands`(seed: UInt64) {
+    let world = ClusterWorld.run(seed: seed)
+    var random = RandomNumbers(seed: seed &+ 1_000)
+    var core = ClusterCore(cluster: Samples.cluster)
+    var commands: [Command] = []
+    var offset: UInt64 = 0
+    func append(_ record: EventRecord) -> [Command] {
+      defer { offset += 1 }
+      return core.apply(EventRecord(offset: Offset(offset), timestamp: record.timestamp, event: record.event))
+    }
+    for (index, record) in world.story.records.enumerated() {
+      commands += append(record)
+      for _ in 0..<Int.random(in: 0...2, using: &random) {
+        var copy = world.story.records[Int.random(in: 0...index, using: &random)]
+        copy.timestamp = record.timestamp
+        let new = append(copy)
+        #expect(new.isEmpty, "a repeated record led to \(new.map(\.line))")
+      }
+    }
+    #expect(commands.map(\.line) == world.story.commands.map(\.line))
+    #expect(commands.map(\.stateHash) == world.story.commands.map(\.stateHash))
+    #expect(core.state.nodes == world.story.core.state.nodes)
+  }
+
+  /// A coordinator dies after each record, having written any part of the last commands, and another takes over.
+  @Test(arguments: seeds) func `a coordinator killed anywhere leaves each slot in the log exactly once`(seed: UInt64) {
+    let world = ClusterWorld.run(seed: seed, steps: 40)
+    var random = RandomNumbers(seed: seed &+ 2_000)
+    var log: [Command] = []
+    for length in world.story.records.indices {
+      var core = ClusterCore(cluster: Samples.cluster)
+      var outbox = CommandOutbox()
+      // The two topics are read side by side, in any interleaving.
+      var events = world.story.records[...length]
+      var commands = log[...]
+      while !events.isEmpty || !commands.isEmpty {
+        if let record = events.first, commands.isEmpty || Bool.random(using: &random) {
+          outbox.computed(core.apply(record))
+          events.removeFirst()
+        } else if let command = commands.popFirst() {
+          #expect(outbox.read(command) == .taken)
+        }
+      }
+      #expect(outbox.divergence == nil)
+      let missing = outbox.takeMissing()
+      #expect(outbox.takeMissing().isEmpty)
+      log += missing.prefix(Int.random(in: 0...missing.count, using: &random))
+    }
+    var reader = SlotReader()
+    let readings = log.map { reader.read($0.slot) }
+    #expect(readings.allSatisfy { $0 == .taken })
+    #expect(log == Array(world.story.commands.prefix(log.count)))
+    #expect(log.count + 8 > world.story.commands.count, "what is missing was decided at the end")
+  }
+
+  @Test(arguments: seeds) func `two processes never hold the same share of a pool`(seed: UInt64) {
+    let world = ClusterWorld.run(seed: seed)
+    #expect(world.violations == [])
+  }
+
+  @Test(arguments: seeds) func `when the harm ends, what is wanted is there`(seed: UInt64) {
+    var world = ClusterWorld.run(seed: seed)
+    world.heal()
+    let state = world.story.core.state
+    #expect(state.nodes.allSatisfy { $0.memberState == .serving }, "\(state.nodes.map(\.phase))")
+    #expect(UInt32(state.nodes.count { $0.kind == .runtime }) == state.wanted(.runtime))
+    #expect(UInt32(state.nodes.count { $0.kind == .virtualSwitch }) == state.wanted(.virtualSwitch))
+    #expect(state.abandoned.isEmpty)
+    #expect(Set(world.processes.map { "\($0.launch.node)/\($0.launch.incarnation)" })
+      == Set(state.nodes.map { "\($0.id)/\($0.incarnation)" }))
+    #expect(world.violations == [])
+  }
+
+  @Test func `no record traps the core, however wild`() {
+    for seed in 1...20 as ClosedRange<UInt64> {
+      var random = RandomNumbers(seed: seed)
+      var core = ClusterCore(cluster: Samples.cluster)
+      var slot: UInt64 = 0
+      for offset in 0..<2_000 as Range<UInt64> {
+        let record = EventRecord(
+          offset: Offset(offset), timestamp: Timestamp(milliseconds: wildNumber(&random)), event: wildEvent(&random))
+        for command in core.apply(record) {
+          slot += 1
+          #expect(command.slot.number == slot)
+        }
+        #expect(core.state.nodes.count <= 4_096 && core.state.hosts.count <= 1_024 && core.state.abandoned.count <= 4_096)
+      }
+    }
+  }
+
+  private func wildNumber(_ random: inout RandomNumbers) -> UInt64 {
+    switch Int.random(in: 0..<6, using: &random) {
+    case 0: 0
+    case 1: .max
+    case 2: random.next()
+    default: UInt64.random(in: 0...5_000, using: &random)
+    }
+  }
+
+  private func wildEvent(_ random: inout RandomNumbers) -> Event {
+    let node = NodeID(UInt32.random(in: 1...6, using: &random))!
+    let host = HostID(["a", "b", "c"].randomElement(using: &random)!)!
+    let life = Incarnation(UInt64.random(in: 1...3, using: &random))
+    let body: Event.Body
+    switch Int.random(in: 0..<12, using: &random) {
+    case 0:
+      var spec = Samples.spec
+      spec.runtimes = UInt32(truncatingIfNeeded: wildNumber(&random))
+      spec.switches = UInt32(truncatingIfNeeded: wildNumber(&random))
+      spec.poolShares = UInt32(truncatingIfNeeded: wildNumber(&random))
+      spec.heartbeatInterval = wildNumber(&random)
+      spec.workloadInterval = wildNumber(&random)
+      body = .clusterApplied(spec)
+    case 1: body = .clusterDeleted(Samples.cluster)
+    case 2, 3:
+      let ports = UInt32(truncatingIfNeeded: wildNumber(&random))
+      body = .agentStarted(AgentStarted(host: host, cores: ports, runtimePorts: ports, switchPorts: ports))
+    case 4: body = .agentHeartbeat(host)
+    case 5: body = .processExited(ProcessExited(host: host, node: node, incarnation: life, ending: .code(.max)))
+    case 6:
+      body = .nodeStarted(
+        NodeStarted(
+          node: node, kind: Bool.random(using: &random) ? .runtime : .virtualSwitch, host: host, processID: .max, ports: Samples.ports,
+          startup: wildNumber(&random)))
+    case 7: body = .heartbeat(Heartbeat(node: node, workerLoops: wildNumber(&random), busyLoops: wildNumber(&random)))
+    case 8:
+      var load = NodeWorkload(node: node, interval: wildNumber(&random))
+      load.droppedPackets = wildNumber(&random)
+      load.activeFlows = wildNumber(&random)
+      load.busyShare = UInt32(truncatingIfNeeded: wildNumber(&random))
+      body = .workload(load)
+    case 9:
+      let outcomes: [CommandAcknowledgement.Outcome] = [.received, .applied, .rejected(reason: ""), .progress(done: .max, of: 0), .completed]
+      let by: CommandAcknowledgement.Acknowledger = Bool.random(using: &random) ? .host(host) : .node(node)
+      body = .commandAcknowledged(.init(slot: Slot(wildNumber(&random)), by: by, outcome: outcomes.randomElement(using: &random)!))
+    case 10: body = .nodeStopping(node)
+    default: body = .tick
+    }
+    return Event(
+      producer: .tool(random.next()), incarnation: life, sequence: max(1, wildNumber(&random)), body: body)
+  }
+}

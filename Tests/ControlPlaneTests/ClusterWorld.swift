@@ -1,0 +1,127 @@
+// Hosts, agents and processes as chance has them, answering the core's commands well, badly, late or never.
+import ControlMessages
+import ControlPlane
+
+struct ClusterWorld {
+  struct Process {
+    var launch: LaunchSpec
+    /// When it says that it started.
+    var ready: UInt64
+    var command: Command
+    var hasStarted = false
+  }
+
+  var story = ClusterStory()
+  /// What really runs, whatever the log says.
+  var processes: [Process] = []
+  var violations: [String] = []
+  private var random: RandomNumbers
+  private var read = 0
+  private var agents: [HostID] = []
+  /// Lives that an agent has promised not to begin.
+  private var forsworn: Set<String> = []
+  /// Commands that have not reached their agents, and when they will.
+  private var onTheWay: [(command: Command, at: UInt64)] = []
+  private var isHealthy = false
+
+  init(seed: UInt64) { random = RandomNumbers(seed: seed) }
+
+  static func run(seed: UInt64, steps: Int = 400) -> ClusterWorld {
+    var world = ClusterWorld(seed: seed)
+    for name in ["a", "b", "c"].prefix(Int.random(in: 1...3, using: &world.random)) {
+      world.agents.append(HostID(name)!)
+      world.story.agent(name)
+    }
+    world.story.apply(Samples.spec)
+    for _ in 0..<steps { world.step() }
+    return world
+  }
+
+  /// Everything works again, for long enough.
+  mutating func heal() {
+    isHealthy = true
+    for agent in agents { story.agent(agent.name, runtimes: 64, switches: 8, life: 1) }
+    for _ in 0..<800 { step() }
+  }
+
+  private mutating func step() {
+    pass(milliseconds: isHealthy ? 400 : UInt64.random(in: 10...1_500, using: &random))
+    receiveCommands()
+    for (index, process) in processes.enumerated().reversed() where !process.hasStarted && process.ready <= story.time {
+      processes[index].hasStarted = true
+      story.start(process.command)
+    }
+    guard !isHealthy else { return }
+    switch Int.random(in: 0..<40, using: &random) {
+    case 0...2: if let index = processes.indices.randomElement(using: &random) { end(index, .signal(9)) }
+    case 3...6: if let process = processes.filter(\.hasStarted).randomElement(using: &random) {
+      story.workload(process.launch, flows: UInt64.random(in: 0...10_000, using: &random))
+    }
+    case 7, 8:
+      var spec = Samples.spec
+      spec.runtimes = UInt32.random(in: 1...4, using: &random)
+      spec.switches = UInt32.random(in: 0...2, using: &random)
+      if Bool.random(using: &random) { spec.chain.functions.removeLast() }
+      story.apply(spec)
+    case 9 where Int.random(in: 0..<4, using: &random) == 0:
+      story.say(.clusterDeleted(Samples.cluster), by: .tool(1))
+      story.apply(Samples.spec, after: 100)
+    default: break
+    }
+  }
+
+  private mutating func pass(milliseconds: UInt64) {
+    story.say(.tick, by: .coordinator(Samples.host), after: milliseconds)
+    for agent in agents { story.say(.agentHeartbeat(agent), by: .agent(agent)) }
+    for process in processes where process.hasStarted { story.heartbeat(process.launch) }
+  }
+
+  private mutating func receiveCommands() {
+    while read < story.commands.count {
+      let delay = isHealthy || Int.random(in: 0..<4, using: &random) > 0 ? 0 : UInt64.random(in: 0...15_000, using: &random)
+      onTheWay.append((story.commands[read], story.time + delay))
+      read += 1
+    }
+    let due = onTheWay.filter { $0.at <= story.time }
+    onTheWay.removeAll { $0.at <= story.time }
+    for (command, _) in due {
+      if let launch = command.launch { begin(launch, command) }
+      if let stopped = command.stopped { stop(stopped.node, stopped.incarnation, command) }
+    }
+  }
+
+  private mutating func begin(_ launch: LaunchSpec, _ command: Command) {
+    guard story.time <= command.expiry.milliseconds, !forsworn.contains("\(launch.node)/\(launch.incarnation)") else { return }
+    switch isHealthy ? 9 : Int.random(in: 0..<10, using: &random) {
+    case 0: story.answer(command, .rejected(reason: "no"))
+    case 1: break  // it got lost in the agent
+    case let chance:
+      if launch.kind == .runtime {
+        for other in processes where other.launch.kind == .runtime && overlap(other.launch.poolShare, launch.poolShare) {
+          violations.append("\(other.launch.node)/\(other.launch.incarnation) and \(launch.node)/\(launch.incarnation)")
+        }
+      }
+      let startup = chance < 4 ? UInt64.random(in: 5_000...20_000, using: &random) : UInt64.random(in: 100...400, using: &random)
+      processes.append(Process(launch: launch, ready: story.time + startup, command: command))
+    }
+  }
+
+  /// Whether two shares, perhaps of different cuts, have an address in common.
+  private func overlap(_ a: PoolShare, _ b: PoolShare) -> Bool {
+    a.index * b.count < (b.index + 1) * a.count && b.index * a.count < (a.index + 1) * b.count
+  }
+
+  private mutating func stop(_ node: NodeID, _ incarnation: Incarnation, _ command: Command) {
+    if let index = processes.firstIndex(where: { $0.launch.node == node && $0.launch.incarnation == incarnation }) {
+      end(index, .signal(15))
+    } else {
+      forsworn.insert("\(node)/\(incarnation)")
+      story.answer(command, .completed)
+    }
+  }
+
+  private mutating func end(_ index: Int, _ ending: ProcessExited.Ending) {
+    let process = processes.remove(at: index)
+    story.exit(process.launch, ending)
+  }
+}

@@ -1,0 +1,85 @@
+import Configuration
+import ControlMessages
+import Foundation
+import FunctionCatalog
+import Testing
+
+@testable import nfvctl
+
+/// The files under `examples/` are what people copy: each is read by the loader that the programs use.
+@Suite struct ConfigurationExamplesTests {
+  static let directory = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent().appending(path: "examples").path
+
+  @Test func `the example cluster is the lab's`() throws {
+    let spec = try ApplyCommand.read("\(Self.directory)/cluster.yaml")
+    #expect(spec.name.name == "web")
+    #expect(spec.chain.functions.map(\.kind) == ["firewall", "nat", "load-balancer"])
+    #expect(spec.runtimes == 2 && spec.switches == 1 && spec.polling == .adaptive)
+    #expect(spec.heartbeatInterval == 100 && spec.workloadInterval == 500 && spec.chain.flows.tcpTransitoryTimeout == 30_000)
+    #expect(spec.network.client.addresses.map(\.description) == ["10.1.0.2/24"])
+    #expect(spec.network.client.answersFor.map(\.description) == ["10.1.0.100"])
+    #expect(spec.network.server.answersFor.map(\.description) == ["10.2.0.200-10.2.0.203"])
+    #expect(spec.problem == nil)
+  }
+
+  @Test func `the example agent offers two runtimes and a switch`() throws {
+    var expected = AgentConfiguration(
+      host: try #require(HostID("lab")), processors: [0, 1], runtimePorts: ["af_packet:rt0", "af_packet:rt1"],
+      switchPorts: [.init(client: "af_packet:swc", server: "af_packet:sws", fabric: "af_packet:swf")])
+    expected.memory = .automatic
+    #expect(try loadAgentConfiguration("\(Self.directory)/agent.yaml") == expected)
+  }
+
+  @Test func `every example is read by a test`() throws {
+    let files = try FileManager.default.subpathsOfDirectory(atPath: Self.directory).filter { $0.hasSuffix(".yaml") }
+    #expect(files.sorted() == ["agent.yaml", "chains/fw-nat-lb.yaml", "chains/pass-through.yaml", "cluster.yaml"])
+  }
+
+  @Test(arguments: ["pass-through", "fw-nat-lb"]) func `the example chains are known to the catalog`(_ name: String) throws {
+    let chain = try loadChainSpec("\(Self.directory)/chains/\(name).yaml")
+    try Catalog.standard.validate(chain)
+    #expect(name != "pass-through" || chain.flows.midstream == .accept)
+  }
+
+  static let wrong: [(String, String)] = [
+    ("host: a b\nprocessors: [0]\n", "agent.yaml:1: host: a host's name is 1 to 255 of letters, digits, '-', '_' and '.'"),
+    ("host: a\nprocessors: [0, 0]\n", "agent.yaml:2: processors[1]: processor 0 is listed twice"),
+    ("host: a\nprocessors: []\n", "agent.yaml:2: processors: at least one processor is needed, such as [0, 1]"),
+    ("host: a\nprocessors: [0]\n", "agent.yaml:1: nothing to offer: 'runtime-ports' and 'switch-ports' are both empty"),
+    (
+      "host: a\nprocessors: [0]\nruntime-ports: ['rt0:']\n",
+      "agent.yaml:3: runtime-ports[0]: 'rt0:' is not a port; write its kind and its device, such as af_packet:eth1"
+    ),
+    (
+      "host: a\nprocessors: [0]\nruntime-ports:\n  - af_packet:x\n  - af_packet:x\n",
+      "agent.yaml:5: runtime-ports[1]: 'af_packet:x' is the port of runtime-ports[0] already"
+    ),
+    (
+      "host: a\nprocessors: [0]\nswitch-ports: [{client: ring, server: ring}]\n",
+      "agent.yaml:3: switch-ports[0]: 'fabric' is missing"
+    ),
+    ("host: a\nbootstrap: nowhere\nprocessors: [0]\n", "agent.yaml:2: bootstrap: 'nowhere' is not host:port"),
+    (
+      "host: a\nmemroy: huge\nprocessors: [0]\n",
+      "agent.yaml:2: memroy: unknown key 'memroy'; did you mean 'memory'? "
+        + "(known: host, bootstrap, processors, runtime-ports, switch-ports, memory, program, log-directory)"
+    ),
+  ]
+
+  @Test(arguments: wrong) func `an agent file's mistake is refused with its line and path`(_ text: String, _ complaint: String) {
+    let error = #expect(throws: ConfigurationError.self) {
+      try agentConfiguration(YAMLFile.settings(text: text, name: "agent.yaml"), file: "agent.yaml")
+    }
+    #expect(error?.description == complaint)
+  }
+
+  @Test func `a file that is not there, a directory and a device are refused`() {
+    for (path, reason) in [("/nowhere/x.yaml", "No such file or directory"), ("/", "Is a directory")] {
+      let error = #expect(throws: ConfigurationError.self) { try loadClusterSpec(path) }
+      #expect(error?.description == "\(path): \(reason)")
+    }
+    let error = #expect(throws: ConfigurationError.self) { try loadClusterSpec("/dev/zero") }
+    #expect(error?.description == "/dev/zero: longer than 524288 bytes, which no configuration is")
+  }
+}

@@ -1,0 +1,254 @@
+// Coordinators on a real bus: an embedded one in this process, spoken to as any Kafka.
+import ControlCodec
+import ControlMessages
+import ControlNodes
+import ControlPlane
+import EmbeddedBus
+import Foundation
+import KafkaLog
+import Logging
+import Synchronization
+import Testing
+
+@Suite(.serialized) struct CoordinatorTests {
+  @Test func `what is applied is launched, and a restarted coordinator issues nothing again`() throws {
+    let bus = try TestBus()
+    defer { bus.stop() }
+    let operatorLog = try bus.writer(.tool(1), partition: 0)
+    let intents = try bus.writer(.tool(1), partition: 1)
+    let agent = try bus.writer(.agent(Samples.host), partition: 1)
+
+    let first = TestCoordinator(bus, name: "one")
+    try bus.waitForTopics()
+    try operatorLog.say(.clusterRegistered(Samples.cluster))
+    try intents.say(.clusterApplied(Samples.spec))
+    try agent.say(.agentStarted(AgentStarted(host: Samples.host, cores: 4, runtimePorts: 4, switchPorts: 1)))
+    let launches = try bus.commands(atLeast: 3)
+    #expect(launches.map(\.line) == [
+      "1 launch switch 1/1 on lab-1", "2 launch runtime 2/1 on lab-1, share 0/4", "3 launch runtime 3/1 on lab-1, share 1/4",
+    ])
+    first.stop()
+
+    // While nobody decides, a runtime starts and another dies.
+    let life = launches[1].launch!
+    let runtime = try bus.writer(.node(.runtime, Samples.cluster, life.node), partition: 1, life: life.incarnation)
+    try runtime.say(
+      .nodeStarted(
+        NodeStarted(node: life.node, kind: .runtime, host: Samples.host, processID: 1, ports: Samples.ports, startup: 1)))
+    let dead = launches[2].launch!
+    try agent.say(
+      .processExited(ProcessExited(host: dead.host, node: dead.node, incarnation: dead.incarnation, ending: .signal(9))))
+
+    let second = TestCoordinator(bus, name: "two")
+    let all = try bus.commands(atLeast: 5)
+    #expect(all.dropFirst(3).map(\.line) == [
+      "4 table 1: 1/1 starting, 2/1 serving, 3/1 starting", "5 launch runtime 3/2 on lab-1, share 1/4",
+    ])
+    second.stop()
+
+    // A third that has nothing to do does nothing.
+    let third = TestCoordinator(bus, name: "three")
+    try bus.waitForTick(by: "three")
+    third.stop()
+    #expect(try bus.commands(atLeast: 5) == all)
+  }
+
+  @Test func `two coordinators at once agree on every slot`() throws {
+    let bus = try TestBus()
+    defer { bus.stop() }
+    let coordinators = [TestCoordinator(bus, name: "one"), TestCoordinator(bus, name: "two")]
+    try bus.waitForTopics()
+    try bus.writer(.tool(1), partition: 0).say(.clusterRegistered(Samples.cluster))
+    let agent = try bus.writer(.agent(Samples.host), partition: 1)
+    try agent.say(.agentStarted(AgentStarted(host: Samples.host, cores: 4, runtimePorts: 4, switchPorts: 1)))
+    try bus.writer(.tool(1), partition: 1).say(.clusterApplied(Samples.spec))
+    // A runtime dies as often as it is launched. The agent has to be heard, or nothing is launched on its host.
+    var taken = 0
+    for _ in 0..<4 {
+      try agent.say(.agentHeartbeat(Samples.host))
+      let launches = try bus.taken(atLeast: taken + 1).dropFirst(taken)
+      taken += launches.count
+      for life in launches.compactMap(\.launch) where life.kind == .runtime {
+        try agent.say(.processExited(ProcessExited(host: life.host, node: life.node, incarnation: life.incarnation, ending: .code(1))))
+      }
+    }
+    for coordinator in coordinators { coordinator.stop() }
+    let copies = try bus.commands(atLeast: taken)
+    var bySlot: [Slot: Command] = [:]
+    for command in copies { #expect(bySlot[command.slot, default: command] == command); bySlot[command.slot] = command }
+    #expect(bySlot.keys.map(\.number).sorted() == Array(1...UInt64(bySlot.count)))
+
+    let follower = try ClusterFollower(bus.settings, only: Samples.cluster)
+    try follower.catchUp(timeoutMilliseconds: 10_000)
+    let cluster = try #require(follower.cluster(Samples.cluster))
+    #expect(cluster.outbox.divergence == nil)
+    #expect(cluster.outbox.missingCount == 0)
+    #expect(cluster.state.lastSlot.number == UInt64(bySlot.count))
+  }
+
+  @Test func `a record that cannot be read stops nobody, and has one letter however often it is found`() throws {
+    let bus = try TestBus()
+    defer { bus.stop() }
+    let first = TestCoordinator(bus, name: "one")
+    try bus.waitForTopics()
+    try bus.writer(.tool(1), partition: 0).say(.clusterRegistered(Samples.cluster))
+    let raw = try KafkaProducer(bus.settings, profile: .facts)
+    _ = try raw.sendAndWait(topic: ServiceTopics.events, partition: 1, value: Array("not a record".utf8))
+    try bus.writer(.tool(1), partition: 1).say(.clusterApplied(Samples.spec))
+    let agent = try bus.writer(.agent(Samples.host), partition: 1)
+    try agent.say(.agentStarted(AgentStarted(host: Samples.host, cores: 4, runtimePorts: 4, switchPorts: 1)))
+    #expect(try bus.commands(atLeast: 3).count == 3)
+    let letters = try bus.letters(atLeast: 1)
+    first.stop()
+    let second = TestCoordinator(bus, name: "two")
+    try bus.waitForTick(by: "two")
+    _ = try raw.sendAndWait(topic: ServiceTopics.events, partition: 1, value: [])
+    let both = try bus.letters(atLeast: 2)
+    second.stop()
+    #expect(both.count == 2)
+    #expect(both.first == letters.first)
+    #expect(both.map(\.topic) == [ServiceTopics.events, ServiceTopics.events])
+    #expect(both.map(\.reason) == ["not a record in the wire format", "version is missing"])
+  }
+
+  @Test func `without a bus a coordinator keeps trying, and ends when asked`() {
+    let coordinator = TestCoordinator(bootstrap: "127.0.0.1:1", name: "alone")
+    Thread.sleep(forTimeInterval: 0.3)
+    #expect(coordinator.isRunning)
+    coordinator.stop()
+    #expect(!coordinator.isRunning)
+  }
+}
+
+/// An embedded bus with a directory of its own.
+final class TestBus {
+  let settings: KafkaSettings
+  private let server: BusServer
+  private let path = FileManager.default.temporaryDirectory.path + "/nfv-coordinator-test-\(UInt64.random(in: .min ... .max))"
+
+  init() throws {
+    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+    var configuration = BusConfiguration(dataDirectory: path)
+    configuration.port = 0
+    configuration.logger = Logger(label: "bus") { _ in SwiftLogNoOpLogHandler() }
+    server = try BusServer.start(configuration)
+    settings = KafkaSettings(bootstrap: "127.0.0.1:\(server.port)", clientID: "nfv-test")
+  }
+
+  func stop() {
+    server.stop()
+    try? FileManager.default.removeItem(atPath: path)
+  }
+
+  func waitForTopics() throws {
+    let admin = try KafkaAdmin(settings)
+    try wait { try ServiceTopics.all.allSatisfy { try admin.partitionCount(of: $0) != nil } }
+  }
+
+  func writer(_ producer: ProducerID, partition: Int32, life: Incarnation = Incarnation(1)) throws -> TestWriter {
+    TestWriter(
+      producer: try KafkaProducer(settings, profile: .facts), author: EventAuthor(producer: producer, incarnation: life),
+      partition: partition)
+  }
+
+  /// All copies of commands of partition 1, as soon as there are so many.
+  func commands(atLeast count: Int) throws -> [Command] {
+    try records(of: ServiceTopics.commands, atLeast: count) { try RecordCodec.decodeCommand($0) }
+  }
+
+  /// The commands of partition 1 as a reader takes them.
+  func taken(atLeast count: Int) throws -> [Command] {
+    var taken: [Command] = []
+    try wait {
+      var reader = SlotReader()
+      taken = try commands(atLeast: 0).filter { reader.read($0.slot) == .taken }
+      return taken.count >= count
+    }
+    return taken
+  }
+
+  func letters(atLeast count: Int) throws -> [DeadLetter] {
+    try records(of: ServiceTopics.deadLetters, atLeast: count) { try RecordCodec.decodeDeadLetter($0) }
+  }
+
+  func waitForTick(by name: String) throws {
+    try wait {
+      try records(of: ServiceTopics.events, atLeast: 0) { try? RecordCodec.decodeEvent($0) }
+        .contains { $0?.body == .tick && $0?.producer == .coordinator(HostID(name)!) }
+    }
+  }
+
+  private func records<Value>(of topic: String, atLeast count: Int, _ decode: ([UInt8]) throws -> Value) throws -> [Value] {
+    let consumer = try KafkaConsumer(settings)
+    try consumer.assign(topic: topic, partition: 1, start: .beginning)
+    var values: [Value] = []
+    var isAtEnd = false
+    try wait {
+      for message in try consumer.poll(timeoutMilliseconds: 100) {
+        switch message {
+        case .record(let record): values.append(try decode(record.value))
+        case .endOfPartition: isAtEnd = true
+        }
+      }
+      return isAtEnd && values.count >= count
+    }
+    return values
+  }
+
+  private func wait(until isSo: () throws -> Bool) throws {
+    let clock = ContinuousClock()
+    let deadline = clock.now + .seconds(20)
+    while clock.now < deadline {
+      if try isSo() { return }
+      Thread.sleep(forTimeInterval: 0.02)
+    }
+    throw NeverSo()
+  }
+
+  struct NeverSo: Error {}
+}
+
+final class TestWriter {
+  private let producer: KafkaProducer
+  private var author: EventAuthor
+  private let partition: Int32
+
+  init(producer: KafkaProducer, author: EventAuthor, partition: Int32) {
+    self.producer = producer
+    self.author = author
+    self.partition = partition
+  }
+
+  func say(_ body: Event.Body) throws {
+    let record = RecordCodec.encode(author.write(body))
+    _ = try producer.sendAndWait(topic: ServiceTopics.events, partition: partition, value: record)
+  }
+}
+
+/// A coordinator on a thread of its own.
+final class TestCoordinator: Sendable {
+  private struct Flags {
+    var isStopped = false
+    var hasEnded = false
+  }
+
+  private let flags = Mutex(Flags())
+
+  convenience init(_ bus: TestBus, name: String) { self.init(bootstrap: bus.settings.bootstrap, name: name) }
+
+  init(bootstrap: String, name: String) {
+    Thread.detachNewThread { [self] in
+      let logger = Logger(label: name) { _ in SwiftLogNoOpLogHandler() }
+      let node = CoordinatorNode(KafkaSettings(bootstrap: bootstrap), name: HostID(name)!, startedAt: 1, logger: logger)
+      node.run(until: { self.flags.withLock { $0.isStopped } })
+      flags.withLock { $0.hasEnded = true }
+    }
+  }
+
+  var isRunning: Bool { flags.withLock { !$0.hasEnded } }
+
+  func stop() {
+    flags.withLock { $0.isStopped = true }
+    for _ in 0..<1_000 where isRunning { Thread.sleep(forTimeInterval: 0.01) }
+  }
+}

@@ -1,0 +1,135 @@
+// One record of every kind, with every field set to something that is not its default.
+import ControlMessages
+
+enum Samples {
+  static let cluster = ClusterID("web")!
+  static let host = HostID("lab-1")!
+  static let node = NodeID(3)!
+  static let ports = NodePorts(
+    input: HardwareAddress(bits: 0x0200_0000_0001), output: HardwareAddress(bits: 0x0200_0000_0002),
+    control: HardwareAddress(bits: 0x02ff_ffff_ffff))
+
+  static let chain: ServiceChainSpec = {
+    var flows = FlowTableSpec()
+    flows.capacity = 1_000
+    flows.ipv6Capacity = 10
+    flows.midstream = .accept
+    flows.tcpTransitoryTimeout = 1
+    flows.tcpEstablishedTimeout = 2
+    flows.udpTimeout = 3
+    flows.icmpTimeout = 4
+    flows.otherTimeout = 5
+    let settings = Settings(
+      .map([
+        Settings.Entry("pool", Settings(.list([Settings(.scalar("192.0.2.1"), line: 4), Settings(.list([]), line: 5)]), line: 3)),
+        Settings.Entry("name", Settings(.scalar("Grüße"), line: 6)),
+        Settings.Entry("empty", Settings(.map([]), line: 7)),
+      ]), line: 2)
+    return ServiceChainSpec(
+      functions: [
+        .init(kind: "firewall", settings: Settings(.map([]), line: 1)), .init(kind: "nat", settings: settings),
+      ], flows: flows)
+  }()
+
+  static let network = NetworkSpec(
+    client: .init(
+      addresses: [InterfaceAddress(address: 0x0a00_0001, prefixLength: 24)!], gateway: 0x0a00_00fe,
+      answersFor: [AddressRange(first: 0x0a00_0064, last: 0x0a00_0066)!]),
+    server: .init(addresses: [InterfaceAddress(address: 0x0a00_0101, prefixLength: 32)!]))
+
+  static let spec: ClusterSpec = {
+    var spec = ClusterSpec(name: cluster, chain: chain, runtimes: 2, switches: 1, network: network)
+    spec.poolShares = 4
+    spec.heartbeatInterval = 20
+    spec.workloadInterval = 400
+    spec.polling = .adaptive
+    return spec
+  }()
+
+  static let workload: NodeWorkload = {
+    var load = NodeWorkload(node: node, interval: 500)
+    load.receivedPackets = 1
+    load.forwardedPackets = 2
+    load.droppedPackets = 3
+    load.drops = [.init(reason: "no-route", packets: 2), .init(reason: "malformed", packets: 1)]
+    load.receivedBytes = 4
+    load.forwardedBytes = 5
+    load.activeFlows = 6
+    load.flowsCreated = 7
+    load.flowsExpired = 8
+    load.busyShare = 900_000
+    load.capacity = 65_536
+    return load
+  }()
+
+  static let launch = LaunchSpec(
+    cluster: cluster, node: node, incarnation: Incarnation(9), kind: .runtime, host: host, chain: chain,
+    poolShare: PoolShare(index: 1, of: 4)!, network: nil, heartbeatInterval: 20, workloadInterval: 400, polling: .adaptive)
+
+  static let switchLaunch: LaunchSpec = {
+    var spec = launch
+    spec.kind = .virtualSwitch
+    spec.poolShare = .whole
+    spec.network = network
+    return spec
+  }()
+
+  static let table = ClusterTable(
+    version: 7,
+    members: [
+      .init(
+        node: NodeID(1)!, kind: .virtualSwitch, incarnation: Incarnation(2), host: host, state: .serving, ports: ports,
+        load: .init(activeFlows: 1, busyShare: 2, dropsPerSecond: 3)),
+      .init(node: NodeID(2)!, kind: .runtime, incarnation: Incarnation(1), host: host, state: .starting),
+      .init(node: NodeID(3)!, kind: .runtime, incarnation: Incarnation(1), host: host, state: .dead),
+      .init(node: NodeID(4)!, kind: .runtime, incarnation: Incarnation(1), host: host, state: .stopping),
+    ])
+
+  static let bodies: [(name: String, body: Event.Body)] = [
+    ("tick", .tick),
+    ("heartbeat", .heartbeat(Heartbeat(node: node, workerLoops: 1 << 40, busyLoops: 77))),
+    ("workload", .workload(workload)),
+    ("node-started", .nodeStarted(
+      NodeStarted(node: node, kind: .runtime, host: host, processID: 4_242, ports: ports, startup: 210))),
+    ("node-stopping", .nodeStopping(node)),
+    ("acknowledged-received", .commandAcknowledged(.init(slot: Slot(5), by: .host(host), outcome: .received))),
+    ("acknowledged-applied", .commandAcknowledged(.init(slot: Slot(5), by: .node(node), outcome: .applied))),
+    ("acknowledged-rejected", .commandAcknowledged(.init(slot: Slot(5), by: .host(host), outcome: .rejected(reason: "no port")))),
+    ("acknowledged-progress", .commandAcknowledged(.init(slot: Slot(5), by: .node(node), outcome: .progress(done: 3, of: 9)))),
+    ("acknowledged-completed", .commandAcknowledged(.init(slot: Slot(5), by: .node(node), outcome: .completed))),
+    ("agent-started", .agentStarted(AgentStarted(host: host, cores: 8, runtimePorts: 4, switchPorts: 1))),
+    ("agent-heartbeat", .agentHeartbeat(host)),
+    ("process-exited", .processExited(ProcessExited(host: host, node: node, incarnation: Incarnation(9), ending: .code(70)))),
+    ("process-killed", .processExited(ProcessExited(host: host, node: node, incarnation: Incarnation(9), ending: .signal(9)))),
+    ("cluster-registered", .clusterRegistered(cluster)),
+    ("cluster-applied", .clusterApplied(spec)),
+    ("cluster-deleted", .clusterDeleted(cluster)),
+  ]
+
+  static let events: [(name: String, event: Event)] = bodies.enumerated().map { index, sample in
+    let causation: Event.Causation = [.none, .event(Offset(0)), .command(Slot(12))][index % 3]
+    return (
+      sample.name,
+      Event(
+        producer: .node(.runtime, cluster, node), incarnation: Incarnation(9), sequence: UInt64(index + 1),
+        correlation: index % 2 == 0 ? "" : "ctl/5f2a", causation: causation, isCritical: index % 4 == 1, body: sample.body)
+    )
+  }
+
+  private static let orders: [(name: String, target: Command.Target, body: Command.Body)] = [
+    ("notify-cluster-config", .cluster, .notifyClusterConfig(table)),
+    ("launch-runtime", .host(host), .launchRuntime(launch)),
+    ("launch-switch", .host(host), .launchSwitch(switchLaunch)),
+    ("stop-node", .node(node, Incarnation(9)), .stopNode(node, Incarnation(9))),
+  ]
+
+  static let commands: [(name: String, command: Command)] = orders.enumerated().map { index, sample in
+    (
+      sample.name,
+      Command(
+        slot: Slot(UInt64(index + 1)), decision: DecisionID(offset: Offset(41), index: UInt32(index)), target: sample.target,
+        expiry: Timestamp(milliseconds: 1_800_000_000_000), reason: "2 runtimes wanted, 1 there",
+        correlation: index % 2 == 0 ? "" : "ctl/5f2a", stateHash: 0xfeed_0000_0000_beef, body: sample.body)
+    )
+  }
+}

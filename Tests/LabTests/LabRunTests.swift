@@ -1,0 +1,122 @@
+import Foundation
+import Glibc
+import Lab
+import Testing
+
+/// The lab end to end, as a person runs it: the release binaries, real namespaces, real clients.
+///
+/// Needs root and the binaries of `make build`; elsewhere these tests are skipped and say why.
+@Suite(.serialized, .enabled(if: LabRun.obstacle == nil, Comment(rawValue: LabRun.obstacle ?? "")))
+struct LabRunTests {
+  @Test(.timeLimit(.minutes(3)))
+  func `real connections cross the platform and none fails`() throws {
+    let run = try LabRun(["--seconds", "10"])
+    defer { run.removeFiles() }
+    let ending = run.finish(within: .seconds(150))
+    let summary = try run.summary()
+    #expect(ending == .code(0), "\(run.output)")
+    #expect(summary.passed)
+    #expect(summary.total.failed == 0)
+    #expect(summary.kept.requests > 100)
+    #expect(summary.fresh.requests > 5)
+    #expect(summary.fresh.bytes == summary.fresh.requests << 20)
+    // Least-loaded everywhere: nobody is left out.
+    #expect(summary.nodes.count { $0.name.hasPrefix("runtime") && $0.flows > 0 && $0.forwardedPackets > 0 } == 2)
+    #expect(summary.servers.count == 2 && summary.servers.allSatisfy { $0.connections > 0 })
+    #expect(summary.log.unreadableRecords == 0)
+    #expect(run.leftovers() == [])
+  }
+
+  @Test(.timeLimit(.minutes(3)))
+  func `a coordinator killed under traffic comes back, repeats nothing and nobody notices`() throws {
+    let run = try LabRun(["--seconds", "9", "--kill-coordinator-at", "2"])
+    defer { run.removeFiles() }
+    let ending = run.finish(within: .seconds(150))
+    let summary = try run.summary()
+    #expect(ending == .code(0), "\(run.output)")
+    #expect(summary.total.failed == 0 && summary.total.requests > 100)
+    #expect(summary.log.repeatedCommands == 0)
+    #expect(summary.log.commands > 0)
+    #expect(summary.nodes.allSatisfy { $0.lives == 1 })
+    #expect(run.leftovers() == [])
+  }
+
+  @Test(.timeLimit(.minutes(3)), arguments: [0.15, 1.0, 2.5])
+  func `a lab that is stopped while it is being set up leaves nothing`(seconds: Double) throws {
+    let run = try LabRun(["--seconds", "60"])
+    defer { run.removeFiles() }
+    usleep(UInt32(seconds * 1_000_000))
+    run.process.signal(SIGTERM)
+    #expect(run.finish(within: .seconds(60)) != nil, "it ends soon")
+    #expect(run.leftovers() == [])
+  }
+
+  @Test(.timeLimit(.minutes(3)))
+  func `a lab whose cluster file is wrong says so and leaves nothing`() throws {
+    let file = "\(NSTemporaryDirectory())nfv-wrong-\(getpid()).yaml"
+    try TextFile.write("name: web\nchain: [firewall]\nruntimes: many\n", to: file)
+    defer { unlink(file) }
+    let run = try LabRun(["--seconds", "60", "--cluster", file])
+    defer { run.removeFiles() }
+    #expect(run.finish(within: .seconds(60)) == .code(1))
+    let problems = try run.summary().problems
+    #expect(problems.count == 1 && problems[0].contains("\(file):3") && problems[0].contains("many"), "\(problems)")
+    #expect(run.leftovers() == [])
+  }
+}
+
+/// One run of `nfvactor lab` by the tests.
+final class LabRun {
+  let process: ChildProcess
+  private let summaryFile: String
+
+  static let binaries: String =
+    ProcessInfo.processInfo.environment["NFV_BINARIES"]
+    ?? URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    .appending(path: ".build/release").path
+
+  /// Why there can be no lab here; nil when there can.
+  static let obstacle: String? =
+    ProcessInfo.processInfo.environment["NFV_SKIP_LAB"] != nil
+    ? "NFV_SKIP_LAB is set" : Lab.obstacle(Lab.Settings(binaries: binaries))
+
+  init(_ options: [String]) throws {
+    let name = "\(NSTemporaryDirectory())nfv-lab-test-\(getpid())-\(UInt32.random(in: 0 ... .max))"
+    summaryFile = "\(name).json"
+    process = try ChildProcess.start(
+      "lab", ["\(Self.binaries)/nfvactor", "lab", "--summary", summaryFile] + options, log: "\(name).log")
+  }
+
+  /// How it ended, or nil if it did not in time; then it is stopped, and killed.
+  func finish(within longest: Duration) -> ChildProcess.Ending? {
+    if let ending = process.wait(longest) { return ending }
+    process.stop(SIGTERM, patience: .seconds(60))
+    return nil
+  }
+
+  var output: String { TextFile.lastLines(of: process.log, 60).joined(separator: "\n") }
+
+  func summary() throws -> LabSummary {
+    try JSONDecoder().decode(LabSummary.self, from: Data(contentsOf: URL(filePath: summaryFile)))
+  }
+
+  /// What this run made and should have removed: namespaces, folders, processes.
+  func leftovers() -> [String] {
+    let prefix = "nfv\(process.processID)-"
+    let manager = FileManager.default
+    var found = ((try? manager.contentsOfDirectory(atPath: "/run/netns")) ?? []).filter { $0.hasPrefix(prefix) }
+    found += ((try? manager.contentsOfDirectory(atPath: NSTemporaryDirectory())) ?? []).filter { $0 == prefix + "lab" }
+    for entry in (try? manager.contentsOfDirectory(atPath: "/proc")) ?? [] where Int(entry) != nil {
+      guard let words = manager.contents(atPath: "/proc/\(entry)/cmdline") else { continue }
+      let command = String(decoding: words.map { $0 == 0 ? 32 : $0 }, as: UTF8.self)
+      if command.contains(prefix) { found.append("process \(entry): \(command)") }
+    }
+    return found
+  }
+
+  func removeFiles() {
+    unlink(summaryFile)
+    unlink(process.log)
+    TextFile.removeTree("\(NSTemporaryDirectory())nfv\(process.processID)-logs")
+  }
+}

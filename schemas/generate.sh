@@ -1,0 +1,19 @@
+#!/bin/sh
+# Writes Sources/CSchemas from the schemas, or a given folder, with the layout of that target.
+#   schemas/generate.sh [FOLDER]
+set -eu
+schemas=$(cd "$(dirname "$0")" && pwd)
+target=${1:-$schemas/../Sources/CSchemas}
+command -v protoc-c >/dev/null || { echo "protoc-c is missing: apt-get install protobuf-c-compiler" >&2; exit 69; }
+mkdir -p "$target/include"
+cd "$schemas"
+protoc-c --c_out="$target" common.proto events.proto commands.proto dead_letters.proto
+mv "$target"/*.pb-c.h "$target/include/"
+cat > "$target/include/CSchemas.h" <<'HEADER'
+// Written by schemas/generate.sh.
+#pragma once
+#include "common.pb-c.h"
+#include "events.pb-c.h"
+#include "commands.pb-c.h"
+#include "dead_letters.pb-c.h"
+HEADER
