@@ -53,6 +53,9 @@ extension TestPacket {
   public var tcpSequence: UInt32 { long(layout.transport + 4) }
   public var tcpAcknowledgement: UInt32 { long(layout.transport + 8) }
 
+  /// As it stands in the packet; `nil` for a protocol without one.
+  public var transportChecksum: UInt16? { layout.checksum.map { word($0) } }
+
   public var payload: [UInt8] {
     let layout = self.layout
     let header = layout.protocolNumber == IPProtocol.tcp ? Int(bytes[layout.transport + 12] >> 4) * 4 : 8
@@ -103,7 +106,7 @@ extension TestPacket {
     if let checksum = layout.checksum, layout.protocolNumber == IPProtocol.udp, layout.isIPv4, word(checksum) == 0 {
       return networkChecksum(layout) == 0
     }
-    return networkChecksum(layout) == 0 && (layout.checksum == nil || transportChecksum(layout) == 0)
+    return networkChecksum(layout) == 0 && (layout.checksum == nil || computedTransportChecksum(layout) == 0)
   }
 
   func withChecksums(transportAt: Int?) -> TestPacket {
@@ -115,7 +118,7 @@ extension TestPacket {
     }
     if let transportAt {
       packet.store(0, layout.transport + transportAt)
-      let sum = packet.transportChecksum(layout)
+      let sum = packet.computedTransportChecksum(layout)
       packet.store(sum == 0 && layout.protocolNumber == IPProtocol.udp ? 0xffff : sum, layout.transport + transportAt)
     }
     return packet
@@ -125,7 +128,7 @@ extension TestPacket {
     layout.isIPv4 ? TestPacket.checksum(bytes[layout.network..<layout.transport]) : 0
   }
 
-  private func transportChecksum(_ layout: Layout) -> UInt16 {
+  private func computedTransportChecksum(_ layout: Layout) -> UInt16 {
     let addresses = layout.isIPv4 ? layout.network + 12..<layout.network + 20 : layout.network + 8..<layout.network + 40
     let segment = bytes[layout.transport..<layout.end]
     if layout.isIPv4, layout.protocolNumber == IPProtocol.icmp { return TestPacket.checksum(segment) }

@@ -18,7 +18,7 @@ public struct MACAddress: Hashable, Sendable, BitwiseCopyable, CustomStringConve
     guard parts.count == 6 else { return nil }
     var value: UInt64 = 0
     for part in parts {
-      guard part.count == 2, let byte = UInt8(part, radix: 16) else { return nil }
+      guard part.count == 2, let byte = hexadecimal(part, UInt8.self) else { return nil }
       value = value << 8 | UInt64(byte)
     }
     self.value = value
@@ -30,6 +30,11 @@ public struct MACAddress: Hashable, Sendable, BitwiseCopyable, CustomStringConve
       return (byte < 16 ? "0" : "") + String(byte, radix: 16)
     }.joined(separator: ":")
   }
+}
+
+/// Digits only: the standard library would also read a sign.
+private func hexadecimal<Number: FixedWidthInteger>(_ text: Substring, _ type: Number.Type) -> Number? {
+  text.allSatisfy { $0.isASCII && $0.isHexDigit } ? Number(text, radix: 16) : nil
 }
 
 /// An IPv4 address.
@@ -95,7 +100,7 @@ public struct IPAddress: Hashable, Comparable, Sendable, BitwiseCopyable, Custom
         if part.contains("."), index == parts.count - 1, let quad = IPv4Address(String(part)) {
           result += [UInt16(quad.value >> 16), UInt16(quad.value & 0xffff)]
         } else {
-          guard (1...4).contains(part.count), let group = UInt16(part, radix: 16) else { return nil }
+          guard (1...4).contains(part.count), let group = hexadecimal(part, UInt16.self) else { return nil }
           result.append(group)
         }
       }

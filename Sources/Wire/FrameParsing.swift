@@ -35,6 +35,10 @@ extension Frame {
     case 0x86dd: return parseIPv6(vlan: vlan, checksums: checksums)
     case 0x0806:
       parsedFamily = .arp
+      // No transport and no payload, for accessors that do not ask for the family first.
+      networkEnd = length
+      transportOffset = length
+      payloadOffset = length
       return nil
     default: return .unknownEtherType
     }
