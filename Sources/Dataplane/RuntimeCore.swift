@@ -127,7 +127,8 @@ public struct RuntimeCore: ~Copyable {
     let actor = FlowActor(batch[index])
     let timeoutClass = TimeoutClass.of(batch[index].protocolNumber, actor.phase)
     var slot = flows.create(batch[index], actor: actor, timeoutClass: timeoutClass, now: now)
-    if slot == nil {
+    // No place is won for an IPv6 flow by evicting an IPv4 one: only a table without slots evicts.
+    if slot == nil, flows.count == flows.capacity {
       finishRun(batch, now: now)
       guard evict() else { return nil }
       slot = flows.create(batch[index], actor: actor, timeoutClass: timeoutClass, now: now)

@@ -50,6 +50,7 @@ final class RuntimeGraph: ModuleGraph {
     var clientSide: UInt64 = 0
     var serverSide: UInt64 = 0
     var notOurs: UInt64 = 0
+    var strange: UInt64 = 0
     for index in 0..<batch.count {
       let destination = batch[index].destinationMAC
       if destination == input {
@@ -59,7 +60,10 @@ final class RuntimeGraph: ModuleGraph {
       } else {
         notOurs |= 1 << UInt64(index)
       }
+      // What passes is sent back to its sender: that has to be a switch of this cluster.
+      if !address.isPeer(batch[index].sourceMAC) { strange |= 1 << UInt64(index) }
     }
+    PacketBatch.forEach(in: strange & ~notOurs) { batch.drop($0, .unknownSource) }
     PacketBatch.forEach(in: notOurs) { batch.drop($0, .notForThisNode) }
     core.process(batch, clientSide: clientSide, serverSide: serverSide, now: now)
 

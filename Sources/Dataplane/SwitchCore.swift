@@ -199,6 +199,11 @@ public struct FabricAddress: Hashable, Sendable {
     address == self.address(of: .client) ? .client : address == self.address(of: .server) ? .server : nil
   }
 
+  /// Whether an address is that of a node of the same cluster, in a role that carries packets.
+  public func isPeer(_ address: MACAddress) -> Bool {
+    address.value >> 24 == base >> 24 && (1...2).contains(address.value & 0xff)
+  }
+
   /// The same node's address for the other side.
   public static func flipped(_ address: MACAddress) -> MACAddress { MACAddress(address.value ^ 3) }
 }

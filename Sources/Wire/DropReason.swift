@@ -70,7 +70,7 @@ public struct DropReason: Hashable, Sendable, BitwiseCopyable {
     .init(.flowTableFull, "flow-table-full", "There is no room for another flow."),
     .init(.keyTaken, "key-taken", "The answers to this flow would be indistinguishable from another flow's."),
     .init(.noRuntime, "no-runtime", "No runtime is serving to which a new flow could be given."),
-    .init(.unknownSource, "unknown-source", "A packet from the fabric that no known runtime sent."),
+    .init(.unknownSource, "unknown-source", "A packet from the fabric that no known node of the cluster sent."),
     .init(.unresolvedNextHop, "unresolved-next-hop", "The next hop did not answer ARP."),
     .init(.waitingForNextHop, "waiting-for-next-hop", "Too many packets already wait for the next hop's address."),
     .init(.noRoute, "no-route", "The destination is on no attached network and there is no gateway."),
