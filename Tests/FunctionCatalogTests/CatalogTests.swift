@@ -15,8 +15,9 @@ import Wire
     #expect(try names(Example.full) == ["firewall-nat-load-balancer"])
     #expect(try names(Example.full, fusing: false) == ["firewall", "nat", "load-balancer"])
     let counter = ("packet-counter", "")
-    #expect(try names(Example.spec(counter, ("firewall", Example.firewall), ("nat", Example.nat), counter))
-      == ["packet-counter", "firewall-nat", "packet-counter"])
+    #expect(
+      try names(Example.spec(counter, ("firewall", Example.firewall), ("nat", Example.nat), counter))
+        == ["packet-counter", "firewall-nat", "packet-counter"])
     #expect(try names(Example.spec(("nat", Example.nat), ("firewall", Example.firewall))) == ["nat", "firewall"])
   }
 
@@ -64,18 +65,28 @@ import Wire
 
   @Test func `no settings, however odd, stop the program`() {
     var random = SeededGenerator(seed: 7)
-    let scalars = ["", "0", "-1", "tcp", "10.0.0.1", "10.0.0.0/8", "::/0", "1-2", "a:b:c", "999999999999999999999", "10.0.0.1:80/tcp", "allow"]
-    let keys = ["default", "rules", "pool", "ports", "mappings", "services", "other", "virtual", "backends", "action", "from", "to", "address"]
+    let scalars = [
+      "", "0", "-1", "tcp", "10.0.0.1", "10.0.0.0/8", "::/0", "1-2", "a:b:c", "999999999999999999999", "10.0.0.1:80/tcp", "allow",
+    ]
+    let keys = [
+      "default", "rules", "pool", "ports", "mappings", "services", "other", "virtual", "backends", "action", "from", "to",
+      "address",
+    ]
     func odd(_ depth: Int) -> Settings {
       switch Int.random(in: 0..<(depth > 3 ? 1 : 3), using: &random) {
       case 0: Settings(.scalar(scalars.randomElement(using: &random)!))
       case 1: Settings(.list((0..<Int.random(in: 0..<4, using: &random)).map { _ in odd(depth + 1) }))
-      default: Settings(.map((0..<Int.random(in: 0..<4, using: &random)).map { _ in .init(keys.randomElement(using: &random)!, odd(depth + 1)) }))
+      default:
+        Settings(
+          .map(
+            (0..<Int.random(in: 0..<4, using: &random)).map { _ in .init(keys.randomElement(using: &random)!, odd(depth + 1)) }))
       }
     }
     var refused = 0
     for _ in 0..<4000 {
-      let spec = ServiceChainSpec(functions: [.init(kind: Catalog.standard.names.randomElement(using: &random)!, settings: odd(0))])
+      let spec = ServiceChainSpec(functions: [
+        .init(kind: Catalog.standard.names.randomElement(using: &random)!, settings: odd(0))
+      ])
       do { try Catalog.standard.validate(spec) } catch { refused += 1 }
     }
     #expect(refused > 2000)
@@ -93,7 +104,8 @@ import Wire
   @Test func `a third party's function joins in one line`() throws {
     var catalog = Catalog.standard
     catalog.register("black-hole") { reader throws(SettingsError) in Reflector() }
-    let runtime = TestRuntime(try catalog.makeChain(spec: Example.spec(("packet-counter", ""), ("black-hole", "")), share: .whole))
+    let runtime = TestRuntime(
+      try catalog.makeChain(spec: Example.spec(("packet-counter", ""), ("black-hole", "")), share: .whole))
     #expect(runtime.send(.udp("10.0.0.1:1", "10.0.0.2:2")) == .dropped("no-route"))
   }
 
@@ -107,7 +119,10 @@ import Wire
 
   // MARK: Fused and not
 
-  @Test(arguments: [["firewall", "nat", "load-balancer"], ["firewall", "nat"], ["firewall", "load-balancer"], ["nat", "load-balancer"]], 0..<3)
+  @Test(
+    arguments: [
+      ["firewall", "nat", "load-balancer"], ["firewall", "nat"], ["firewall", "load-balancer"], ["nat", "load-balancer"],
+    ], 0..<3)
   func `a chain compiled as one does what its functions do one by one`(kinds: [String], seed: Int) throws {
     let texts = ["firewall": Example.firewall, "nat": Example.nat, "load-balancer": Example.loadBalancer]
     let spec = ServiceChainSpec(functions: kinds.map { .init(kind: $0, settings: Settings(text: texts[$0]!)) })
@@ -159,7 +174,8 @@ struct Conversation {
 
   private mutating func draw() -> TestPacket {
     let flags: [TCPFlags] = [.syn, [.syn, .ack], .ack, [.fin, .ack], .rst, [.psh, .ack], [.syn, .fin], []]
-    let client = Endpoint(IPv4Address(0x0a00_0000 + .random(in: 60..<70, using: &random)), port: .random(in: 1000..<1010, using: &random))
+    let client = Endpoint(
+      IPv4Address(0x0a00_0000 + .random(in: 60..<70, using: &random)), port: .random(in: 1000..<1010, using: &random))
     let server = Endpoint(
       Bool.random(using: &random) ? IPv4Address(0x0a01_0064) : IPv4Address(0xc000_0201),
       port: ([80, 443, 53, 22] as [UInt16]).randomElement(using: &random)!)
@@ -171,14 +187,17 @@ struct Conversation {
     case 5: return .udp(client, server, payload: payload)
     case 6: return .icmpEchoRequest(client, server, id: client.port, payload: payload)
     case 7: return TestPacket.udpWithoutChecksum(client, server, payload: payload).vlan(9)
-    case 8: return [.udp("[2001:db8::1]:1", "[2001:db8::2]:53"), .icmp("10.0.0.61", "192.0.2.1", type: 11)].randomElement(using: &random)!
+    case 8:
+      return [.udp("[2001:db8::1]:1", "[2001:db8::2]:53"), .icmp("10.0.0.61", "192.0.2.1", type: 11)].randomElement(
+        using: &random)!
     case 9: return said.randomElement(using: &random) ?? .tcp(client, server, .syn)
     default:
       guard let packet = heardPackets.randomElement(using: &random), packet.protocolNumber != 1 || packet.bytes[34] == 8 else {
         return .tcp(client, server, .syn)
       }
       let isSYN = packet.tcpFlags == .syn
-      return packet.answered(isSYN ? [.syn, .ack] : flags.randomElement(using: &random)!, seq: seq, payload: isSYN ? [] : payload)
+      return packet.answered(
+        isSYN ? [.syn, .ack] : flags.randomElement(using: &random)!, seq: seq, payload: isSYN ? [] : payload)
     }
   }
 }

@@ -45,7 +45,9 @@ import Wire
         refusals += 1
         return
       }
-      flows.append(Live(client: client, external: External(address: state.external, port: state.externalPort), state: state, runtime: runtime))
+      flows.append(
+        Live(
+          client: client, external: External(address: state.external, port: state.externalPort), state: state, runtime: runtime))
     }
 
     mutating func expire(_ index: Int) {
@@ -88,7 +90,8 @@ import Wire
       let runtime = runtimes.randomElement(using: &random)!
       switch Int.random(in: 0..<1000, using: &random) {
       case 0..<420:
-        let client = Client(address: 0x0a00_0000 + .random(in: 0..<40, using: &random), port: 2000 + .random(in: 0..<4, using: &random))
+        let client = Client(
+          address: 0x0a00_0000 + .random(in: 0..<40, using: &random), port: 2000 + .random(in: 0..<4, using: &random))
         world.open(client, destination: .random(in: 1..<1000, using: &random), on: runtime)
       case 420..<800:
         if let index = world.flows.indices.randomElement(using: &random) { world.expire(index) }
@@ -109,7 +112,8 @@ import Wire
     while !world.flows.isEmpty { world.expire(world.flows.count - 1) }
     world.deliverReturns()
     for (share, books) in world.books {
-      #expect(books.used == 0 && books.mappings.count == 0 && books.foreign == 0 && books.lost == 0, "seed \(seed), share \(share)")
+      #expect(
+        books.used == 0 && books.mappings.count == 0 && books.foreign == 0 && books.lost == 0, "seed \(seed), share \(share)")
     }
     #expect(world.refusals > 0, "the pool was small enough to run out")
   }

@@ -85,7 +85,9 @@ extension PacketLimit {
     let blocks = codeBlocks(try String(contentsOf: page, encoding: .utf8))
     let snippets = try snippets(of: String(contentsOf: here, encoding: .utf8))
     #expect(snippets.count == 4)
-    for (name, code) in snippets { #expect(blocks.contains(code), "docs/writing-a-network-function.md does not show \(name) as it is here") }
+    for (name, code) in snippets {
+      #expect(blocks.contains(code), "docs/writing-a-network-function.md does not show \(name) as it is here")
+    }
   }
 
   private func codeBlocks(_ page: String) -> [String] {

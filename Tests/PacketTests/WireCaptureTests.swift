@@ -37,7 +37,8 @@ struct WireCaptureTests {
         copy.withFrame { frame in
           #expect(frame.parse(checksums: .trust) == nil, "\(name)")
           let at = 14 + 4 * (tags - 1)
-          #expect(frame.fiveTuple.transport.vlan == (UInt16(packet.bytes[at]) << 8 | UInt16(packet.bytes[at + 1])) & 0xfff, "\(name)")
+          #expect(
+            frame.fiveTuple.transport.vlan == (UInt16(packet.bytes[at]) << 8 | UInt16(packet.bytes[at + 1])) & 0xfff, "\(name)")
         }
       }
     }
@@ -60,7 +61,8 @@ struct WireCaptureTests {
 enum CaptureFolder {
   static let path: String? = {
     let project = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-    let folder = ProcessInfo.processInfo.environment["NFV_TEST_DATA"].map { URL(filePath: $0) }
+    let folder =
+      ProcessInfo.processInfo.environment["NFV_TEST_DATA"].map { URL(filePath: $0) }
       ?? project.deletingLastPathComponent().appending(path: "shared/data")
     let zeek = folder.appending(path: "pcap/zeek").path
     return FileManager.default.fileExists(atPath: zeek) ? zeek : nil
@@ -80,7 +82,9 @@ enum CaptureFolder {
     }
     guard data.count >= 24 else { throw NotACapture(name: name) }
     let isSwapped = long(0, isSwapped: false) == 0xd4c3_b2a1 || long(0, isSwapped: false) == 0x4d3c_b2a1
-    guard isSwapped || [0xa1b2_c3d4, 0xa1b2_3c4d].contains(long(0, isSwapped: false)), long(20, isSwapped: isSwapped) & 0xffff == 1 else {
+    guard isSwapped || [0xa1b2_c3d4, 0xa1b2_3c4d].contains(long(0, isSwapped: false)),
+      long(20, isSwapped: isSwapped) & 0xffff == 1
+    else {
       throw NotACapture(name: name)
     }
     var packets: [TestPacket] = []

@@ -25,7 +25,9 @@ import Wire
       #expect(packet.parsed() == nil, "\(packet)")
       #expect(packet.checksumsHold)
     }
-    var packet = TestPacket.tcp("10.0.0.1:1234", "10.0.0.2:80", [.syn], seq: 7, ack: 9, window: 512, options: [3, 3, 7], payload: [1, 2, 3]).vlan(42)
+    var packet = TestPacket.tcp(
+      "10.0.0.1:1234", "10.0.0.2:80", [.syn], seq: 7, ack: 9, window: 512, options: [3, 3, 7], payload: [1, 2, 3]
+    ).vlan(42)
     packet.withFrame { frame in
       #expect(frame.parse(checksums: .verify) == nil)
       #expect(frame.family == .ipv4 && frame.protocolNumber == IPProtocol.tcp)
@@ -56,7 +58,8 @@ import Wire
     #expect(scale([3, 3, 200]) == 14)
     #expect(scale([]) == nil && scale([0, 3, 3, 7]) == nil && scale([3, 3, 7], .ack) == nil)
     // Lengths of zero, of one, and beyond the header end the search.
-    #expect(scale([9, 0, 3, 3, 7]) == nil && scale([9, 1, 3, 3, 7]) == nil && scale([9, 40, 3, 3]) == nil && scale([1, 1, 1, 3]) == nil)
+    #expect(
+      scale([9, 0, 3, 3, 7]) == nil && scale([9, 1, 3, 3, 7]) == nil && scale([9, 40, 3, 3]) == nil && scale([1, 1, 1, 3]) == nil)
   }
 
   @Test func `broken checksums are found, and trusted when told to`() {
@@ -101,7 +104,9 @@ import Wire
       let end = packet.bytes.count
       for length in 0..<end {
         #expect(packet.truncated(to: length).parsed() != nil, "\(packet) cut to \(length)")
-        #expect(readings(packet, length: length, poison: 0x00) == readings(packet, length: length, poison: 0xff), "\(packet) cut to \(length)")
+        #expect(
+          readings(packet, length: length, poison: 0x00) == readings(packet, length: length, poison: 0xff),
+          "\(packet) cut to \(length)")
       }
     }
   }
@@ -141,15 +146,21 @@ import Wire
         let reason = frame.parse(checksums: policy)
         guard reason == nil else { return reason }
         // Everything an accessor can reach is inside the frame.
-        #expect(frame.payloadLength >= 0 && frame.networkLength >= 0 && frame.networkLength <= length, "seed \(seed) round \(round)")
+        #expect(
+          frame.payloadLength >= 0 && frame.networkLength >= 0 && frame.networkLength <= length, "seed \(seed) round \(round)")
         #expect(frame.withPayload { $0.byteCount } <= length)
-        _ = (frame.tcpWindowScale, frame.tcpSequence, frame.icmpType, frame.sourceAddress, frame.destinationAddress, frame.ipv6FiveTuple)
+        _ = (
+          frame.tcpWindowScale, frame.tcpSequence, frame.icmpType, frame.sourceAddress, frame.destinationAddress,
+          frame.ipv6FiveTuple
+        )
         frame.rewriteSource(IPv4Address(0x0102_0304), port: 9)
         frame.rewriteDestination(IPv4Address(0x0506_0708), port: 10)
         return nil
       }
       #expect(packet.bytes.count == length)
-      if policy == .verify, reason == nil { #expect(packet.parsed() == nil, "seed \(seed) round \(round): rewriting keeps checksums") }
+      if policy == .verify, reason == nil {
+        #expect(packet.parsed() == nil, "seed \(seed) round \(round): rewriting keeps checksums")
+      }
       verdicts[reason?.code ?? 0, default: 0] += 1
     }
     #expect(verdicts.count > 6, "\(verdicts)")
