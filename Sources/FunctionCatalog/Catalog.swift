@@ -72,7 +72,9 @@ public struct Catalog: Sendable {
     for (function, reader) in zip(spec.functions, readers(spec)) {
       try registration(function.kind, reader).check(reader)
     }
-    guard !spec.functions.isEmpty else { throw SettingsError(path: "chain", line: 0, message: "a chain needs at least one function") }
+    guard !spec.functions.isEmpty else {
+      throw SettingsError(path: "chain", line: 0, message: "a chain needs at least one function")
+    }
   }
 
   /// The stages of a runtime's chain with all their memory.

@@ -42,7 +42,8 @@ extension LoadBalancerService {
     guard parts.count == 2, parts[1] == "tcp" || parts[1] == "udp" else {
       throw virtual.error("'\(text)' is not an address, a port and a protocol, such as 10.1.0.100:80/tcp")
     }
-    let endpoint = try SettingsReader(Settings(.scalar(String(parts[0])), line: virtual.settings.line), path: virtual.path).ipv4Endpoint()
+    let endpoint = try SettingsReader(Settings(.scalar(String(parts[0])), line: virtual.settings.line), path: virtual.path)
+      .ipv4Endpoint()
     var backends: [Backend] = []
     for item in try reader.required("backends").items() {
       let backend = try Backend(reader: item)
@@ -52,7 +53,8 @@ extension LoadBalancerService {
       backends.append(backend)
     }
     self.init(
-      endpoint.address, port: endpoint.port, protocolNumber: parts[1] == "tcp" ? IPProtocol.tcp : IPProtocol.udp, backends: backends)
+      endpoint.address, port: endpoint.port, protocolNumber: parts[1] == "tcp" ? IPProtocol.tcp : IPProtocol.udp,
+      backends: backends)
   }
 }
 

@@ -60,7 +60,9 @@ extension NAT {
     }
 
     mutating func makeMapping(_ key: NATClientKey) -> UInt32? {
-      guard mappings.firstFree != 0, let (address, port) = pool.take(for: key.address, port: key.port, key.realm) else { return nil }
+      guard mappings.firstFree != 0, let (address, port) = pool.take(for: key.address, port: key.port, key.realm) else {
+        return nil
+      }
       return mappings.insert(key, address: address, port: port)
     }
 
@@ -142,10 +144,13 @@ extension NAT {
         vlan: flow.vlan, realm: flow.realm)
     }
 
-    /// Books a return at the owner. One that fits no record, or comes twice, changes nothing.
+    /// Books a return at the owner. One that fits no record with flows away changes nothing; beyond that, who
+    /// delivers returns must deliver each once, as a reliable channel does: two flows may share an endpoint.
     @discardableResult
     public mutating func accept(_ returned: Return) -> Bool {
-      guard returned.realm < NATRealm.count, let address = pool.owns(returned.external, returned.externalPort) else { return false }
+      guard returned.realm < NATRealm.count, let address = pool.owns(returned.external, returned.externalPort) else {
+        return false
+      }
       let key = NATClientKey(returned.client, port: returned.clientPort, realm: Int(returned.realm), vlan: returned.vlan)
       guard let index = mappings.find(key, address: address, port: returned.externalPort),
         mappings.records[Int(index)].away > 0

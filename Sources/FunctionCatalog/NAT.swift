@@ -34,6 +34,10 @@ import Wire
 /// out to somebody else, and is not lost, provided that returns reach the owner: `SharedState.takeReturn()`
 /// hands them out one by one for the platform to send, `SharedState.accept(_:)` books them at the owner.
 ///
+/// A return that was not sent before its runtime died is lost: the endpoint stays "away" until its owner
+/// restarts. And a share that is given to a new runtime while flows of its old one live on elsewhere knows
+/// nothing of their endpoints: a new runtime should get a share of its own.
+///
 /// An arriving endpoint of this share that has no record (this runtime was restarted) is taken from the
 /// free ones. If it has gone to another client meanwhile, the arriving flow has lost it: its packets are
 /// dropped with `nat-endpoint-lost` rather than delivered to a stranger.

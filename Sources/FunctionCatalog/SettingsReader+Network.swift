@@ -22,7 +22,7 @@ extension SettingsReader {
   func portRange(lowest: UInt16) throws(SettingsError) -> ClosedRange<UInt16> {
     let text = try string()
     let parts = text.split(separator: "-", omittingEmptySubsequences: false)
-    guard (1...2).contains(parts.count), let low = UInt16(parts[0].trimmed), let high = UInt16(parts[parts.count - 1].trimmed),
+    guard (1...2).contains(parts.count), let low = parts[0].trimmed.port, let high = parts[parts.count - 1].trimmed.port,
       low <= high, low >= lowest
     else { throw error("'\(text)' is not a port or a range of ports such as 1024-65535 (from \(lowest))") }
     return low...high
@@ -32,7 +32,7 @@ extension SettingsReader {
   func ipv4Endpoint() throws(SettingsError) -> (address: IPv4Address, port: UInt16) {
     let text = try string()
     let parts = text.split(separator: ":", omittingEmptySubsequences: false)
-    guard parts.count == 2, let address = IPv4Address(String(parts[0])), let port = UInt16(parts[1]), port > 0 else {
+    guard parts.count == 2, let address = IPv4Address(String(parts[0])), let port = parts[1].port, port > 0 else {
       throw error("'\(text)' is not an IPv4 address with a port, such as 10.2.0.11:80")
     }
     return (address, port)
@@ -46,6 +46,9 @@ extension SettingsReader {
 }
 
 extension Substring {
+  /// Decimal digits only, no sign.
+  var port: UInt16? { allSatisfy { $0.isASCII && $0.isNumber } ? UInt16(self) : nil }
+
   /// Without spaces at either end.
   var trimmed: Substring {
     guard let first = firstIndex(where: { $0 != " " }), let last = lastIndex(where: { $0 != " " }) else { return "" }

@@ -138,7 +138,9 @@ public struct TCPConnection: BitwiseCopyable, Sendable, Equatable {
     // Before the server's own numbers are settled, a refusal is known by what it acknowledges (RFC 9293 §3.10.7.3).
     if direction == .reverse, state == .synSent || state == .synReceived || state == .simultaneousOpen {
       let beyondSYN = segment.acknowledgement &- acked.forward
-      if segment.carriesAcknowledgement, segment.acknowledgement == sent.forward || (beyondSYN > 0 && beyondSYN <= sent.forward &- acked.forward) {
+      if segment.carriesAcknowledgement,
+        segment.acknowledgement == sent.forward || (beyondSYN > 0 && beyondSYN <= sent.forward &- acked.forward)
+      {
         state = next
         return .accept
       }

@@ -57,7 +57,9 @@ public struct TestPacket: Hashable, Sendable {
   public static func icmp(
     _ source: Endpoint, _ destination: Endpoint, type: UInt8, code: UInt8 = 0, body: [UInt8] = [0, 0, 0, 0]
   ) -> TestPacket {
-    ip(source, destination, isIPv4(source) ? IPProtocol.icmp : IPProtocol.icmpv6, [type, code, 0, 0] + body, checksumAt: 2, ttl: 64)
+    ip(
+      source, destination, isIPv4(source) ? IPProtocol.icmp : IPProtocol.icmpv6, [type, code, 0, 0] + body, checksumAt: 2, ttl: 64
+    )
   }
 
   /// An IP packet with a transport of the test's own making.

@@ -149,10 +149,19 @@ import Wire
     ("defualt: deny", "line 1: defualt: unknown key 'defualt'; did you mean 'default'? (known: default, rules)"),
     ("default: maybe", "line 1: default: 'maybe' is not one of: allow, deny"),
     ("rules:\n  - {from: 10.0.0.0/8}", "line 2: rules[0]: 'action' is missing"),
-    ("rules:\n  - {action: allow, from: 10.0.0.1/8}", "line 2: rules[0].from: '10.0.0.1/8' is not an address block such as 10.0.0.0/8 (with no bits set behind the prefix)"),
+    (
+      "rules:\n  - {action: allow, from: 10.0.0.1/8}",
+      "line 2: rules[0].from: '10.0.0.1/8' is not an address block such as 10.0.0.0/8 (with no bits set behind the prefix)"
+    ),
     ("rules:\n  - {action: allow, to-ports: 80}", "line 2: rules[0].to-ports: ports need 'protocol: tcp' or 'protocol: udp'"),
-    ("rules:\n  - {action: allow, protocol: tcp, to-ports: 90-80}", "line 2: rules[0].to-ports: '90-80' is not a port or a range of ports such as 1024-65535 (from 0)"),
-    ("rules:\n  - {action: allow, from: 10.0.0.0/8, to: 2001:db8::/32}", "line 2: rules[0]: 'from' is 10.0.0.0/8 and 'to' is 2001:db8::/32: no packet has one IPv4 and one IPv6 address"),
+    (
+      "rules:\n  - {action: allow, protocol: tcp, to-ports: 90-80}",
+      "line 2: rules[0].to-ports: '90-80' is not a port or a range of ports such as 1024-65535 (from 0)"
+    ),
+    (
+      "rules:\n  - {action: allow, from: 10.0.0.0/8, to: 2001:db8::/32}",
+      "line 2: rules[0]: 'from' is 10.0.0.0/8 and 'to' is 2001:db8::/32: no packet has one IPv4 and one IPv6 address"
+    ),
   ])
   func `a wrong setting is refused with its line`(text: String, message: String) {
     #expect(throws: SettingsError.self) { try Firewall(reader: SettingsReader(text: text)) }

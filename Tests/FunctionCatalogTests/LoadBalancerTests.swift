@@ -40,14 +40,16 @@ import Wire
     #expect(runtime.send(packet.answered()) == .forwarded(packet.answered()))
     let ipv6 = TestPacket.udp("[2001:db8::1]:1", "[2001:db8::2]:2")
     #expect(runtime.send(ipv6) == .forwarded(ipv6))
-    let strict = TestRuntime(LoadBalancer(services: try LoadBalancer(reader: SettingsReader(text: Example.loadBalancer)).services))
+    let strict = TestRuntime(
+      LoadBalancer(services: try LoadBalancer(reader: SettingsReader(text: Example.loadBalancer)).services))
     #expect(strict.send(packet) == .dropped("no-service"))
     #expect(strict.send(.udp("10.0.0.1:1", "10.1.0.100:80")) == .dropped("no-service"), "the service is TCP")
   }
 
   @Test func `a drained backend keeps its flows and gets no new ones`() {
     let service = { (weight: UInt16) in
-      LoadBalancerService("10.1.0.100", port: 80, backends: [.init("10.2.0.11", port: 80, weight: weight), .init("10.2.0.12", port: 80, weight: 0)])
+      LoadBalancerService(
+        "10.1.0.100", port: 80, backends: [.init("10.2.0.11", port: 80, weight: weight), .init("10.2.0.12", port: 80, weight: 0)])
     }
     let (before, after) = (TestRuntime(LoadBalancer(services: [service(1)])), TestRuntime(LoadBalancer(services: [service(0)])))
     let syn = TestPacket.tcp("10.0.0.1:1000", "10.1.0.100:80", .syn)
@@ -60,7 +62,8 @@ import Wire
   }
 
   @Test func `runtimes begin their search at different backends`() {
-    let service = LoadBalancerService("10.1.0.100", port: 80, backends: (1...3).map { .init(IPv4Address(0x0a02_0000 + $0), port: 80) })
+    let service = LoadBalancerService(
+      "10.1.0.100", port: 80, backends: (1...3).map { .init(IPv4Address(0x0a02_0000 + $0), port: 80) })
     let firsts = (0..<3).map { index in
       TestRuntime(LoadBalancer(services: [service]), share: RuntimeShare(index: index, count: 3))
         .send(.tcp("10.0.0.1:1", "10.1.0.100:80", .syn)).packet!.destination
@@ -97,7 +100,8 @@ import Wire
       for (index, runtime) in runtimes.enumerated() {
         for backend: Endpoint in ["10.2.0.11:8080", "10.2.0.12:8080"] {
           let expected = home.values.count { $0.runtime == index && $0.backend == backend }
-          #expect(runtime.observed("load-balancer.10.1.0.100:80/tcp.\(backend).flows") == UInt64(expected), "seed \(seed) step \(step)")
+          #expect(
+            runtime.observed("load-balancer.10.1.0.100:80/tcp.\(backend).flows") == UInt64(expected), "seed \(seed) step \(step)")
         }
       }
     }
@@ -106,11 +110,23 @@ import Wire
   @Test(arguments: [
     ("other: drop", "'services' is missing"),
     ("services: []", "line 1: services: a load balancer needs at least one service"),
-    ("services:\n  - {virtual: 10.1.0.100:80, backends: []}", "line 2: services[0].virtual: '10.1.0.100:80' is not an address, a port and a protocol, such as 10.1.0.100:80/tcp"),
-    ("services:\n  - {virtual: 10.1.0.100:0/tcp, backends: []}", "line 2: services[0].virtual: '10.1.0.100:0' is not an IPv4 address with a port, such as 10.2.0.11:80"),
+    (
+      "services:\n  - {virtual: 10.1.0.100:80, backends: []}",
+      "line 2: services[0].virtual: '10.1.0.100:80' is not an address, a port and a protocol, such as 10.1.0.100:80/tcp"
+    ),
+    (
+      "services:\n  - {virtual: 10.1.0.100:0/tcp, backends: []}",
+      "line 2: services[0].virtual: '10.1.0.100:0' is not an IPv4 address with a port, such as 10.2.0.11:80"
+    ),
     ("services:\n  - {virtual: 10.1.0.100:80/tcp}", "line 2: services[0]: 'backends' is missing"),
-    ("services:\n  - {virtual: 10.1.0.100:80/tcp, backends: [10.0.0.1:1, 10.0.0.1:1]}", "line 2: services[0].backends[1]: 10.0.0.1:1 is a backend of 10.1.0.100:80/tcp twice"),
-    ("services:\n  - {virtual: 10.1.0.100:80/tcp, backends: [{address: 10.0.0.1:1, wieght: 2}]}", "line 2: services[0].backends[0].wieght: unknown key 'wieght'; did you mean 'weight'? (known: address, weight)"),
+    (
+      "services:\n  - {virtual: 10.1.0.100:80/tcp, backends: [10.0.0.1:1, 10.0.0.1:1]}",
+      "line 2: services[0].backends[1]: 10.0.0.1:1 is a backend of 10.1.0.100:80/tcp twice"
+    ),
+    (
+      "services:\n  - {virtual: 10.1.0.100:80/tcp, backends: [{address: 10.0.0.1:1, wieght: 2}]}",
+      "line 2: services[0].backends[0].wieght: unknown key 'wieght'; did you mean 'weight'? (known: address, weight)"
+    ),
   ])
   func `a wrong setting is refused with its line`(text: String, message: String) {
     #expect(throws: SettingsError.self) { try LoadBalancer(reader: SettingsReader(text: text)) }

@@ -84,14 +84,18 @@ import Wire
   // MARK: Shares
 
   static func runtimes(_ count: Int) -> [TestRuntime] {
-    (0..<count).map { TestRuntime(try! NAT(reader: SettingsReader(text: Example.nat)), share: RuntimeShare(index: $0, count: count)) }
+    (0..<count).map {
+      TestRuntime(try! NAT(reader: SettingsReader(text: Example.nat)), share: RuntimeShare(index: $0, count: count))
+    }
   }
 
   @Test(arguments: [1, 2, 3, 5, 7]) func `no endpoint belongs to two shares`(count: Int) {
     var owners: [Endpoint: Int] = [:]
     for (index, runtime) in NATTests.runtimes(count).enumerated() {
       for client in 0..<UInt32(1100) {
-        guard let sent = runtime.send(.udp(Endpoint(IPv4Address(0x0a00_0000 + client), port: 9), "192.0.2.1:53")).packet else { continue }
+        guard let sent = runtime.send(.udp(Endpoint(IPv4Address(0x0a00_0000 + client), port: 9), "192.0.2.1:53")).packet else {
+          continue
+        }
         #expect(owners.updateValue(index, forKey: sent.source) == nil)
       }
     }
@@ -179,7 +183,10 @@ import Wire
     ("pool: []", "line 1: pool: a pool needs at least one address"),
     ("pool: [10.0.0.1, 10.0.0.0/30]", "line 1: pool[1]: 10.0.0.1 is in the pool twice"),
     ("pool: 10.0.0.0/8", "line 1: pool: a pool has at most 256 addresses"),
-    ("pool: 10.0.0.9-10.0.0.1", "line 1: pool: '10.0.0.9-10.0.0.1' is not an IPv4 address, a range such as 10.2.0.200-10.2.0.203, or a block"),
+    (
+      "pool: 10.0.0.9-10.0.0.1",
+      "line 1: pool: '10.0.0.9-10.0.0.1' is not an IPv4 address, a range such as 10.2.0.200-10.2.0.203, or a block"
+    ),
     ("pool: 2001:db8::/126", "line 1: pool: '2001:db8::/126' is not an IPv4 block"),
     ("pool: 10.0.0.1\nports: 0-9", "line 2: ports: '0-9' is not a port or a range of ports such as 1024-65535 (from 1)"),
     ("pool: 10.0.0.1\nmappings: 1", "line 2: mappings: 1 is out of range; it must be from 64 to 16777216"),

@@ -61,12 +61,14 @@ private struct SettingsText {
       return Settings(.list(elements(&text, end: "]") { flow(&$0, line) }), line: line)
     }
     if text.first == "{" {
-      return Settings(.map(elements(&text, end: "}") { text in
-        let colon = text.firstIndex(of: ":")!
-        let key = String(text[..<colon].drop { $0 == " " })
-        text = text[text.index(after: colon)...]
-        return Settings.Entry(key, flow(&text, line))
-      }), line: line)
+      return Settings(
+        .map(
+          elements(&text, end: "}") { text in
+            let colon = text.firstIndex(of: ":")!
+            let key = String(text[..<colon].drop { $0 == " " })
+            text = text[text.index(after: colon)...]
+            return Settings.Entry(key, flow(&text, line))
+          }), line: line)
     }
     let scalar = text.prefix { !"],}".contains($0) }
     text = text[scalar.endIndex...]

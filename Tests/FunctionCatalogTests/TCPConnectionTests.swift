@@ -10,12 +10,16 @@ import Wire
   struct Tale {
     var connection = TCPConnection()
 
-    mutating func forward(_ flags: TCPFlags, _ seq: UInt32, _ ack: UInt32 = 0, payload: Int = 0, window: UInt16 = 8192, scale: UInt8? = nil) -> TCPConnection.Ruling {
+    mutating func forward(
+      _ flags: TCPFlags, _ seq: UInt32, _ ack: UInt32 = 0, payload: Int = 0, window: UInt16 = 8192, scale: UInt8? = nil
+    ) -> TCPConnection.Ruling {
       connection.handle(
         TCPSegment(flags, sequence: seq, acknowledgement: ack, window: window, payload: payload, windowScale: scale), .forward)
     }
 
-    mutating func reverse(_ flags: TCPFlags, _ seq: UInt32, _ ack: UInt32 = 0, payload: Int = 0, window: UInt16 = 8192, scale: UInt8? = nil) -> TCPConnection.Ruling {
+    mutating func reverse(
+      _ flags: TCPFlags, _ seq: UInt32, _ ack: UInt32 = 0, payload: Int = 0, window: UInt16 = 8192, scale: UInt8? = nil
+    ) -> TCPConnection.Ruling {
       connection.handle(
         TCPSegment(flags, sequence: seq, acknowledgement: ack, window: window, payload: payload, windowScale: scale), .reverse)
     }
@@ -263,7 +267,9 @@ struct TCPEnd {
       let from = Bool.random(using: &random) ? first : UInt32.random(in: first...max(first, sent), using: &random)
       let left = Int(finNumber) - Int(from)
       let ack = peerISN &+ received
-      if left < 0 || Int.random(in: 0..<4, using: &random) == 0 { return TCPSegment(.ack, sequence: isn &+ sent, acknowledgement: ack) }
+      if left < 0 || Int.random(in: 0..<4, using: &random) == 0 {
+        return TCPSegment(.ack, sequence: isn &+ sent, acknowledgement: ack)
+      }
       let count = min(left, Int.random(in: 0...1460, using: &random))
       let closes = count == left
       sent = max(sent, from + UInt32(count) + (closes ? 1 : 0))

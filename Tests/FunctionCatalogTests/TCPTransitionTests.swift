@@ -42,9 +42,10 @@ import Wire
   @Test func `only six combinations of SYN, FIN, RST and ACK mean anything`() {
     var meanings: [TCPSegment.Kind: [UInt8]] = [:]
     for bits in UInt8(0)..<64 { meanings[TCPSegment.kind(of: TCPFlags(rawValue: bits)), default: []].append(bits & 0b01_0111) }
-    #expect(meanings.mapValues { Set($0).sorted() } == [
-      .syn: [2], .synAck: [18], .ack: [16], .fin: [17], .rst: [4, 20], .malformed: [0, 1, 3, 5, 6, 7, 19, 21, 22, 23],
-    ])
+    #expect(
+      meanings.mapValues { Set($0).sorted() } == [
+        .syn: [2], .synAck: [18], .ack: [16], .fin: [17], .rst: [4, 20], .malformed: [0, 1, 3, 5, 6, 7, 19, 21, 22, 23],
+      ])
   }
 
   @Test func `malformed segments are refused in every state and change nothing`() {
