@@ -129,7 +129,7 @@ public struct RuntimeCore: ~Copyable {
     var slot = flows.create(batch[index], actor: actor, timeoutClass: timeoutClass, now: now)
     if slot == nil {
       finishRun(batch, now: now)
-      guard evict() else { return nil }
+      guard evict(for: batch[index]) else { return nil }
       slot = flows.create(batch[index], actor: actor, timeoutClass: timeoutClass, now: now)
     }
     guard let slot else { return nil }
@@ -138,11 +138,9 @@ public struct RuntimeCore: ~Copyable {
     return slot
   }
 
-  /// Makes room: the connection that is half open or closing and nearest to its end has to go.
-  private mutating func evict() -> Bool {
-    guard let slot = flows.nextToExpire(within: UInt64(rules.timeouts[Int(TimeoutClass.tcpTransitory)])),
-      flows[slot].timeoutClass == TimeoutClass.tcpTransitory
-    else { return false }
+  /// Makes room: a connection that is half open or closing has to go.
+  private mutating func evict(for frame: borrowing Frame) -> Bool {
+    guard let slot = flows.victim(for: frame, timeoutClass: TimeoutClass.tcpTransitory) else { return false }
     counters.flowsEvicted &+= 1
     end(slot)
     return true

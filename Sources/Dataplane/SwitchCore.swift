@@ -125,11 +125,26 @@ struct SwitchCore: ~Copyable {
       }
       return
     }
-    _ = routes.createReversed(frame, actor: SwitchActor(owner: owner), timeoutClass: timeoutClass(of: frame), now: now)
+    let actor = SwitchActor(owner: owner)
+    let timeoutClass = timeoutClass(of: frame)
+    if routes.createReversed(frame, actor: actor, timeoutClass: timeoutClass, now: now) == nil, evict(for: frame) {
+      _ = routes.createReversed(frame, actor: actor, timeoutClass: timeoutClass, now: now)
+    }
+  }
+
+  /// Makes room: the route of a connection that is half open or closing has to go.
+  private mutating func evict(for frame: borrowing Frame) -> Bool {
+    guard let slot = routes.victim(for: frame, timeoutClass: TimeoutClass.tcpTransitory) else { return false }
+    counters.flowsEvicted &+= 1
+    routes.remove(slot)
+    return true
   }
 
   private mutating func remember(_ frame: borrowing Frame, owner: UInt16, now: Tick) -> Bool {
-    routes.create(frame, actor: SwitchActor(owner: owner), timeoutClass: timeoutClass(of: frame), now: now) != nil
+    let actor = SwitchActor(owner: owner)
+    let timeoutClass = timeoutClass(of: frame)
+    if routes.create(frame, actor: actor, timeoutClass: timeoutClass, now: now) != nil { return true }
+    return evict(for: frame) && routes.create(frame, actor: actor, timeoutClass: timeoutClass, now: now) != nil
   }
 
   private func timeoutClass(of frame: borrowing Frame) -> UInt8 {
