@@ -127,10 +127,9 @@ public struct RuntimeCore: ~Copyable {
     let actor = FlowActor(batch[index])
     let timeoutClass = TimeoutClass.of(batch[index].protocolNumber, actor.phase)
     var slot = flows.create(batch[index], actor: actor, timeoutClass: timeoutClass, now: now)
-    // No place is won for an IPv6 flow by evicting an IPv4 one: only a table without slots evicts.
-    if slot == nil, flows.count == flows.capacity {
+    if slot == nil {
       finishRun(batch, now: now)
-      guard evict() else { return nil }
+      guard evict(for: batch[index]) else { return nil }
       slot = flows.create(batch[index], actor: actor, timeoutClass: timeoutClass, now: now)
     }
     guard let slot else { return nil }
@@ -139,11 +138,9 @@ public struct RuntimeCore: ~Copyable {
     return slot
   }
 
-  /// Makes room: the connection that is half open or closing and nearest to its end has to go.
-  private mutating func evict() -> Bool {
-    guard let slot = flows.nextToExpire(within: UInt64(rules.timeouts[Int(TimeoutClass.tcpTransitory)])),
-      flows[slot].timeoutClass == TimeoutClass.tcpTransitory
-    else { return false }
+  /// Makes room: a connection that is half open or closing has to go.
+  private mutating func evict(for frame: borrowing Frame) -> Bool {
+    guard let slot = flows.victim(for: frame, timeoutClass: TimeoutClass.tcpTransitory) else { return false }
     counters.flowsEvicted &+= 1
     end(slot)
     return true

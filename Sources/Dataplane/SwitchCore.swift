@@ -125,14 +125,36 @@ struct SwitchCore: ~Copyable {
       }
       return
     }
-    let slot = routes.createReversed(frame, actor: SwitchActor(owner: owner), timeoutClass: timeoutClass(of: frame), now: now)
-    if slot == nil { counters.flowsRefused &+= 1 } else { counters.flowsCreated &+= 1 }
+    let actor = SwitchActor(owner: owner)
+    let timeoutClass = timeoutClass(of: frame)
+    var slot = routes.createReversed(frame, actor: actor, timeoutClass: timeoutClass, now: now)
+    if slot == nil, evict(for: frame) {
+      slot = routes.createReversed(frame, actor: actor, timeoutClass: timeoutClass, now: now)
+    }
+    count(slot)
+  }
+
+  /// Makes room: the route of a connection that is half open or closing has to go.
+  private mutating func evict(for frame: borrowing Frame) -> Bool {
+    guard let slot = routes.victim(for: frame, timeoutClass: TimeoutClass.tcpTransitory) else { return false }
+    counters.flowsEvicted &+= 1
+    routes.remove(slot)
+    return true
   }
 
   private mutating func remember(_ frame: borrowing Frame, owner: UInt16, now: Tick) -> Bool {
-    let slot = routes.create(frame, actor: SwitchActor(owner: owner), timeoutClass: timeoutClass(of: frame), now: now)
-    if slot == nil { counters.flowsRefused &+= 1 } else { counters.flowsCreated &+= 1 }
+    let actor = SwitchActor(owner: owner)
+    let timeoutClass = timeoutClass(of: frame)
+    var slot = routes.create(frame, actor: actor, timeoutClass: timeoutClass, now: now)
+    if slot == nil, evict(for: frame) {
+      slot = routes.create(frame, actor: actor, timeoutClass: timeoutClass, now: now)
+    }
+    count(slot)
     return slot != nil
+  }
+
+  private mutating func count(_ made: UInt32?) {
+    if made == nil { counters.flowsRefused &+= 1 } else { counters.flowsCreated &+= 1 }
   }
 
   private func timeoutClass(of frame: borrowing Frame) -> UInt8 {

@@ -61,15 +61,6 @@ public struct TimerWheel: ~Copyable {
     unsafe (next[Int(slot)], previous[Int(slot)]) = (Self.none, Self.none)
   }
 
-  /// The slot whose timer fires first, if that is less than `reach` positions away.
-  public func earliest(within reach: UInt64) -> UInt32? {
-    for ahead in 0..<min(reach, positionMask + 1) {
-      let slot = unsafe heads[Int((position + ahead) & positionMask)]
-      if slot != Self.none { return slot }
-    }
-    return nil
-  }
-
   /// Moves to `target` and fires what is due, at most `limit` timers; the rest fires at the next call.
   ///
   /// A fired timer is disarmed; `fire` may arm it or any other anew.

@@ -25,9 +25,15 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   let timeouts: [UInt32]
   let longestTimeout: UInt64
   private var lastAdvance: UInt64
+  /// When time last leapt over every timeout, while flows from before are still being cleared up.
+  private var leap: UInt64?
+  /// Where the search for a flow to give up goes on.
+  private var hand: UInt32 = 0
 
   /// Timers are armed in steps of 128 ms.
   static var timerShift: UInt64 { 7 }
+  /// Slots looked at for a flow to give up.
+  static var longestSearch: Int { 256 }
 
   /// - Parameters:
   ///   - capacity: flows, IPv6 ones included.
@@ -228,25 +234,46 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   public mutating func advance(to now: Tick, limit: Int, expire: (inout FlowStore, UInt32) -> Void) -> Int {
     var idle: [UInt32] = []
     let milliseconds = now.milliseconds
-    // A record has only the low 32 bits of its time. In a capture time can leap by years: nothing survives that.
-    let leapt = milliseconds &- lastAdvance > longestTimeout
+    // A record has only the low 32 bits of its time. In a capture time can leap by years: nothing from before
+    // survives that, and it may take several calls until all of it is gone.
+    if milliseconds &- lastAdvance > longestTimeout { leap = milliseconds }
     lastAdvance = milliseconds
+    let sinceLeap = leap.map { milliseconds - $0 } ?? .max
     let fired = timers.advance(to: milliseconds >> Self.timerShift, limit: limit) { [records, timeouts] timers, slot in
       let record = unsafe records[Int(slot)]
       let unused = UInt64(UInt32(truncatingIfNeeded: milliseconds) &- record.lastSeen)
       let timeout = UInt64(timeouts[Int(record.timeoutClass)])
-      if unused >= timeout || leapt {
+      if unused >= timeout || unused > sinceLeap {
         idle.append(slot)
       } else {
         timers.arm(slot, at: (milliseconds + timeout - unused) >> Self.timerShift)
       }
     }
     for slot in idle { expire(&self, slot) }
+    if fired < limit { leap = nil }
     return fired
   }
 
-  /// The flow that would expire next, if that is within `reach` milliseconds: who has to go when there is no room.
-  public func nextToExpire(within reach: UInt64) -> UInt32? { timers.earliest(within: reach >> Self.timerShift) }
+  // MARK: Room
+
+  /// A flow of this timeout class whose removal makes room for a flow of the frame's; `nil` when a bounded
+  /// search finds none.
+  ///
+  /// A hand goes round the slots. The slot given up is the next one taken, so under a flood the hand meets
+  /// flows in the order they came, and each has had a whole round's time to get into another class.
+  public mutating func victim(for frame: borrowing Frame, timeoutClass: UInt8) -> UInt32? {
+    let needsIPv6Key = frame.family == .ipv6 && ipv6Slots.used == ipv6Slots.capacity
+    for _ in 0..<min(capacity, Self.longestSearch) {
+      let slot = hand
+      hand = Int(hand) + 1 < capacity ? hand + 1 : 0
+      let record = unsafe records + Int(slot)
+      if unsafe record.pointee.isUsed, unsafe record.pointee.timeoutClass == timeoutClass {
+        if !needsIPv6Key { return slot }
+        if unsafe record.pointee.isIPv6 { return slot }
+      }
+    }
+    return nil
+  }
 }
 
 /// One flow: both keys, when it was last seen, and its actor. One cache line.

@@ -74,11 +74,14 @@ public struct RuntimeTable: Sendable {
 
   public mutating func assign(to index: UInt16) { entries[Int(index)].flows += 1 }
 
-  /// Whose packet this is, by its source address.
+  /// Whose packet this is, by its source address. Lives of one node have the same addresses: the one that
+  /// serves is meant, else the latest.
   public func index(of source: MACAddress) -> UInt16? {
+    var latest: UInt16?
     for index in entries.indices where entries[index].output == source || entries[index].input == source {
-      return UInt16(index)
+      if entries[index].isServing { return UInt16(index) }
+      latest = UInt16(index)
     }
-    return nil
+    return latest
   }
 }

@@ -57,8 +57,11 @@ public struct IPv4FiveTuple: Hashable, Sendable, BitwiseCopyable, CustomStringCo
   }
 
   /// A keyed hash: without the seed nobody can choose packets that share a bucket.
+  ///
+  /// Addresses and ports are multiplied by constants, never by each other: a pair of addresses that happened
+  /// to be a poor multiplier (many zero bits at either end) would put consecutive ports into one bucket.
   @inlinable public func hash(seed: UInt64) -> UInt64 {
-    foldedProduct(addresses ^ seed, transport.word ^ 0x9e37_79b9_7f4a_7c15)
+    foldedProduct(foldedProduct(addresses ^ seed, 0x9e37_79b9_7f4a_7c15) ^ transport.word, 0x8ebc_6af0_9c88_c6e3)
   }
 
   public var description: String {
@@ -91,7 +94,7 @@ public struct IPv6FiveTuple: Hashable, Sendable, BitwiseCopyable, CustomStringCo
   @inlinable public func hash(seed: UInt64) -> UInt64 {
     let a = foldedProduct(sourceHigh ^ seed, sourceLow ^ 0x9e37_79b9_7f4a_7c15)
     let b = foldedProduct(destinationHigh ^ a, destinationLow ^ 0xe703_7ed1_a0b4_28db)
-    return foldedProduct(b ^ transport.word, seed ^ 0x8ebc_6af0_9c88_c6e3)
+    return foldedProduct(b ^ transport.word, 0x8ebc_6af0_9c88_c6e3)
   }
 
   public var description: String {

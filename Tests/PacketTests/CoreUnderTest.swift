@@ -75,6 +75,9 @@ final class CoreUnderTest {
     }
   }
 
+  /// One look at the timers; returns how many fired.
+  func expire(limit: Int) -> Int { core.expireIdle(now: now, limit: limit) }
+
   var flowCount: Int { core.flows.count }
 
   func observed(_ name: String) -> UInt64? { core.chain.observe().first { $0.name == name }?.value }
@@ -89,4 +92,9 @@ final class CoreUnderTest {
   private func name(of reason: DropReason) -> String {
     (core.chain.dropReasons + DropReason.platform).first { $0.reason == reason }?.name ?? "undescribed reason \(reason.code)"
   }
+}
+
+func endpoint(_ address: String, _ port: Int) -> Endpoint {
+  guard let parsed = IPAddress(address), let port = UInt16(exactly: port) else { preconditionFailure("'\(address)' port \(port)") }
+  return Endpoint(parsed, port: port)
 }
