@@ -5,9 +5,11 @@
 LAB_SECONDS ?=
 LAB_OPTIONS ?=
 NFV_BOOTSTRAP ?=
+BENCH ?=
+BENCH_QUICK ?=
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 RELEASE := .build/release
-SOURCES := Package.swift Sources Tests
+SOURCES := Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Sources
 
 .DEFAULT_GOAL := help
 .PHONY: help run test build build-tests bench schemas test-kafka format lint prepare install-packages huge-pages clean
@@ -28,9 +30,8 @@ build: prepare ## Build the executables (release) into .build/release.
 build-tests: prepare
 	swift build --build-tests
 
-bench: prepare ## Measure: every figure that the documentation names, with its ratio to the same loop in C.
-	@if test -f Benchmarks/Package.swift; then cd Benchmarks && swift run -c release; \
-	else echo "There are no benchmarks yet; 'make run' prints request and packet rates of the lab."; fi
+bench: prepare ## Measure: BENCH=name for one benchmark, BENCH_QUICK=1 for a one-minute version of each.
+	cd Benchmarks && swift build -c release && BENCH='$(BENCH)' BENCH_QUICK='$(BENCH_QUICK)' .build/release/Benchmarks
 
 schemas: install-packages ## Write Sources/CSchemas from schemas/*.proto.
 	schemas/generate.sh

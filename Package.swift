@@ -144,6 +144,13 @@ let package = Package(
   name: "nfvactor",
   products: [
     .library(name: "NetworkFunctions", targets: ["Wire", "NetworkFunctions"]),
+    // For Benchmarks/, which is a package of its own.
+    .library(
+      name: "Engines",
+      targets: [
+        "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FunctionCatalog", "FlowActors", "ModuleGraphs",
+        "Dataplane", "Configuration",
+      ]),
     .executable(name: "nfvactor", targets: ["nfvactor"]),
     .executable(name: "nfv-coordinator", targets: ["nfv-coordinator"]),
     .executable(name: "nfvctl", targets: ["nfvctl"]),
