@@ -10,7 +10,8 @@ import Wire
 ///     parse all ─▶ hash all, ask for buckets ─▶ ask for actors and states ─▶ find, open ─▶ chain, in runs ─▶ learn
 ///
 /// The chain runs over as many frames at once as it may: a *run* ends where two frames of one flow travel in
-/// opposite directions, or where a frame answers a flow opened in the same run. So the order within every flow is kept.
+/// opposite directions, or where a frame belongs to a flow opened in the same run. So whatever comes out is what
+/// would have come out one frame at a time.
 @safe
 public struct RuntimeCore: ~Copyable {
   public private(set) var flows: FlowStore<FlowActor>
@@ -83,6 +84,11 @@ public struct RuntimeCore: ~Copyable {
     // run is finished. It can only answer packets that have not left yet if the chain does not rewrite them,
     // so the plain reversed key tells.
     if found == nil, runOpenedFlows, flows.findReversed(batch[index]) != nil {
+      finishRun(batch, now: now)
+      found = flows.find(batch[index])
+    }
+    // A second packet of a flow that this very run opened: only when the chain has passed the first is there a flow.
+    if let (slot, _) = found, !flows[slot].actor.hasForwarded {
       finishRun(batch, now: now)
       found = flows.find(batch[index])
     }

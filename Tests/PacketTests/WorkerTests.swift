@@ -1,0 +1,311 @@
+import Dataplane
+import FlowActors
+import FunctionCatalog
+import NetworkFunctionTesting
+import NetworkFunctions
+import Testing
+import Wire
+
+/// A runtime's worker between its port and its rings.
+@Suite struct RuntimeWorkerTests {
+  let fabric = FabricAddress(cluster: 1, node: 7)
+  let port = WirePort("fabric", MACAddress(0x02_00_00_00_00_07))
+  let rings = WorkerRings()
+
+  func worker() -> Worker {
+    var rules = FlowRules()
+    rules.capacity = 256
+    return Worker.runtime(
+      port: port, address: fabric, chain: ServiceChain([ServiceStage("packet-counter", PacketCounter(), share: .whole)]),
+      rules: rules, seed: 5, rings: rings, now: .zero, memory: .plain)
+  }
+
+  let toSwitch = FabricAddress(cluster: 1, node: 3)
+
+  @Test func `packets go back to the switch they came from, roles exchanged`() {
+    let worker = worker()
+    let syn = TestPacket.tcp("10.0.0.1:1234", "10.0.0.2:80", .syn)
+    port.incoming = [
+      syn.link(to: fabric.address(of: .client), from: toSwitch.address(of: .client)),
+      syn.answered([.syn, .ack]).link(to: fabric.address(of: .server), from: toSwitch.address(of: .server)),
+    ]
+    #expect(worker.pass(at: Tick(milliseconds: 1)) > 0)
+    #expect(port.takeSent() == [
+      syn.link(to: toSwitch.address(of: .server), from: fabric.address(of: .server)),
+      syn.answered([.syn, .ack]).link(to: toSwitch.address(of: .client), from: fabric.address(of: .client)),
+    ])
+    #expect(port.memory.framesInUse == 0)
+  }
+
+  @Test func `what is for nobody here, and what the port does not take, is dropped and counted`() {
+    let worker = worker()
+    let queries = (1...10).map { TestPacket.udp(endpoint("10.0.0.1", $0), "10.0.0.2:53") }
+    port.incoming = queries.map { $0.link(to: fabric.address(of: .client), from: toSwitch.address(of: .client)) }
+    port.incoming.append(queries[0].link(to: .broadcast, from: toSwitch.address(of: .client)))
+    port.incoming.append(TestPacket(bytes: [1, 2, 3]))
+    port.room = 7
+    _ = worker.pass(at: Tick(milliseconds: 1))
+    _ = worker.pass(at: Tick(milliseconds: 5))
+    let counters = worker.published.read()
+    #expect(counters.received == 12 && counters.forwarded == 7 && counters.dropped == 5)
+    let drops = Dictionary(uniqueKeysWithValues: worker.published.drops().map { ($0.code, $0.count) })
+    #expect(drops == [DropReason.transmitQueueFull.code: 3, DropReason.notForThisNode.code: 2])
+    #expect(port.memory.framesInUse == 0)
+  }
+
+  @Test func `the control thread's commands are answered through the other ring`() {
+    let worker = worker()
+    let members = WorkerCommand.Members(version: 4, entries: [])
+    #expect(rings.commands.put(.members(members)) && rings.commands.put(.stop))
+    _ = worker.pass(at: .zero)
+    #expect(worker.isRunning)
+    _ = worker.pass(at: .zero)
+    #expect(!worker.isRunning)
+    guard case .applied(let applied)? = rings.events.take(), applied === members, case .stopped? = rings.events.take() else {
+      Issue.record("applied, then stopped was expected")
+      return
+    }
+    #expect(rings.events.take() == nil)
+    #expect(worker.passes == 2)
+  }
+}
+
+/// A virtual switch between a client's network, a server's network and two runtimes.
+@Suite struct SwitchWorkerTests {
+  let memory = WireMemory()
+  let client: WirePort
+  let server: WirePort
+  let fabric: WirePort
+  let rings = WorkerRings()
+  let address = FabricAddress(cluster: 1, node: 3)
+  let first = FabricAddress(cluster: 1, node: 11)
+  let second = FabricAddress(cluster: 1, node: 12)
+  let worker: Worker
+
+  let clientMAC = MACAddress(0x02_00_00_00_0c_01)
+  let serverMAC = MACAddress(0x02_00_00_00_05_01)
+
+  init() {
+    client = WirePort("client", MACAddress(0x02_00_00_00_00_01), memory: memory)
+    server = WirePort("server", MACAddress(0x02_00_00_00_00_02), memory: memory)
+    fabric = WirePort("fabric", MACAddress(0x02_00_00_00_00_03), memory: memory)
+    var rules = FlowRules()
+    rules.capacity = 512
+    worker = Worker.virtualSwitch(
+      ports: SwitchPorts(client: client, server: server, fabric: fabric), address: address,
+      client: UplinkSettings(
+        interfaces: [.init(address: IPv4Address("10.1.0.1")!, prefixLength: 24)],
+        answersFor: [IPv4Address("10.1.0.100")!...IPv4Address("10.1.0.101")!]),
+      server: UplinkSettings(
+        interfaces: [.init(address: IPv4Address("10.2.0.1")!, prefixLength: 24)], gateway: IPv4Address("10.2.0.254")!),
+      rules: rules, seed: 9, rings: rings, now: .zero, memory: .plain)
+    pass(0)
+    _ = client.takeSent()
+    _ = server.takeSent()
+  }
+
+  func pass(_ milliseconds: UInt64) { _ = worker.pass(at: Tick(milliseconds: milliseconds)) }
+
+  func member(_ fabric: FabricAddress, _ node: UInt32, flows: UInt64 = 0, life: UInt64 = 1, serving: Bool = true) -> RuntimeTable.Entry {
+    .init(
+      node: node, incarnation: life, input: fabric.address(of: .client), output: fabric.address(of: .server), isServing: serving,
+      flows: flows)
+  }
+
+  func setMembers(_ entries: [RuntimeTable.Entry]) {
+    _ = rings.commands.put(.members(.init(version: 1, entries: entries)))
+    pass(0)
+    guard case .applied? = rings.events.take() else {
+      Issue.record("the members were not taken over")
+      return
+    }
+  }
+
+  func serverAnswersARP(at milliseconds: UInt64) {
+    server.incoming.append(.arp(.reply, from: serverMAC, "10.2.0.9", to: server.address, "10.2.0.1"))
+    pass(milliseconds)
+  }
+
+  func drops() -> [String: UInt64] {
+    let names = Dictionary(uniqueKeysWithValues: DropReason.platform.map { ($0.reason.code, $0.name) })
+    return Dictionary(uniqueKeysWithValues: worker.published.drops().map { (names[$0.code] ?? "?", $0.count) })
+  }
+
+  /// A packet from the client's side as a runtime would send it on to the server.
+  func passedOn(_ packet: TestPacket, by runtime: FabricAddress) -> TestPacket {
+    packet.link(to: address.address(of: .server), from: runtime.address(of: .server))
+  }
+
+  // MARK: ARP
+
+  @Test func `it answers for its own and its functions' addresses, and for no others`() {
+    for target in ["10.1.0.1", "10.1.0.100", "10.1.0.101", "10.1.0.50"] {
+      client.incoming.append(.arp(.request, from: clientMAC, "10.1.0.9", to: .zero, target))
+    }
+    pass(1)
+    #expect(client.takeSent() == ["10.1.0.1", "10.1.0.100", "10.1.0.101"].map {
+      TestPacket.arp(.reply, from: client.address, $0, to: clientMAC, "10.1.0.9").link(to: clientMAC, from: client.address)
+    })
+    pass(5)
+    #expect(worker.published.read().consumed == 4)
+    #expect(memory.framesInUse == 0)
+  }
+
+  @Test func `packets wait for their next hop and leave in order`() {
+    setMembers([member(first, 11)])
+    let packets = (1...5).map { TestPacket.udp("10.1.0.9:5000", endpoint("10.2.0.9", $0)) }
+    fabric.incoming = packets.map { passedOn($0, by: first) }
+    pass(1)
+    #expect(server.takeSent() == [
+      TestPacket.arp(.request, from: server.address, "10.2.0.1", to: .zero, "10.2.0.9").link(to: .broadcast, from: server.address)
+    ])
+    #expect(memory.framesInUse == 5, "held")
+    let late = TestPacket.udp("10.1.0.9:5000", "10.2.0.9:6")
+    fabric.incoming = [passedOn(late, by: first)]
+    serverAnswersARP(at: 3)
+    #expect(server.takeSent() == (packets + [late]).map { $0.link(to: serverMAC, from: server.address) })
+    pass(9)
+    #expect(memory.framesInUse == 0)
+    let counters = worker.published.read()
+    #expect(counters.received == 7 && counters.forwarded == 6 && counters.consumed == 1 && counters.dropped == 0)
+  }
+
+  @Test func `packets whose next hop stays silent are dropped in the end`() {
+    setMembers([member(first, 11)])
+    fabric.incoming = [passedOn(.udp("10.1.0.9:5000", "10.2.0.77:1"), by: first)]
+    for now in stride(from: 0, through: 10_000, by: 100) { pass(UInt64(now)) }
+    #expect(drops() == ["unresolved-next-hop": 1])
+    #expect(server.takeSent().count <= 8, "it asks once a second, not in every pass")
+    #expect(memory.framesInUse == 0)
+    let counters = worker.published.read()
+    #expect(counters.received == counters.forwarded + counters.dropped + counters.consumed)
+  }
+
+  @Test func `no more than a batch waits`() {
+    setMembers([member(first, 11)])
+    fabric.incoming = (1...100).map { passedOn(.udp("10.1.0.9:5000", endpoint("10.2.0.9", $0)), by: first) }
+    pass(1)
+    pass(2)
+    pass(5)
+    #expect(memory.framesInUse == 64)
+    #expect(drops() == ["waiting-for-next-hop": 36])
+    serverAnswersARP(at: 10)
+    #expect(memory.framesInUse == 0)
+  }
+
+  // MARK: Dispatch
+
+  @Test func `new flows go to the runtime with the fewest, packets of known ones to its own`() {
+    setMembers([member(first, 11, flows: 10), member(second, 12, flows: 4)])
+    let queries = (0..<20).map { TestPacket.udp(endpoint("10.1.0.9", 5_000 + $0), "10.1.0.100:53").link(to: client.address, from: clientMAC) }
+    client.incoming = queries
+    pass(1)
+    let sent = fabric.takeSent()
+    #expect(sent.count == 20)
+    let toFirst = sent.filter { $0.destinationMAC == first.address(of: .client) }.count
+    #expect(toFirst == 7, "10 + 7 = 4 + 13")
+    #expect(sent.allSatisfy { $0.sourceMAC == address.address(of: .client) })
+    client.incoming = queries
+    pass(2)
+    #expect(fabric.takeSent() == sent)
+  }
+
+  @Test func `answers go to the runtime that their flow went through, whatever it rewrote`() {
+    setMembers([member(first, 11), member(second, 12)])
+    serverAnswersARP(at: 0)
+    // The second runtime has translated the client.
+    fabric.incoming = [passedOn(.udp("203.0.113.5:7777", "10.2.0.9:53"), by: second)]
+    pass(1)
+    serverAnswersARP(at: 2)
+    server.incoming = [
+      TestPacket.udp("10.2.0.9:53", "203.0.113.5:7777").link(to: server.address, from: serverMAC),
+      TestPacket.udp("10.2.0.9:53", "203.0.113.5:7778").link(to: server.address, from: serverMAC),
+    ]
+    pass(5)
+    #expect(fabric.takeSent() == [
+      TestPacket.udp("10.2.0.9:53", "203.0.113.5:7777").link(to: second.address(of: .server), from: address.address(of: .server))
+    ])
+    pass(8)
+    #expect(drops() == ["no-flow": 1], "nobody asked from port 7778")
+  }
+
+  @Test func `who is not in the cluster is not listened to`() {
+    setMembers([member(first, 11)])
+    fabric.incoming = [
+      passedOn(.udp("10.1.0.9:5000", "10.2.0.9:53"), by: second),
+      TestPacket.udp("10.1.0.9:5000", "10.2.0.9:53").link(to: fabric.address, from: first.address(of: .server)),
+    ]
+    client.incoming = [TestPacket.udp("10.1.0.9:5000", "10.2.0.9:53").link(to: .broadcast, from: clientMAC)]
+    pass(1)
+    pass(5)
+    #expect(drops() == ["unknown-source": 1, "not-for-this-node": 2])
+    #expect(memory.framesInUse == 0)
+  }
+
+  @Test func `a runtime that is gone gets nothing; its flow's next packet goes to another`() {
+    let query = TestPacket.udp("10.1.0.9:5000", "10.1.0.100:53").link(to: client.address, from: clientMAC)
+    client.incoming = [query]
+    pass(1)
+    setMembers([member(first, 11), member(second, 12, flows: 5)])
+    client.incoming = [query]
+    pass(2)
+    #expect(fabric.takeSent().map(\.destinationMAC) == [first.address(of: .client)])
+    setMembers([member(second, 12, flows: 5)])
+    client.incoming = [query, query]
+    pass(3)
+    pass(9)
+    #expect(fabric.takeSent().map(\.destinationMAC) == [second.address(of: .client)])
+    #expect(drops() == ["no-runtime": 2], "before anybody served, and when its runtime was gone")
+  }
+
+  @Test func `a runtime that comes back in another life is served like any other`() {
+    setMembers([member(first, 11, life: 1)])
+    setMembers([member(first, 11, life: 2)])
+    client.incoming = [TestPacket.udp("10.1.0.9:5000", "10.2.0.9:53").link(to: client.address, from: clientMAC)]
+    fabric.incoming = [passedOn(.udp("10.1.0.9:5000", "10.2.0.9:53"), by: first)]
+    pass(1)
+    serverAnswersARP(at: 2)
+    let answer = TestPacket.udp("10.2.0.9:53", "10.1.0.9:5000")
+    server.incoming = [answer.link(to: server.address, from: serverMAC)]
+    _ = fabric.takeSent()
+    pass(3)
+    pass(9)
+    #expect(fabric.takeSent() == [answer.link(to: first.address(of: .server), from: address.address(of: .server))])
+    #expect(drops() == [:])
+  }
+
+  // MARK: Books
+
+  @Test(arguments: [51, 52, 53] as [UInt64])
+  func `received is forwarded, dropped, consumed or held, whatever comes`(seed: UInt64) {
+    var numbers = SeededNumbers(seed: seed)
+    setMembers([member(first, 11), member(second, 12)])
+    for now in 0..<1_500 {
+      for _ in 0..<numbers.below(6) {
+        let from = endpoint("10.1.0.\(numbers.below(8))", 5_000 + numbers.below(4))
+        let to = endpoint("10.2.0.\(numbers.below(8))", 80)
+        let packet = numbers.oneIn(2) ? TestPacket.udp(from, to) : .tcp(from, to, [.syn, .ack, .fin, .rst][numbers.below(4)])
+        switch numbers.below(8) {
+        case 0, 1: client.incoming.append(packet.link(to: client.address, from: clientMAC))
+        case 2: server.incoming.append(packet.answeredPlainly.link(to: server.address, from: serverMAC))
+        case 3, 4: fabric.incoming.append(passedOn(packet, by: numbers.oneIn(2) ? first : second))
+        case 5: server.incoming.append(.arp(.reply, from: serverMAC, "10.2.0.\(numbers.below(8))", to: server.address, "10.2.0.1"))
+        case 6: fabric.incoming.append(TestPacket(bytes: numbers.bytes(numbers.below(80))))
+        default: client.incoming.append(.arp(.request, from: clientMAC, "10.1.0.9", to: .zero, "10.1.0.\(numbers.below(8))"))
+        }
+      }
+      if numbers.oneIn(20) { server.room = numbers.below(5) }
+      if numbers.oneIn(20) { server.room = .max }
+      if numbers.oneIn(100) { setMembers(numbers.oneIn(2) ? [member(first, 11)] : [member(first, 11), member(second, 12)]) }
+      pass(UInt64(now) * 20)
+    }
+    pass(1_500 * 20 + 10)
+    let counters = worker.published.read()
+    let held = UInt64(memory.framesInUse)
+    #expect(counters.received == counters.forwarded + counters.dropped + counters.consumed + held, "seed \(seed)")
+    #expect(counters.dropped == worker.published.drops().reduce(0) { $0 + $1.count }, "seed \(seed)")
+    #expect(counters.forwarded > 500)
+    for now in stride(from: 31_000, to: 40_000, by: 50) { pass(UInt64(now)) }
+    #expect(memory.framesInUse == 0, "nothing waits for ever: seed \(seed)")
+  }
+}
