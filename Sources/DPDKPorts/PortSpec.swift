@@ -51,5 +51,6 @@ public struct PortSpec: Hashable, Sendable, CustomStringConvertible {
     }
   }
 
-  var isPCI: Bool { kind == "pci" }
+  /// Whether the environment must know the PCI bus for this port. A `dev:` string may be a PCI address, too.
+  public var isPCI: Bool { kind == "pci" || (kind == "dev" && argument.first?.isHexDigit == true && argument.contains(":")) }
 }
