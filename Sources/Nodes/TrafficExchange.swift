@@ -144,24 +144,12 @@ final class TrafficExchange {
     port.receive(into: incoming, now: now)
     guard !incoming.isEmpty else { return 0 }
     let arrived = clock.tick(nfv_cycles())
-    let answersSYNs = isSink && target !== source && plan.transport == .tcp
     var toAnswer: UInt64 = 0
-    PacketBatch.forEach(in: incoming.all) { index in
-      guard incoming.live & 1 << UInt64(index) != 0, incoming[index].parse(checksums: .verify) == nil else {
-        if isSink { sink.noteDamage() }
-        return
-      }
-      let isTCP = incoming[index].family == .ipv4 && incoming[index].protocolNumber == IPProtocol.tcp
-      if !isSink {
-        if isTCP, incoming[index].tcpFlags.isSuperset(of: [.syn, .ack]) {
-          generator.opened(acknowledgement: incoming[index].tcpAcknowledgement)
-        }
-        return
-      }
-      let record = incoming[index].withPayload { TrafficRecord($0) }
-      let length = Int(incoming[index].length)
-      _ = sink.accept(record, length: length, flowsBegun: generator.flowsBegun, now: arrived)
-      if answersSYNs, isTCP, incoming[index].tcpFlags == .syn, record?.run == run { toAnswer |= 1 << UInt64(index) }
+    if isSink {
+      let syns = sink.look(at: incoming, flowsBegun: generator.flowsBegun, now: arrived)
+      if target !== source { toAnswer = syns }
+    } else {
+      noteAnswers()
     }
     let count = incoming.count
     if toAnswer != 0 { toAnswer = answer(toAnswer, from: port) }
@@ -169,6 +157,15 @@ final class TrafficExchange {
     if rest != 0 { port.release(incoming, mask: rest) }
     incoming.removeAll()
     return count
+  }
+
+  /// SYN-ACKs that have come back to where the SYNs were sent from.
+  private func noteAnswers() {
+    PacketBatch.forEach(in: incoming.live) { index in
+      guard incoming[index].parse(checksums: .verify) == nil, incoming[index].family == .ipv4 else { return }
+      guard incoming[index].protocolNumber == IPProtocol.tcp, incoming[index].tcpFlags.isSuperset(of: [.syn, .ack]) else { return }
+      generator.opened(acknowledgement: incoming[index].tcpAcknowledgement)
+    }
   }
 
   /// Turns SYNs into SYN-ACKs and sends them back; returns those that the port took.

@@ -18,7 +18,8 @@ final class TrafficGenerator {
   private let flows: UnsafeMutablePointer<TrafficFlow>
   /// One template of 64 bytes for each of the plan's sizes.
   private let templates: UnsafeMutableRawPointer
-  private let sizes: [Int]
+  /// Frame lengths without check sequences.
+  private let lengths: [Int]
 
   private var nextSize = 0
   private var nextPlace = 0
@@ -34,12 +35,12 @@ final class TrafficGenerator {
     self.plan = plan
     self.run = run
     self.waitsForAnswers = waitsForAnswers && plan.transport == .tcp
-    sizes = plan.sizes.map { $0 - 4 }
+    lengths = plan.sizes.map { $0 - 4 }
     flowsBegun = UInt32(plan.flows)
     unsafe flows = .allocate(capacity: plan.flows)
     for place in 0..<plan.flows { unsafe (flows + place).initialize(to: TrafficFlow(UInt32(place), plan)) }
     unsafe templates = .allocate(byteCount: 64 * plan.sizes.count, alignment: 64)
-    for (index, size) in sizes.enumerated() {
+    for (index, size) in lengths.enumerated() {
       unsafe Self.writeTemplate(templates + 64 * index, plan: plan, length: size, source: source, destination: destination)
     }
   }
@@ -52,20 +53,26 @@ final class TrafficGenerator {
   /// Adds up to `count` frames to an empty batch; fewer when flows wait for answers or there is no memory.
   func fill(_ batch: PacketBatch, from port: PacketPort, count: Int, now: Tick) {
     for _ in 0..<min(count, PacketBatch.capacity) {
-      guard let place = choosePlace(now) else { return }
-      guard port.makeFrame(in: batch, length: sizes[nextSize], now: now) else { return }
-      unsafe write(batch, flow: flows + place, now: now)
-      nextSize = nextSize + 1 == sizes.count ? 0 : nextSize + 1
+      let size = nextSize
+      // The frame first: a place that was chosen must send.
+      guard port.makeFrame(in: batch, length: lengths[size], now: now) else { return }
+      guard let place = choosePlace(now) else {
+        let last = UInt64(1) << UInt64(batch.count - 1)
+        port.release(batch, mask: last)
+        batch.keep(batch.all & ~last)
+        return
+      }
+      unsafe write(batch, flow: flows + place, size: size, now: now)
+      nextSize = size + 1 == lengths.count ? 0 : size + 1
     }
   }
 
   /// Adds one frame that only asks whether the sink is there.
   func greet(_ batch: PacketBatch, from port: PacketPort, now: Tick) {
-    guard port.makeFrame(in: batch, length: sizes[0], now: now) else { return }
-    nextSize = 0
+    guard port.makeFrame(in: batch, length: lengths[0], now: now) else { return }
     var flow = TrafficFlow(0, plan)
     flow.number = TrafficRecord.greeting
-    unsafe write(batch, flow: &flow, now: now)
+    unsafe write(batch, flow: &flow, size: 0, now: now)
   }
 
   /// The server's side has acknowledged a SYN with this number.
@@ -102,9 +109,9 @@ final class TrafficGenerator {
   }
 
   @inline(__always)
-  private func write(_ batch: PacketBatch, flow: UnsafeMutablePointer<TrafficFlow>, now: Tick) {
-    let length = sizes[nextSize]
-    let template = unsafe templates + 64 * nextSize
+  private func write(_ batch: PacketBatch, flow: UnsafeMutablePointer<TrafficFlow>, size: Int, now: Tick) {
+    let length = lengths[size]
+    let template = unsafe templates + 64 * size
     batch[batch.count - 1].withBytes { frame in
       let bytes = unsafe UnsafeMutableRawPointer(mutating: frame.baseAddress!)
       unsafe bytes.copyMemory(from: template, byteCount: plan.payloadOffset)

@@ -51,25 +51,45 @@ struct TrafficSink: ~Copyable {
 
   deinit { unsafe seen.deallocate() }
 
-  enum Arrival: Equatable { case packet, notOurs }
+  /// Accounts for all frames of a batch, once per burst so that this value is opened once.
+  ///
+  /// - Returns: the places of our SYNs over IPv4, which a server would answer.
+  mutating func look(at batch: PacketBatch, flowsBegun: UInt32, now: Tick) -> UInt64 {
+    var openings: UInt64 = 0
+    counts.damaged &+= UInt64((batch.all & ~batch.live).nonzeroBitCount)
+    var rest = batch.live
+    while rest != 0 {
+      let index = rest.trailingZeroBitCount
+      rest &= rest &- 1
+      guard batch[index].parse(checksums: .verify) == nil else {
+        counts.damaged &+= 1
+        continue
+      }
+      let record = batch[index].withPayload { TrafficRecord($0) }
+      accept(record, length: Int(batch[index].length), flowsBegun: flowsBegun, now: now)
+      let isOpening = batch[index].family == .ipv4 && batch[index].protocolNumber == IPProtocol.tcp && batch[index].tcpFlags == .syn
+      if isOpening, record?.run == run { openings |= 1 << UInt64(index) }
+    }
+    return openings
+  }
 
   /// Accounts for one frame that has been parsed.
   ///
   /// - Parameter flowsBegun: what the generator has used of flow numbers; anything above was forged.
   @inline(__always)
-  mutating func accept(_ record: TrafficRecord?, length: Int, flowsBegun: UInt32, now: Tick) -> Arrival {
+  mutating func accept(_ record: TrafficRecord?, length: Int, flowsBegun: UInt32, now: Tick) {
     guard let record, record.run == run else {
       counts.foreign &+= 1
-      return .notOurs
+      return
     }
     guard record.flow < flowsBegun else {
       if record.flow == TrafficRecord.greeting { hasBeenGreeted = true } else { counts.foreign &+= 1 }
-      return .notOurs
+      return
     }
     switch place(record) {
     case .duplicate:
       counts.duplicates &+= 1
-      return .packet
+      return
     case .late: counts.reordered &+= 1
     case .inOrder: break
     }
@@ -78,10 +98,7 @@ struct TrafficSink: ~Copyable {
     latency.record((now.nanoseconds &- record.time) & 0xffff_ffff_ffff)
     if firstArrival == nil { firstArrival = now.nanoseconds }
     lastArrival = now.nanoseconds
-    return .packet
   }
-
-  mutating func noteDamage() { counts.damaged &+= 1 }
 
   private enum Order { case inOrder, late, duplicate }
 

@@ -32,6 +32,13 @@ final class TrafficProcess {
       ["traffic", "--stats", "json", "--memory", "ordinary", "--polling", "adaptive", "--processors", processors] + arguments
     process.standardOutput = output
     process.standardError = errors
+    // Tests run on threads that block signals, and a child inherits that.
+    var signals = sigset_t()
+    var before = sigset_t()
+    sigemptyset(&signals)
+    sigaddset(&signals, SIGTERM)
+    pthread_sigmask(SIG_UNBLOCK, &signals, &before)
+    defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
     try process.run()
   }
 

@@ -16,7 +16,7 @@ import Wire
   static func deliver(_ packets: [(UInt32, UInt32)], plan: TrafficPlan, begun: UInt32? = nil) -> TrafficSink.Counts {
     var sink = TrafficSink(plan: plan, run: 9)
     for (flow, sequence) in packets {
-      _ = sink.accept(
+      sink.accept(
         TrafficRecord(run: 9, flow: flow, sequence: sequence, time: 1_000), length: 60, flowsBegun: begun ?? UInt32(plan.flows),
         now: Tick(nanoseconds: 5_000))
     }
@@ -70,8 +70,8 @@ import Wire
   @Test func `flows that were never begun and runs of others are foreign`() {
     #expect(Self.deliver([(2, 0), (.max - 1, 0)], plan: Self.plan(flows: 2)).foreign == 2)
     var sink = TrafficSink(plan: Self.plan(flows: 2), run: 9)
-    _ = sink.accept(TrafficRecord(run: 8, flow: 0, sequence: 0, time: 0), length: 60, flowsBegun: 2, now: .zero)
-    _ = sink.accept(nil, length: 60, flowsBegun: 2, now: .zero)
+    sink.accept(TrafficRecord(run: 8, flow: 0, sequence: 0, time: 0), length: 60, flowsBegun: 2, now: .zero)
+    sink.accept(nil, length: 60, flowsBegun: 2, now: .zero)
     #expect(sink.counts == TrafficSink.Counts(foreign: 2))
   }
 
@@ -79,7 +79,7 @@ import Wire
     var sink = TrafficSink(plan: Self.plan(flows: 1), run: 9)
     for sequence in 0..<1_000 as Range<UInt32> {
       let record = TrafficRecord(run: 9, flow: 0, sequence: sequence, time: 1_000)
-      _ = sink.accept(record, length: 60, flowsBegun: 1, now: Tick(nanoseconds: 1_000 + (sequence < 990 ? 10_000 : 5_000_000)))
+      sink.accept(record, length: 60, flowsBegun: 1, now: Tick(nanoseconds: 1_000 + (sequence < 990 ? 10_000 : 5_000_000)))
     }
     #expect(sink.latency.valueAtPercentile(50) / 100 == 100)
     #expect(sink.latency.valueAtPercentile(99.9) / 10_000 == 500)
