@@ -7,10 +7,18 @@ enum SYNAnswer {
   @unsafe
   static func write(_ frame: UnsafeMutableRawBufferPointer) {
     let bytes = unsafe frame.baseAddress!
-    func load16(_ offset: Int) -> UInt16 { unsafe UInt16(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self)) }
-    func load32(_ offset: Int) -> UInt32 { unsafe UInt32(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self)) }
-    func store16(_ value: UInt16, _ offset: Int) { unsafe bytes.storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt16.self) }
-    func store32(_ value: UInt32, _ offset: Int) { unsafe bytes.storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt32.self) }
+    func load16(_ offset: Int) -> UInt16 {
+      unsafe UInt16(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
+    }
+    func load32(_ offset: Int) -> UInt32 {
+      unsafe UInt32(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
+    }
+    func store16(_ value: UInt16, _ offset: Int) {
+      unsafe bytes.storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt16.self)
+    }
+    func store32(_ value: UInt32, _ offset: Int) {
+      unsafe bytes.storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt32.self)
+    }
 
     var network = 14
     while load16(network - 2) != 0x0800 { network += 4 }  // tags
@@ -35,9 +43,11 @@ enum SYNAnswer {
     store32(UInt32(65_535) << 16, transport + 14)  // window, no checksum yet
     store16(0, transport + 18)
     store16(0, network + 10)
-    unsafe bytes.storeBytes(of: ~Checksum.fold(Checksum.sum(bytes + network, count: headerLength)), toByteOffset: network + 10, as: UInt16.self)
+    unsafe bytes.storeBytes(
+      of: ~Checksum.fold(Checksum.sum(bytes + network, count: headerLength)), toByteOffset: network + 10, as: UInt16.self)
     let pseudoHeader = unsafe Checksum.pseudoHeader(addresses: bytes + network + 12, protocolNumber: IPProtocol.tcp, length: 20)
     unsafe bytes.storeBytes(
-      of: ~Checksum.fold(Checksum.sum(bytes + transport, count: 20, initial: pseudoHeader)), toByteOffset: transport + 16, as: UInt16.self)
+      of: ~Checksum.fold(Checksum.sum(bytes + transport, count: 20, initial: pseudoHeader)), toByteOffset: transport + 16,
+      as: UInt16.self)
   }
 }

@@ -163,7 +163,9 @@ final class TrafficExchange {
   private func noteAnswers() {
     PacketBatch.forEach(in: incoming.live) { index in
       guard incoming[index].parse(checksums: .verify) == nil, incoming[index].family == .ipv4 else { return }
-      guard incoming[index].protocolNumber == IPProtocol.tcp, incoming[index].tcpFlags.isSuperset(of: [.syn, .ack]) else { return }
+      guard incoming[index].protocolNumber == IPProtocol.tcp, incoming[index].tcpFlags.isSuperset(of: [.syn, .ack]) else {
+        return
+      }
       generator.opened(acknowledgement: incoming[index].tcpAcknowledgement)
     }
   }

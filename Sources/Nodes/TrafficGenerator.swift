@@ -153,8 +153,10 @@ final class TrafficGenerator {
   ) {
     unsafe bytes.initializeMemory(as: UInt8.self, repeating: 0, count: 64)
     for index in 0..<6 {
-      unsafe bytes.storeBytes(of: UInt8(truncatingIfNeeded: destination.value >> UInt64(40 - 8 * index)), toByteOffset: index, as: UInt8.self)
-      unsafe bytes.storeBytes(of: UInt8(truncatingIfNeeded: source.value >> UInt64(40 - 8 * index)), toByteOffset: 6 + index, as: UInt8.self)
+      unsafe bytes.storeBytes(
+        of: UInt8(truncatingIfNeeded: destination.value >> UInt64(40 - 8 * index)), toByteOffset: index, as: UInt8.self)
+      unsafe bytes.storeBytes(
+        of: UInt8(truncatingIfNeeded: source.value >> UInt64(40 - 8 * index)), toByteOffset: 6 + index, as: UInt8.self)
     }
     unsafe bytes.storeBytes(of: UInt16(0x0800).bigEndian, toByteOffset: 12, as: UInt16.self)
     unsafe bytes.storeBytes(of: 0x45, toByteOffset: 14, as: UInt8.self)
@@ -176,7 +178,8 @@ final class TrafficGenerator {
     unsafe bytes.storeBytes(of: ~Checksum.fold(Checksum.sum(bytes + 14, count: 20)), toByteOffset: 24, as: UInt16.self)
     let pseudoHeader = unsafe Checksum.pseudoHeader(
       addresses: bytes + 26, protocolNumber: plan.protocolNumber, length: length - 34)
-    let sum = unsafe ~Checksum.fold(Checksum.sum(bytes + 34, count: plan.headerLength + TrafficRecord.size, initial: pseudoHeader))
+    let sum = unsafe ~Checksum.fold(
+      Checksum.sum(bytes + 34, count: plan.headerLength + TrafficRecord.size, initial: pseudoHeader))
     switch plan.transport {
     // RFC 768: a sum of zero is written as all ones.
     case .udp: unsafe bytes.storeBytes(of: sum == 0 ? 0xffff : sum, toByteOffset: 40, as: UInt16.self)

@@ -36,7 +36,8 @@ public enum TrafficNode {
   }
 
   /// Sends what the plan says and reports what arrived; ends early, with a report, when shutdown is requested.
-  public static func generate(_ plan: TrafficPlan, _ settings: Settings, share: HostShare, logger: Logger) throws -> TrafficReport {
+  public static func generate(_ plan: TrafficPlan, _ settings: Settings, share: HostShare, logger: Logger) throws -> TrafficReport
+  {
     if let fault = plan.fault { throw NodeError("this traffic cannot be made: \(fault)") }
     var specs = [settings.port]
     if case .port(let spec) = settings.sink, spec != settings.port { specs.append(spec) }
@@ -50,7 +51,8 @@ public enum TrafficNode {
     if settings.wait > 0 {
       guard exchange.greet(for: settings.wait) else {
         if Shutdown.isRequested { return exchange.report() }
-        throw NodeError("nothing sent to \(settings.port) arrived within \(settings.wait / 1_000_000_000) seconds: is the other end there?")
+        throw NodeError(
+          "nothing sent to \(settings.port) arrived within \(settings.wait / 1_000_000_000) seconds: is the other end there?")
       }
     }
     logger.info("Sending.", metadata: ["port": "\(settings.port)", "flows": "\(plan.flows)", "rate": "\(plan.rate)"])

@@ -60,7 +60,8 @@ public struct TrafficPlan: Sendable {
       return "\(flows) flows need as many combinations of addresses and ports, and there are \(combinations)"
     }
     guard !sizes.isEmpty, sizes.allSatisfy({ (smallestFrame...Self.largestFrame).contains($0) }) else {
-      return "a \(transport) frame has \(smallestFrame) to \(Self.largestFrame) bytes: headers, the 18 bytes that are looked for, and the check sequence"
+      return
+        "a \(transport) frame has \(smallestFrame) to \(Self.largestFrame) bytes: headers, the 18 bytes that are looked for, and the check sequence"
     }
     guard (0.0...1.0).contains(newFlowShare) else { return "the share of new flows is from 0 to 1" }
     guard newFlowShare == 0 || flows >= 2 else { return "long and short flows together are at least 2" }

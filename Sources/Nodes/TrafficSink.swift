@@ -67,7 +67,8 @@ struct TrafficSink: ~Copyable {
       }
       let record = batch[index].withPayload { TrafficRecord($0) }
       accept(record, length: Int(batch[index].length), flowsBegun: flowsBegun, now: now)
-      let isOpening = batch[index].family == .ipv4 && batch[index].protocolNumber == IPProtocol.tcp && batch[index].tcpFlags == .syn
+      let isOpening =
+        batch[index].family == .ipv4 && batch[index].protocolNumber == IPProtocol.tcp && batch[index].tcpFlags == .syn
       if isOpening, record?.run == run { openings |= 1 << UInt64(index) }
     }
     return openings

@@ -39,7 +39,8 @@ struct TrafficCommand: ParsableCommand {
   @Option(help: "Flows at a time.")
   var flows = 1
 
-  @Option(name: .customLong("protocol"), help: "udp or tcp; TCP flows begin with a SYN, which a sink on a port of its own answers.")
+  @Option(
+    name: .customLong("protocol"), help: "udp or tcp; TCP flows begin with a SYN, which a sink on a port of its own answers.")
   var transport = TrafficPlan.Transport.udp
 
   @Option(help: ArgumentHelp("Source addresses: a.b.c.d, a.b.c.d-e.f.g.h or a.b.c.d/n.", valueName: "range"))
@@ -63,7 +64,9 @@ struct TrafficCommand: ParsableCommand {
   @Option(help: "Bytes of a frame with its check sequence, or 'imix' (7 x 64, 4 x 594, 1 x 1518).")
   var size = "64"
 
-  @Option(help: ArgumentHelp("Share of packets that open a new flow, 0 to 1; half of the flows are then short ones.", valueName: "share"))
+  @Option(
+    help: ArgumentHelp(
+      "Share of packets that open a new flow, 0 to 1; half of the flows are then short ones.", valueName: "share"))
   var newFlows = 0.0
 
   @Option(help: "How long to send.")
@@ -135,7 +138,9 @@ struct TrafficCommand: ParsableCommand {
     plan.destinations = try Self.addresses(destination, "--destination")
     plan.destinationPorts = try Self.ports(destinationPorts, "--destination-ports")
     if let destinationMac {
-      guard let address = MACAddress(destinationMac) else { throw ValidationError("--destination-mac '\(destinationMac)' is not like 02:00:00:00:00:01") }
+      guard let address = MACAddress(destinationMac) else {
+        throw ValidationError("--destination-mac '\(destinationMac)' is not like 02:00:00:00:00:01")
+      }
       plan.destinationMAC = address
     }
     plan.rate = rate

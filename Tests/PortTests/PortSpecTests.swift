@@ -21,8 +21,10 @@ import Testing
   }
 
   @Test(arguments: [
-    "", "nul", "null:", "null:x", "ring:1", "af_packet", "af_packet:", "vhost", "virtio:", "pcap:", "pcap:a.pcap", "pcap:a,", "pcap:,b",
-    "pcap:a,b,c", "pci", "pci:", "dev:", "af_packet:veth0,qpairs=2", "vhost:/run/a.sock,client=0", "pci:0000:03:00.0,x=1", "AF_PACKET:x",
+    "", "nul", "null:", "null:x", "ring:1", "af_packet", "af_packet:", "vhost", "virtio:", "pcap:", "pcap:a.pcap", "pcap:a,",
+    "pcap:,b",
+    "pcap:a,b,c", "pci", "pci:", "dev:", "af_packet:veth0,qpairs=2", "vhost:/run/a.sock,client=0", "pci:0000:03:00.0,x=1",
+    "AF_PACKET:x",
     " null", "null:x:y", "NULL",
   ])
   func `what is no port is refused with a hint`(text: String) throws {

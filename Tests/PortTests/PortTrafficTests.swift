@@ -66,7 +66,8 @@ struct PortTrafficTests {
       try CaptureBytes.empty.write(to: URL(fileURLWithPath: empty))
       let report = try TrafficProcess(
         [
-          "--port", "pcap:\(empty),\(out)", "--sink", "none", "--rate", "0", "--count", "1200", "--flows", "\(flows)", "--size", "imix",
+          "--port", "pcap:\(empty),\(out)", "--sink", "none", "--rate", "0", "--count", "1200", "--flows", "\(flows)", "--size",
+          "imix",
           "--destination-mac", "02:00:00:00:00:09",
         ] + options
       ).finish().report()
@@ -111,7 +112,8 @@ struct PortTrafficTests {
     let socket = "\(folder)/a.sock"
     let reflector = try TrafficProcess(["--reflect", "--port", "vhost:\(socket)"])
     usleep(1_000_000)
-    let report = try TrafficProcess(["--port", "virtio:\(socket)", "--wait", "20", "--rate", "2000", "--count", "1000"]).finish().report()
+    let report = try TrafficProcess(["--port", "virtio:\(socket)", "--wait", "20", "--rate", "2000", "--count", "1000"]).finish()
+      .report()
     reflector.terminate()
     _ = try reflector.finish().reflection()
     expectPerfect(report, count: 1_000)
@@ -124,7 +126,8 @@ struct PortTrafficTests {
     for (options, answers) in [(["--size", "imix"], UInt64(0)), (["--protocol", "tcp", "--size", "80", "--flows", "20"], 20)] {
       let report = try TrafficProcess(
         [
-          "--port", "af_packet:\(veth.first)", "--sink", "af_packet:\(veth.second)", "--wait", "10", "--rate", "2000", "--count", "4000",
+          "--port", "af_packet:\(veth.first)", "--sink", "af_packet:\(veth.second)", "--wait", "10", "--rate", "2000", "--count",
+          "4000",
           "--drain", "1",
         ] + options
       ).finish().report()

@@ -10,7 +10,8 @@ final class TrafficProcess {
 
   /// The release binary if it is there, otherwise the debug one; `NFV_BINARIES` names another folder.
   static let binary: String? = {
-    let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().path
+    let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+      .path
     let folders = [ProcessInfo.processInfo.environment["NFV_BINARIES"], "\(root)/.build/release", "\(root)/.build/debug"]
     return folders.compactMap { $0 }.map { "\($0)/nfvactor" }.first { access($0, X_OK) == 0 }
   }()
