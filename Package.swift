@@ -12,6 +12,7 @@ let packetPath: [SwiftSetting] = [
 
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let histogram: Target.Dependency = .product(name: "Histogram", package: "hdrhistogram-swift")
 
 let cLayer: [Target] = [
   .target(
@@ -78,7 +79,7 @@ let nodes: [Target] = [
     dependencies: [
       "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FunctionCatalog", "FlowActors", "ModuleGraphs",
       "Dataplane", "ControlPlane", "DPDKPorts", "CaptureFiles", "CIntrinsics", "ControlCodec", "KafkaLog", "Configuration", "NodeSupport",
-      logging,
+      logging, histogram,
     ], swiftSettings: packetPath),
   .target(
     name: "EmbeddedBus",
@@ -137,6 +138,7 @@ let tests: [Target] = [
   .testTarget(
     name: "BusTests",
     dependencies: ["EmbeddedBus", "KafkaLog", .product(name: "NIOCore", package: "swift-nio"), logging]),
+  .testTarget(name: "PortTests", dependencies: ["DPDKPorts", "Nodes", "Wire"]),
   .testTarget(name: "LabTests", dependencies: ["Lab", "ControlMessages"]),
 ]
 
@@ -160,6 +162,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
   ],
   targets: cLayer + words + mechanisms + engines + adapters + nodes + executables + tests,
   swiftLanguageModes: [.v6]

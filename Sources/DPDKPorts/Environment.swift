@@ -21,10 +21,14 @@ public final class Environment {
 
   /// - Parameters:
   ///   - processors: the set the worker may run on; one for a dedicated core.
-  public init(name: String, processors: [Int], memory: Memory, verbose: Bool = false) throws(PortError) {
+  ///   - usesPCI: whether a port will be a PCI device. Otherwise the bus is left alone altogether.
+  public init(name: String, processors: [Int], memory: Memory, usesPCI: Bool = false, verbose: Bool = false) throws(PortError) {
     self.memory = memory
     let set = processors.map(String.init).joined(separator: ",")
-    var words = [name, "--lcores", "0@(\(set))", "--no-pci", "--no-telemetry", "--log-level", verbose ? "lib.eal:7" : "*:3"]
+    var words = [name, "--lcores", "0@(\(set))", "--no-telemetry", "--log-level", verbose ? "lib.eal:7" : "*:3"]
+    // A list of devices that names none at which a NIC can be: nothing is probed at start, so that the NICs of other
+    // processes are left alone, and a port's own device is plugged in by its address.
+    words += usesPCI ? ["--allow", "0000:00:00.0"] : ["--no-pci"]
     switch memory {
     case .hugePages: words += ["--in-memory", "--single-file-segments"]
     case .ordinaryPages(let megabytes): words += ["--no-huge", "--no-shconf", "-m", String(megabytes)]

@@ -4,7 +4,7 @@
 ///     vhost:/run/a.sock         vhost-user, connecting to the socket: the back end of a virtio port
 ///     virtio:/run/a.sock        virtio-user, making the socket: the front end
 ///     pcap:in.pcap,out.pcap     capture files, through DPDK
-///     null                      takes everything, gives empty frames (benchmarks)
+///     null                      takes everything, gives frames of 64 bytes of whatever was in its buffers (benchmarks)
 ///     ring                      gives back what it took
 ///     pci:0000:03:00.0          a NIC or virtual function bound to vfio-pci
 ///     dev:net_tap0,iface=x      any devargs, as DPDK takes them
@@ -20,13 +20,19 @@ public struct PortSpec: Hashable, Sendable, CustomStringConvertible {
     argument = parts.count == 2 ? parts[1] : ""
     switch kind {
     case "null", "ring":
-      guard argument.isEmpty else { throw Self.error(text, "'\(kind)' takes no argument") }
+      guard parts.count == 1 else { throw Self.error(text, "'\(kind)' takes no argument") }
     case "af_packet", "vhost", "virtio", "pcap", "pci", "dev":
       guard !argument.isEmpty else { throw Self.error(text, "'\(kind):' needs an argument") }
+      guard kind != "pcap" || Self.files(argument) != nil else { throw Self.error(text, "expected two files") }
       guard kind == "dev" || kind == "pcap" || !argument.contains(",") else { throw Self.error(text, "',' cannot be part of the argument") }
     default:
       throw Self.error(text, "'\(kind)' is no kind of port")
     }
+  }
+
+  private static func files(_ argument: String) -> (Substring, Substring)? {
+    let files = argument.split(separator: ",", omittingEmptySubsequences: false)
+    return files.count == 2 && !files[0].isEmpty && !files[1].isEmpty ? (files[0], files[1]) : nil
   }
 
   private static func error(_ text: String, _ what: String) -> PortError {
@@ -42,14 +48,14 @@ public struct PortSpec: Hashable, Sendable, CustomStringConvertible {
     case "vhost": return "net_vhost\(number),iface=\(argument),client=1"
     case "virtio": return "net_virtio_user\(number),path=\(argument),server=1,queue_size=1024"
     case "pcap":
-      let files = argument.split(separator: ",", omittingEmptySubsequences: false)
-      guard files.count == 2, !files[0].isEmpty, !files[1].isEmpty else { throw Self.error(description, "expected two files") }
-      return "net_pcap\(number),rx_pcap=\(files[0]),tx_pcap=\(files[1])"
+      guard let (input, output) = Self.files(argument) else { throw Self.error(description, "expected two files") }
+      return "net_pcap\(number),rx_pcap=\(input),tx_pcap=\(output)"
     case "null": return "net_null\(number)"
     case "ring": return "net_ring\(number)"
     default: return argument
     }
   }
 
-  var isPCI: Bool { kind == "pci" }
+  /// Whether the environment must know the PCI bus for this port. A `dev:` string may be a PCI address, too.
+  public var isPCI: Bool { kind == "pci" || (kind == "dev" && argument.first?.isHexDigit == true && argument.contains(":")) }
 }

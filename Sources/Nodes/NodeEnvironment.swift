@@ -21,7 +21,7 @@ public struct HostShare: Sendable {
   }
 
   /// Starts DPDK on the calling thread with room for `megabytes` of tables and packet buffers.
-  func start(name: String, megabytes: Int, logger: Logger) throws(PortError) -> Environment {
+  func start(name: String, megabytes: Int, usesPCI: Bool = false, logger: Logger) throws(PortError) -> Environment {
     let free = Environment.freeHugePageMegabytes()
     var kind = Environment.Memory.hugePages
     if memory == .ordinary || (memory == .auto && free < megabytes) {
@@ -32,7 +32,7 @@ public struct HostShare: Sendable {
           metadata: ["free": "\(free) MB", "needed": "\(megabytes) MB"])
       }
     }
-    return try Environment(name: name, processors: processors, memory: kind)
+    return try Environment(name: name, processors: processors, memory: kind, usesPCI: usesPCI)
   }
 }
 

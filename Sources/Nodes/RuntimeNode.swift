@@ -24,7 +24,8 @@ public enum RuntimeNode {
 
     let environment = try share.start(
       name: "nfv-runtime-\(spec.node)",
-      megabytes: megabytesNeeded(flows: rules.capacity, ipv6Flows: rules.ipv6Capacity, stateSize: chain.stateSize), logger: launch.logger)
+      megabytes: megabytesNeeded(flows: rules.capacity, ipv6Flows: rules.ipv6Capacity, stateSize: chain.stateSize),
+      usesPCI: portSpec.isPCI, logger: launch.logger)
     defer { environment.stop() }
     let port = try DPDKPort(portSpec, number: 0, pool: MbufPool(name: "packets", count: packetBuffers))
     defer { port.close() }
@@ -64,7 +65,8 @@ public enum SwitchNode {
 
     let environment = try share.start(
       name: "nfv-switch-\(spec.node)",
-      megabytes: megabytesNeeded(flows: rules.capacity, ipv6Flows: rules.ipv6Capacity, stateSize: 0), logger: launch.logger)
+      megabytes: megabytesNeeded(flows: rules.capacity, ipv6Flows: rules.ipv6Capacity, stateSize: 0),
+      usesPCI: ports.client.isPCI || ports.server.isPCI || ports.fabric.isPCI, logger: launch.logger)
     defer { environment.stop() }
     let pool = try MbufPool(name: "packets", count: packetBuffers)
     let client = try DPDKPort(ports.client, number: 0, pool: pool)

@@ -17,7 +17,7 @@ struct NFVActor: ParsableCommand {
       switches as the log asks. 'nfvactor process' needs neither log nor ports, and 'nfvactor lab' makes a whole \
       cluster with clients and servers on this machine.
       """,
-    subcommands: [AgentCommand.self, RuntimeCommand.self, SwitchCommand.self, ProcessCommand.self, LabCommand.self])
+    subcommands: [AgentCommand.self, RuntimeCommand.self, SwitchCommand.self, ProcessCommand.self, TrafficCommand.self, LabCommand.self])
 
   static func main() {
     Shutdown.listen()
@@ -84,12 +84,17 @@ struct NodeOptions: ParsableArguments {
   }
 
   func share() throws -> HostShare {
-    let numbers = processors.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) }
-    guard !numbers.isEmpty, numbers.allSatisfy({ $0 != nil && $0! >= 0 }) else {
-      throw ValidationError("--processors '\(processors)' is not a list such as 0,1.")
-    }
-    return HostShare(processors: numbers.map { $0! }, memory: memory)
+    HostShare(processors: try parseProcessors(processors), memory: memory)
   }
+}
+
+/// `0,1`
+func parseProcessors(_ text: String) throws -> [Int] {
+  let numbers = text.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) }
+  guard !numbers.isEmpty, numbers.allSatisfy({ $0 != nil && $0! >= 0 }) else {
+    throw ValidationError("--processors '\(text)' is not a list such as 0,1.")
+  }
+  return numbers.map { $0! }
 }
 
 extension HostShare.Memory: ExpressibleByArgument {}
