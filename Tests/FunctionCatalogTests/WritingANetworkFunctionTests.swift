@@ -88,6 +88,9 @@ extension PacketLimit {
     for (name, code) in snippets {
       #expect(blocks.contains(code), "docs/writing-a-network-function.md does not show \(name) as it is here")
     }
+    let readme = page.deletingLastPathComponent().deletingLastPathComponent().appending(path: "README.md")
+    let shown = codeBlocks(try String(contentsOf: readme, encoding: .utf8))
+    #expect(shown == [snippets[0].code], "README.md does not show \(snippets[0].name) as it is here")
   }
 
   private func codeBlocks(_ page: String) -> [String] {
