@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <rte_dev.h>
@@ -26,7 +27,12 @@ void *nfv_pool_create(const char *name, uint32_t count, uint32_t cache, uint16_t
 
 int nfv_port_attach(const char *devargs) {
   struct rte_dev_iterator iterator;
+  // A virtio-user server waits in accept() until its peer connects: a request to end must get through.
+  siginterrupt(SIGTERM, 1);
+  siginterrupt(SIGINT, 1);
   int result = rte_dev_probe(devargs);
+  siginterrupt(SIGTERM, 0);
+  siginterrupt(SIGINT, 0);
   if (result < 0) return result;
   uint16_t port, found = RTE_MAX_ETHPORTS;
   RTE_ETH_FOREACH_MATCHING_DEV(port, devargs, &iterator) {

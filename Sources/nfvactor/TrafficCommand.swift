@@ -101,8 +101,12 @@ struct TrafficCommand: ParsableCommand {
     }
     if !reflect, let fault = try plan().fault { throw ValidationError("this traffic cannot be made: \(fault)") }
     _ = try share()
-    _ = try PortSpec(port)
-    if sink != "same", sink != "none" { _ = try PortSpec(sink) }
+    do {
+      _ = try PortSpec(port)
+      if sink != "same", sink != "none" { _ = try PortSpec(sink) }
+    } catch {
+      throw ValidationError("\(error)")
+    }
   }
 
   func run() throws {

@@ -21,6 +21,20 @@ struct FlowListing: Equatable {
 
     static func == (a: Traffic, b: Traffic) -> Bool { a.fromLow == b.fromLow && a.fromHigh == b.fromHigh }
     var packets: Int { fromLow.packets + fromHigh.packets }
+    /// As it would count if every packet had `count` bytes more.
+    func withLongerHeader(_ count: Int) -> Traffic {
+      var longer = self
+      longer.fromLow.bytes += fromLow.packets * count
+      longer.fromHigh.bytes += fromHigh.packets * count
+      return longer
+    }
+
+    /// Whether neither direction has more than `whole` has.
+    func isPart(of whole: Traffic) -> Bool {
+      fromLow.packets <= whole.fromLow.packets && fromLow.bytes <= whole.fromLow.bytes
+        && fromHigh.packets <= whole.fromHigh.packets && fromHigh.bytes <= whole.fromHigh.bytes
+    }
+
     var description: String { "\(fromLow.packets)/\(fromLow.bytes) <-> \(fromHigh.packets)/\(fromHigh.bytes)" }
   }
 
@@ -56,7 +70,7 @@ struct FlowListing: Equatable {
   ///     1	TCP a:p <-> b:q [...][159 pkts/15615 bytes <-> 99 pkts/19931 bytes][...
   init?(listing: String) {
     let line = /^\t\d+\t(\S+) (\S+):(\d+) (?:<->|->) (\S+):(\d+) .*?\[(\d+) pkts\/(\d+) bytes (?:<->|->) (\d+) pkts\/(\d+) bytes\]/
-    for text in listing.split(whereSeparator: \.isNewline) where text.contains(" pkts/") {
+    for text in listing.split(whereSeparator: \.isNewline) where text.hasPrefix("\t") && text.contains(" bytes <-> ") || text.hasPrefix("\t") && text.contains(" bytes -> ") {
       guard let match = String(text).firstMatch(of: line), let from = Self.address(match.2), let to = Self.address(match.4) else { return nil }
       add(
         String(match.1), "\(from) \(match.3)", "\(to) \(match.5)", forward: (Int(match.6)!, Int(match.7)!),
@@ -68,11 +82,5 @@ struct FlowListing: Equatable {
 
   private static func address(_ text: Substring) -> IPAddress? {
     IPAddress(String(text).trimmingCharacters(in: CharacterSet(charactersIn: "[]")))
-  }
-
-  /// Sentences that tell this listing from another, in order.
-  func differences(from other: FlowListing) -> [String] {
-    Set(pairs.keys).union(other.pairs.keys).filter { pairs[$0] != other.pairs[$0] }
-      .map { "\($0): \(pairs[$0].map { "\($0)" } ?? "none") instead of \(other.pairs[$0].map { "\($0)" } ?? "none")" }.sorted()
   }
 }

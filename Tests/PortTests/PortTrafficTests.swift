@@ -166,9 +166,17 @@ struct PortTrafficTests {
 
   @Test func `nobody at the other end is noticed`() throws {
     defer { removeFolder() }
-    let ending = try TrafficProcess(["--port", "virtio:\(folder)/a.sock", "--wait", "0.5", "--count", "1"]).finish()
+    let ending = try TrafficProcess(["--port", "vhost:\(folder)/a.sock", "--wait", "0.5", "--count", "1"]).finish()
     #expect(ending.status == 69)
     #expect(ending.errors.contains("is the other end there?"), "\(ending.errors)")
+  }
+
+  @Test func `a virtio port that waits for its peer can be told to end`() throws {
+    defer { removeFolder() }
+    let run = try TrafficProcess(["--port", "virtio:\(folder)/a.sock", "--count", "1"])
+    usleep(2_000_000)
+    run.terminate()
+    #expect(try run.finish(within: 10).status == 69)
   }
 }
 
