@@ -34,8 +34,22 @@ public struct Counters: Sendable {
   }
 
   mutating func receive(_ batch: PacketBatch) {
-    received &+= UInt64(batch.count)
-    for index in 0..<batch.count { receivedBytes &+= UInt64(batch[index].length) }
+    let (packets, bytes) = Self.sum(batch, batch.all)
+    received &+= packets
+    receivedBytes &+= bytes
+  }
+
+  /// Counts the frames of `mask` as sent on.
+  public mutating func forward(_ batch: PacketBatch, _ mask: UInt64) {
+    let (packets, bytes) = Self.sum(batch, mask)
+    forwarded &+= packets
+    forwardedBytes &+= bytes
+  }
+
+  private static func sum(_ batch: PacketBatch, _ mask: UInt64) -> (packets: UInt64, bytes: UInt64) {
+    var bytes: UInt64 = 0
+    PacketBatch.forEach(in: mask) { bytes &+= UInt64(batch[$0].length) }
+    return (UInt64(mask.nonzeroBitCount), bytes)
   }
 }
 

@@ -74,10 +74,7 @@ final class RuntimeGraph: ModuleGraph {
     }
     let refused = port.transmit(batch, mask: batch.live)
     PacketBatch.forEach(in: refused) { batch.drop($0, .transmitQueueFull) }
-    PacketBatch.forEach(in: batch.live) { index in
-      core.counters.forwarded &+= 1
-      core.counters.forwardedBytes &+= UInt64(batch[index].length)
-    }
+    core.counters.forward(batch, batch.live)
     core.settle(batch)
     port.release(batch, mask: batch.all & ~batch.live)
     defer { batch.removeAll() }

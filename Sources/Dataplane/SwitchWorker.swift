@@ -70,10 +70,7 @@ final class SwitchState {
     guard mask != 0 else { return }
     let refused = port.transmit(batch, mask: mask)
     PacketBatch.forEach(in: refused) { batch.drop($0, .transmitQueueFull) }
-    PacketBatch.forEach(in: mask & ~refused) { index in
-      core.counters.forwarded &+= 1
-      core.counters.forwardedBytes &+= UInt64(batch[index].length)
-    }
+    core.counters.forward(batch, mask & ~refused)
   }
 
   func serveWaiting(now: Tick) {

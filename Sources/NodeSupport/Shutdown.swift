@@ -13,6 +13,11 @@ public enum Shutdown {
   public static func listen() {
     _ = requested.load(ordering: .relaxed)  // makes the flag before a handler could want to
     signal(SIGPIPE, SIG_IGN)
+    // A parent may have blocked them, and the block is inherited.
+    var ours = sigset_t()
+    sigemptyset(&ours)
+    for number in [SIGTERM, SIGINT] { sigaddset(&ours, number) }
+    sigprocmask(SIG_UNBLOCK, &ours, nil)
     for number in [SIGTERM, SIGINT] {
       signal(number) { _ in
         if Shutdown.requested.exchange(true, ordering: .relaxed) { _exit(130) }

@@ -88,10 +88,7 @@ public final class CaptureProcessing {
     while let now = reader.read(into: batch) {
       while core.expireIdle(now: now, limit: 1_024) == 1_024 {}
       core.process(batch, clientSide: .max, serverSide: .max, now: now)
-      PacketBatch.forEach(in: batch.live) { index in
-        core.counters.forwarded += 1
-        core.counters.forwardedBytes += UInt64(batch[index].length)
-      }
+      core.counters.forward(batch, batch.live)
       core.settle(batch)
       writer?.write(batch, start: reader.start)
       batch.removeAll()
