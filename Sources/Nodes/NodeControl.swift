@@ -118,6 +118,7 @@ final class NodeControl: @unchecked Sendable {
   private func act(on command: Command) {
     switch command.body {
     case .notifyClusterConfig(let table):
+      listenToWorker()  // each command is answered: the ring of answers must not fill while the past is read
       pending[table.version] = command.slot
       let members = WorkerCommand.Members(version: table.version, entries: table.members.compactMap(RuntimeTable.Entry.init(member:)))
       if !rings.commands.put(.members(members)) {
