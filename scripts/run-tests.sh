@@ -12,8 +12,8 @@ if test "$(id -u)" != 0 && test -z "${NFV_SKIP_LAB:-}" && sudo -n true 2>/dev/nu
   as_root="sudo -n env PATH=$PATH NFV_BINARIES=$NFV_BINARIES"
 fi
 code=0
-swift test --skip-build --skip LabTests --skip BusTests "$@" || code=$?
-swift test --skip-build --filter BusTests "$@" || code=$?
+swift test --disable-xctest --skip-build --skip LabTests --skip BusTests "$@" || code=$?
+swift test --disable-xctest --skip-build --filter BusTests "$@" || code=$?
 # shellcheck disable=SC2086
-$as_root swift test --skip-build --filter LabTests "$@" || code=$?
+$as_root swift test --disable-xctest --skip-build --filter LabTests "$@" || code=$?
 exit "$code"
