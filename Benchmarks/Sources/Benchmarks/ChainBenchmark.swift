@@ -20,6 +20,13 @@ struct ChainBenchmark {
   func run() throws {
     let report = Report(name: "chain")
     let repeats = isQuick ? 7 : 21
+    if let profile = ProcessInfo.processInfo.environment["PROFILE"] {
+      let parts = profile.split(separator: ",")
+      let flows = Int(parts[0])!
+      let s = try Self.samples(chain: parts[1] == "none" ? nil : (Self.chainText, parts[1] == "fused"), flows: flows, repeats: Int(parts[2])!)
+      print(profile, s.sorted().map { ($0 * 10).rounded() / 10 })
+      return
+    }
     for flows in isQuick ? [1_000, 64_000] : [1_000, 64_000, 1_000_000] {
       let label = flows >= 1_000_000 ? "1m" : "\(flows / 1_000)k"
       let baseline = try Self.samples(chain: nil, flows: flows, repeats: repeats)
@@ -75,7 +82,7 @@ struct ChainBenchmark {
       }
       for flow in 0..<flows * 2 { port.append(TCPFrame(flow: flow, flags: 0x10, from: peer, to: runtime).bytes) }
     }
-    let packets = max(1_000_000, flows * 2)
+    let packets = Int(ProcessInfo.processInfo.environment["PACKETS"] ?? "") ?? max(1_000_000, flows * 2)
     return (0..<repeats).map { index in
       port.remaining = packets
       var now = Tick(milliseconds: UInt64(1_000 + index))

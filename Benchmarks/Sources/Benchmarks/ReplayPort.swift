@@ -45,13 +45,19 @@ final class ReplayPort: PacketPort {
 
   override func receive(into batch: PacketBatch, now: Tick) {
     let count = min(32, remaining)
-    for index in 0..<count {
-      let buffer = buffers + (index &* Self.bufferSize &+ 128)
-      buffer.copyMemory(from: frames + next &* Self.frameSize, byteCount: Self.frameSize)
-      next &+= 1
-      if next == frameCount { next = 0 }
-      batch.append(bytes: buffer, length: 60, buffer: nil, arrival: now)
+    let (frames, frameCount, buffers) = (frames, frameCount, buffers)
+    var next = next
+    batch.fill { into in
+      for index in 0..<count {
+        let buffer = buffers + (index &* Self.bufferSize &+ 128)
+        buffer.copyMemory(from: frames + next &* Self.frameSize, byteCount: Self.frameSize)
+        next &+= 1
+        if next == frameCount { next = 0 }
+        (into + index).initialize(to: Frame(bytes: buffer, length: 60, buffer: nil, arrival: now))
+      }
+      return count
     }
+    self.next = next
     remaining &-= count
   }
 
