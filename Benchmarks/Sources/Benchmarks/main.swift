@@ -12,5 +12,10 @@ for name in wanted {
     exit(64)
   }
   print("# \(name)")
-  try benchmark(isQuick)
+  do {
+    try benchmark(isQuick)
+  } catch {
+    FileHandle.standardError.write(Data("\(name): \(error)\n".utf8))
+    exit(1)
+  }
 }
