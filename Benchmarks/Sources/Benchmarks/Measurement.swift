@@ -71,7 +71,7 @@ struct Report {
 
   func add(_ measurement: Measurement) throws {
     let m = measurement
-    var row = String(format: "%@ %8.1f %@", m.name.padding(toLength: 38, withPad: " ", startingAt: 0), m.value, m.unit)
+    var row = String(format: "%@ %8.1f %@", m.name.padding(toLength: 46, withPad: " ", startingAt: 0), m.value, m.unit)
     if m.repeats > 1 { row += String(format: "  (%.1f - %.1f, %d repeats)", m.spread[0], m.spread[1], m.repeats) }
     if m.baseline != "none" { row += String(format: "  %.2f x %@", m.ratio, m.baseline) }
     print(row + (m.isNoisy ? "  noisy" : ""))

@@ -146,7 +146,7 @@ static int64_t open_flow(struct cchain *c, struct packet *p, uint64_t now) {
 }
 
 // How far the conversation has come (RFC 5382 REQ-5), for idle timeouts only.
-static inline void follow(struct cchain *c, uint32_t slot, const struct packet *p, uint64_t now) {
+HOT void follow(struct cchain *c, uint32_t slot, const struct packet *p, uint64_t now) {
   struct record *r = &c->flows.records[slot];
   if (r->phase == CONNECTIONLESS) return;
   uint8_t phase = r->phase;
@@ -169,7 +169,7 @@ static bool learn_reverse(struct cchain *c, uint32_t slot, const struct packet *
 
 // MARK: One packet, when everything it needs has been asked for
 
-static inline __attribute__((always_inline)) enum drop_reason run(
+HOT enum drop_reason run(
     struct cchain *c, struct flow *f, struct packet *p, bool has_firewall, bool has_nat, bool has_balancer) {
   enum drop_reason reason = PASS;
   if (p->direction == FORWARD) {
@@ -184,7 +184,7 @@ static inline __attribute__((always_inline)) enum drop_reason run(
   return reason;
 }
 
-static inline __attribute__((always_inline)) void process(
+HOT void process(
     struct cchain *c, struct packet *p, uint64_t now, bool has_firewall, bool has_nat, bool has_balancer) {
   struct flows *flows = &c->flows;
   int64_t value = p->candidate;
@@ -219,7 +219,7 @@ static inline __attribute__((always_inline)) void process(
 
 // MARK: The burst
 
-static inline uint32_t receive(struct cchain_replay *port, uint8_t **buffers) {
+HOT uint32_t receive(struct cchain_replay *port, uint8_t **buffers) {
   uint32_t count = port->remaining < CCHAIN_BURST ? (uint32_t)port->remaining : CCHAIN_BURST;
   for (uint32_t i = 0; i < count; i++) {
     buffers[i] = port->buffers + i * CCHAIN_BUFFER_STRIDE + 128;
@@ -255,7 +255,7 @@ static inline enum drop_reason check_link(const struct cchain *c, struct packet 
   return is_peer ? PASS : UNKNOWN_SOURCE;
 }
 
-static inline __attribute__((always_inline)) uint32_t burst(
+HOT uint32_t burst(
     struct cchain *c, struct cchain_replay *port, uint64_t now, bool has_firewall, bool has_nat, bool has_balancer) {
   struct packet packets[CCHAIN_BURST];
   uint8_t *buffers[CCHAIN_BURST];

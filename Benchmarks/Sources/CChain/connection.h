@@ -33,7 +33,7 @@ static inline enum kind kind_of(uint8_t flags) {
   }
 }
 
-static inline struct segment segment_of(const struct packet *p) {
+HOT struct segment segment_of(const struct packet *p) {
   const uint8_t *t = p->bytes + p->transport;
   return (struct segment){
       .sequence = host32(load32(t + 4)), .acknowledgement = host32(load32(t + 8)), .window = host16(load16(t + 14)),
@@ -54,14 +54,14 @@ static uint8_t window_scale(const struct packet *p) {
 }
 
 // How far beyond `acked` a side may send.
-static inline uint32_t reach(const struct connection *c, int direction) {
+HOT uint32_t reach(const struct connection *c, int direction) {
   uint8_t shift[2] = {c->scales >> 4, c->scales & 15}; // the other side's, as is the window
   uint32_t offered = c->window[direction];
   if (shift[0] != 15 && shift[1] != 15) offered <<= shift[direction];
   return offered > 65535 ? offered : 65535;
 }
 
-static inline void learn(struct connection *c, const struct segment *s, int direction) {
+HOT void learn(struct connection *c, const struct segment *s, int direction) {
   int other = direction ^ 1;
   uint32_t end = s->sequence + s->space;
   if (end - c->acked[direction] <= reach(c, direction) && (int32_t)(end - c->sent[direction]) > 0) c->sent[direction] = end;
@@ -178,7 +178,7 @@ __attribute__((noinline)) static enum drop_reason change(struct connection *c, c
   }
 }
 
-static inline enum drop_reason track(struct connection *c, const struct packet *p) {
+HOT enum drop_reason track(struct connection *c, const struct packet *p) {
   struct segment s = segment_of(p);
   if (__builtin_expect(c->state == ESTABLISHED && s.kind == ACK, 1)) {
     learn(c, &s, p->direction);

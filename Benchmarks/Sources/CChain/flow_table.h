@@ -71,7 +71,7 @@ static inline uint64_t matches(const uint16_t *tags, uint16_t tag) {
 }
 
 // The value of an entry with this tag whose key is `key`, or, without a key, of the first one.
-static inline int64_t find_in(const struct flows *f, const struct bucket *b, uint16_t tag, const struct key *key) {
+HOT int64_t find_in(const struct flows *f, const struct bucket *b, uint16_t tag, const struct key *key) {
   for (int half = 0; half < 2; half++) {
     for (uint64_t hits = matches(b->tags + 4 * half, tag); hits; hits &= hits - 1) {
       uint32_t value = b->values[4 * half + __builtin_ctzll(hits) / 16];
@@ -81,7 +81,7 @@ static inline int64_t find_in(const struct flows *f, const struct bucket *b, uin
   return NO_SLOT;
 }
 
-static inline int64_t find(const struct flows *f, uint64_t hash, const struct key *key) {
+HOT int64_t find(const struct flows *f, uint64_t hash, const struct key *key) {
   uint16_t tag = tag_of(hash);
   uint64_t first = hash & f->mask;
   int64_t value = find_in(f, &f->buckets[first], tag, key);

@@ -6,6 +6,9 @@
 #include <stdint.h>
 #include <string.h>
 
+// What runs for every packet is one piece of code.
+#define HOT static inline __attribute__((always_inline))
+
 enum direction { FORWARD, REVERSE };
 enum { PROTOCOL_TCP = 6, PROTOCOL_UDP = 17 };
 enum { FLAG_FIN = 1, FLAG_SYN = 2, FLAG_RST = 4, FLAG_ACK = 16 };
@@ -51,7 +54,7 @@ static inline struct key reversed(struct key k) {
 // MARK: Checksums (RFC 1071), in memory order
 
 
-static inline uint64_t sum(const uint8_t *p, uint32_t count, uint64_t total) {
+HOT uint64_t sum(const uint8_t *p, uint32_t count, uint64_t total) {
   for (; count >= 8; count -= 8, p += 8) {
     uint64_t next;
     total = __builtin_add_overflow(total, load64(p), &next) + next;
@@ -64,7 +67,7 @@ static inline uint64_t sum(const uint8_t *p, uint32_t count, uint64_t total) {
   return __builtin_add_overflow(total, tail, &next) + next;
 }
 
-static inline uint16_t fold(uint64_t total) {
+HOT uint16_t fold(uint64_t total) {
   total = (total & 0xffffffff) + (total >> 32);
   total = (total & 0xffff) + (total >> 16);
   total = (total & 0xffff) + (total >> 16);
@@ -78,7 +81,7 @@ static inline uint16_t update(uint16_t checksum, uint32_t removed, uint32_t adde
 
 // MARK: Parsing
 
-static inline enum drop_reason parse_transport(struct packet *p, uint64_t vlan) {
+HOT enum drop_reason parse_transport(struct packet *p, uint64_t vlan) {
   const uint8_t *ip = p->bytes + p->network, *t = p->bytes + p->transport;
   uint32_t available = p->end - p->transport, covered = available;
   switch (p->protocol) {
@@ -108,7 +111,7 @@ static inline enum drop_reason parse_transport(struct packet *p, uint64_t vlan) 
   return fold(sum(t, covered, pseudo)) == 0xffff ? PASS : BAD_TRANSPORT_CHECKSUM;
 }
 
-static inline enum drop_reason parse(struct packet *p) {
+HOT enum drop_reason parse(struct packet *p) {
   if (p->length < 14) return TRUNCATED;
   uint16_t type = load16(p->bytes + 12);
   uint32_t offset = 14;
@@ -141,7 +144,7 @@ static inline enum drop_reason parse(struct packet *p) {
 static inline uint32_t words(uint32_t v) { return (v >> 16) + (v & 0xffff); }
 
 // Gives the packet another source (side 0) or destination (side 1); the checksums follow.
-static inline void rewrite(struct packet *p, int side, uint32_t address, uint16_t port) {
+HOT void rewrite(struct packet *p, int side, uint32_t address, uint16_t port) {
   uint8_t *ip = p->bytes + p->network, *t = p->bytes + p->transport;
   uint32_t old_address = (uint32_t)(p->key.addresses >> 32 * side);
   uint16_t old_port = (uint16_t)(p->key.transport >> 16 * side);
