@@ -2,54 +2,75 @@ import Dataplane
 import Glibc
 import Wire
 
-/// The worker and the C loop with the same flows open in both, ready to be measured.
+/// The worker and the C loop side by side, with the same flows.
 ///
 /// Everything that happens to one happens to the other, burst for burst, and what leaves must be the same.
 struct ChainStage {
+  let connections: Connections
   let worker: Contender
+  /// The worker, and the C loop if it has the chain.
   let contenders: [Contender]
-  let cycle: PreparedFrames
   private let label: String
 
-  init(_ chain: ChainUnderTest, _ mix: TrafficMix, payload: Int = 6, spare: Int? = nil) throws {
-    let connections = Connections(count: mix.flows, payload: payload)
+  /// - Parameters:
+  ///   - flows: connections that there can be.
+  ///   - capacity: flows that the tables hold; an eighth more if not given.
+  init(
+    _ chain: ChainUnderTest, flows: Int, payload: Int = 6, capacity: Int? = nil, timeouts: [UInt32] = TrafficMix.timeouts
+  ) throws {
+    connections = Connections(count: flows, payload: payload)
     var rules = FlowRules()
-    rules.capacity = mix.flows + (spare ?? mix.flows / 8 + 64)
+    rules.capacity = capacity ?? flows + flows / 8 + 64
     rules.ipv6Capacity = 0
-    rules.timeouts = TrafficMix.timeouts
-    worker = try .worker(chain, rules: rules, flows: rules.capacity, address: connections.runtime)
-    contenders = [.cLoop(chain, rules: rules, flows: rules.capacity, address: connections.runtime), worker].compactMap { $0 }
+    rules.timeouts = timeouts
+    worker = try .worker(chain, rules: rules, address: connections.runtime)
+    contenders = [.cLoop(chain, rules: rules, address: connections.runtime), worker].compactMap { $0 }
     label = chain.name
+  }
 
-    // Opened through the chain: what it makes of a SYN tells what the answers look like.
-    let length = 54 + payload
-    let opening = PreparedFrames(capacity: mix.flows, length: length)
-    for flow in 0..<mix.flows { connections.write(flow, .syn, to: opening.append()) }
-    try Self.play(opening, contenders, step: 100, label: label) { connections.learn(from: $0) }
-    for segment in [Connections.Segment.synAck, .init(flags: 0x10, sequence: 1_001, acknowledgement: 5_001)] where mix.staying > 0 {
-      let frames = PreparedFrames(capacity: mix.staying, length: length)
-      for flow in 0..<mix.staying { connections.write(flow, segment, to: frames.append()) }
-      try Self.play(frames, contenders, step: 100, label: label)
+  /// A SYN of each connection.
+  func openingFrames(_ flows: Range<Int>) -> PreparedFrames { frames(flows, .syn) }
+
+  private func frames(_ flows: Range<Int>, _ segment: Connections.Segment) -> PreparedFrames {
+    let frames = PreparedFrames(capacity: flows.count, length: 54 + connections.payload)
+    for flow in flows { connections.write(flow, segment, to: frames.append()) }
+    return frames
+  }
+
+  /// Opens connections through the chain: what it makes of a SYN tells what the answers look like. Only the `staying` first
+  /// are established; the others are forgotten.
+  func open(_ flows: Int, staying: Int) throws {
+    try play(openingFrames(0..<flows), step: 100) { connections.learn(from: $0) }
+    for segment in [Connections.Segment.synAck, .init(flags: 0x10, sequence: 1_001, acknowledgement: 5_001)] {
+      try play(frames(0..<staying, segment), step: 100)
     }
-    // The others are forgotten, and come in the cycle; in its first round some come in the middle of their lives.
-    if mix.passing > 0 { for contender in contenders { contender.rest(milliseconds: 1_000 + mix.passing / 64) } }
-    cycle = mix.frames(connections)
+    if staying < flows { forgetIdle(flows - staying) }
+  }
+
+  /// Lets time go by until so many flows that nobody uses are forgotten.
+  func forgetIdle(_ flows: Int) {
+    for contender in contenders { contender.rest(milliseconds: 500 + flows / 64) }
+  }
+
+  /// Opens the flows of a mix, makes its frames and plays them until everything is as it will be in every round.
+  func prepare(_ mix: TrafficMix) throws -> PreparedFrames {
+    try open(mix.flows, staying: mix.staying)
+    let cycle = mix.frames(connections)
     for contender in contenders {
       contender.port.insert(cycle)
+      // In the first round some connections come in the middle of their lives.
       if mix.passing > 0 { contender.play(cycle.count, step: mix.step) }
     }
-    try Self.play(cycle, contenders, step: mix.step, most: 3_200_000, label: label)
-    for contender in contenders { contender.play(cycle.count - min(cycle.count, 3_200_000), step: mix.step) }
+    let compared = min(cycle.count, 3_200_000)
+    try play(cycle, step: mix.step, most: compared)
+    for contender in contenders { contender.play(cycle.count - compared, step: mix.step) }
+    return cycle
   }
 
   /// Plays `frames` once (or the first `most` of them) through all, a burst at a time. Every frame must come out, the same
   /// from all, with checksums that hold.
-  static func play(
-    _ frames: PreparedFrames, _ contenders: [Contender], step: UInt64, most: Int = .max, label: String,
-    sent: (UnsafeRawPointer) -> Void = { _ in }
-  ) throws {
-    let room = 32 * frames.length
-    let buffers = contenders.map { _ in UnsafeMutableRawPointer.allocate(byteCount: room, alignment: 64) }
+  func play(_ frames: PreparedFrames, step: UInt64, most: Int = .max, sent: (UnsafeRawPointer) -> Void = { _ in }) throws {
+    let buffers = contenders.map { _ in UnsafeMutableRawPointer.allocate(byteCount: 32 * frames.length, alignment: 64) }
     defer { for buffer in buffers { buffer.deallocate() } }
     for contender in contenders { contender.port.insert(frames) }
     var rest = min(most, frames.count)

@@ -16,6 +16,13 @@ struct ChainUnderTest {
   var isFused = true
 
   static let whole = ChainUnderTest(name: "fw-nat-lb", functions: ["firewall", "nat", "load-balancer"])
+  /// What any chain from a configuration gets: a stage per function.
+  static let perFunction = ChainUnderTest(name: "fw-nat-lb-per-function", functions: whole.functions, isFused: false)
+  static let singleFunctions = [
+    ChainUnderTest(name: "fw", functions: ["firewall"]), ChainUnderTest(name: "nat", functions: ["nat"]),
+    ChainUnderTest(name: "lb", functions: ["load-balancer"]),
+  ]
+  static let intrusionPrevention = ChainUnderTest(name: "fw-nat-ips", functions: ["firewall", "nat", "ips"])
 
   static let firstVirtual: UInt32 = 0x0a01_ff64  // 10.1.255.100
   static let firstBackend: UInt32 = 0x0a02_000b  // 10.2.0.11
@@ -29,16 +36,17 @@ struct ChainUnderTest {
 
   // MARK: For the worker
 
-  func makeChain(flows: Int) throws -> ServiceChain {
-    let spec = try chainSpec(YAMLFile.settings(text: text(flows: flows), name: name), file: name)
+  /// - Parameter mappings: clients' ports that the NAT can map.
+  func makeChain(mappings: Int) throws -> ServiceChain {
+    let spec = try chainSpec(YAMLFile.settings(text: text(mappings), name: name), file: name)
     return try Catalog.standard.makeChain(spec: spec, share: .whole, fusing: isFused)
   }
 
-  private func text(flows: Int) -> String {
-    "chain:\n" + functions.map { Self.settings(of: $0, flows: flows) }.joined(separator: "\n")
+  private func text(_ mappings: Int) -> String {
+    "chain:\n" + functions.map { Self.settings(of: $0, mappings) }.joined(separator: "\n")
   }
 
-  private static func settings(of function: String, flows: Int) -> String {
+  private static func settings(of function: String, _ mappings: Int) -> String {
     switch function {
     case "firewall":
       return """
@@ -53,7 +61,7 @@ struct ChainUnderTest {
       return """
           - nat:
               pool: 10.2.1.0/26
-              mappings: \(mappings(flows: flows))
+              mappings: \(mappings)
         """
     case "load-balancer":
       let services = (0..<services).map { service in
@@ -65,8 +73,6 @@ struct ChainUnderTest {
     }
   }
 
-  private static func mappings(flows: Int) -> Int { max(1_024, flows + flows / 8) }
-
   // MARK: For the C loop
 
   /// Whether the C loop has this chain.
@@ -74,7 +80,7 @@ struct ChainUnderTest {
     [["firewall", "nat", "load-balancer"], ["firewall", "nat"], ["firewall"], ["nat"], ["load-balancer"]].contains(functions)
   }
 
-  func makeCLoop(rules: FlowRules, flows: Int, address: FabricAddress, now: UInt64) -> OpaquePointer {
+  func makeCLoop(rules: FlowRules, mappings: Int, address: FabricAddress, now: UInt64) -> OpaquePointer {
     let access = [
       cchain_rule(allows: false, protocol: 6, from: 0x0a09_0000, from_mask: 0xffff_0000, to: 0x0a00_0000, to_mask: 0xff00_0000, first_port: 0, last_port: 65_535),
       cchain_rule(allows: false, protocol: 17, from: 0x0a00_0000, from_mask: 0xff00_0000, to: 0x0a00_0000, to_mask: 0xff00_0000, first_port: 0, last_port: 65_535),
@@ -95,7 +101,7 @@ struct ChainUnderTest {
     settings.timeouts = (rules.timeouts[0], rules.timeouts[1], rules.timeouts[2])
     settings.client_mac = address.address(of: .client).value
     settings.server_mac = address.address(of: .server).value
-    settings.mappings = UInt32(Self.mappings(flows: flows))
+    settings.mappings = UInt32(mappings)
     (settings.first_port, settings.last_port) = (1_024, 65_535)
     return access.withUnsafeBufferPointer { access in
       services.withUnsafeBufferPointer { services in

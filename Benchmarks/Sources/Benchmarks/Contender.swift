@@ -45,9 +45,9 @@ final class Contender {
   }
 
   /// `Worker.pass` of a runtime: its graphs, timers and counters.
-  static func worker(_ chain: ChainUnderTest, rules: FlowRules, flows: Int, address: FabricAddress) throws -> Contender {
+  static func worker(_ chain: ChainUnderTest, rules: FlowRules, address: FabricAddress) throws -> Contender {
     let memory = MeasuredMemory()
-    let serviceChain = try chain.makeChain(flows: flows)
+    let serviceChain = try chain.makeChain(mappings: rules.capacity)
     // The worker is made with its port.
     final class Holder { var worker: Worker? }
     let holder = Holder()
@@ -64,9 +64,9 @@ final class Contender {
   }
 
   /// The same work, or `nil` if the C loop does not have the chain.
-  static func cLoop(_ chain: ChainUnderTest, rules: FlowRules, flows: Int, address: FabricAddress) -> Contender? {
+  static func cLoop(_ chain: ChainUnderTest, rules: FlowRules, address: FabricAddress) -> Contender? {
     guard chain.isInC else { return nil }
-    let loop = chain.makeCLoop(rules: rules, flows: flows, address: address, now: 0)
+    let loop = chain.makeCLoop(rules: rules, mappings: rules.capacity, address: address, now: 0)
     return Contender(
       "c-loop", drops: { cchain_read(loop).dropped }, finish: { cchain_free(loop) },
       pass: { port, now in Int(cchain_pass(loop, port.memory, now.nanoseconds)) })
@@ -104,11 +104,11 @@ final class Contender {
 
   /// What `packets` cost, and what was allocated meanwhile.
   func time(_ packets: Int, step: UInt64) -> (sample: Sample, allocations: UInt64) {
-    let allocationsBefore = measuring_allocations()
+    let before = measuring_read_allocations().calls
     let stopwatch = Stopwatch()
     play(packets, step: step)
     let sample = stopwatch.read(per: packets)
-    return (sample, measuring_allocations() - allocationsBefore)
+    return (sample, measuring_read_allocations().calls - before)
   }
 }
 

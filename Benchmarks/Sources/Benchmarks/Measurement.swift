@@ -40,22 +40,15 @@ struct Measurement: Encodable {
   var spread: [Double]
   var repeats: Int
 
-  init(_ name: String, _ values: [Double], unit: String, baseline: String, _ baselineValues: [Double]) {
+  init(_ name: String, _ values: [Double], unit: String, baseline: String = "none", _ baselineValues: [Double] = []) {
     self.name = name
     value = (values.percentile(0.5) * 10).rounded() / 10
     self.unit = unit
     self.baseline = baseline
-    ratio = (zip(values, baselineValues).map { $0 / $1 }.percentile(0.5) * 100).rounded() / 100
+    ratio = baselineValues.isEmpty ? 1 : (zip(values, baselineValues).map { $0 / $1 }.percentile(0.5) * 100).rounded() / 100
     spread = [values.percentile(0.1), values.percentile(0.9)].map { ($0 * 10).rounded() / 10 }
     repeats = values.count
   }
-
-  /// A figure that is beside nothing.
-  init(_ name: String, _ value: Double, unit: String) {
-    self.init(name, [value], unit: unit, baseline: "none", [value])
-  }
-
-  var isNoisy: Bool { spread[1] > spread[0] * 1.25 }
 }
 
 extension [Double] {
@@ -74,7 +67,7 @@ struct Report {
     var row = String(format: "%@ %8.1f %@", m.name.padding(toLength: 46, withPad: " ", startingAt: 0), m.value, m.unit)
     if m.repeats > 1 { row += String(format: "  (%.1f - %.1f, %d repeats)", m.spread[0], m.spread[1], m.repeats) }
     if m.baseline != "none" { row += String(format: "  %.2f x %@", m.ratio, m.baseline) }
-    print(row + (m.isNoisy ? "  noisy" : ""))
+    print(row)
     fflush(nil)
     let path = ProcessInfo.processInfo.environment["BENCH_OUT"] ?? ".build/bench/\(name).jsonl"
     let directory = (path as NSString).deletingLastPathComponent
@@ -91,10 +84,14 @@ struct Report {
     }
   }
 
-  /// Says so when the core was not ours alone: ratios of one run still hold, absolute figures hardly.
-  func note(stolen: [Double]) {
-    let share = stolen.reduce(0, +) / Double(max(1, stolen.count))
-    if share > 0.02 { print(String(format: "  noisy machine: other processes had %.0f %% of the time", share * 100)) }
+  /// Says so when the core was not ours alone, or its speed not the same throughout, as a loop that always does the same
+  /// tells: ratios of one run still hold, absolute figures hardly.
+  func noteNoise(_ samples: [Sample]) {
+    let stolen = samples.map(\.stolen).reduce(0, +) / Double(Swift.max(1, samples.count))
+    let times = samples.map(\.nanoseconds)
+    let spread = times.percentile(0.9) / times.percentile(0.1)
+    guard stolen > 0.02 || spread > 1.25 else { return }
+    print(String(format: "  noisy machine: others had %.0f %% of the time, and the core's own speed changed %.1f-fold", stolen * 100, spread))
   }
 }
 

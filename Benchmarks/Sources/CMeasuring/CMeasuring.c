@@ -10,40 +10,51 @@ extern void *__libc_calloc(size_t, size_t);
 extern void *__libc_realloc(void *, size_t);
 extern void *__libc_memalign(size_t, size_t);
 
-static _Atomic uint64_t allocations;
+static _Atomic uint64_t calls, bytes;
 
-static void count(void) { atomic_fetch_add_explicit(&allocations, 1, memory_order_relaxed); }
+static void count(size_t size) {
+  atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
+  atomic_fetch_add_explicit(&bytes, size, memory_order_relaxed);
+}
 
-uint64_t measuring_allocations(void) { return atomic_load_explicit(&allocations, memory_order_relaxed); }
+struct measuring_allocations measuring_read_allocations(void) {
+  return (struct measuring_allocations){atomic_load_explicit(&calls, memory_order_relaxed),
+                                        atomic_load_explicit(&bytes, memory_order_relaxed)};
+}
+
+__attribute__((noinline)) void measuring_section(void (*body)(void *), void *context) {
+  body(context);
+  __asm__ volatile(""); // not a tail call: the section ends when the body has ended
+}
 
 void *malloc(size_t size) {
-  count();
+  count(size);
   return __libc_malloc(size);
 }
 
 void *calloc(size_t number, size_t size) {
-  count();
+  count(number * size);
   return __libc_calloc(number, size);
 }
 
 void *realloc(void *memory, size_t size) {
-  count();
+  count(size);
   return __libc_realloc(memory, size);
 }
 
 void *memalign(size_t alignment, size_t size) {
-  count();
+  count(size);
   return __libc_memalign(alignment, size);
 }
 
 void *aligned_alloc(size_t alignment, size_t size) {
-  count();
+  count(size);
   return __libc_memalign(alignment, size);
 }
 
 int posix_memalign(void **memory, size_t alignment, size_t size) {
   if (alignment % sizeof(void *) != 0 || (alignment & (alignment - 1)) != 0 || alignment == 0) return EINVAL;
-  count();
+  count(size);
   void *result = __libc_memalign(alignment, size);
   if (result == NULL) return ENOMEM;
   *memory = result;
