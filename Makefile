@@ -12,7 +12,7 @@ RELEASE := .build/release
 SOURCES := Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Sources
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build build-tests bench schemas test-kafka format lint prepare install-packages huge-pages clean
+.PHONY: help run test build build-tests bench bench-instructions schemas test-kafka format lint prepare install-packages huge-pages clean
 
 help: ## List the targets.
 	@echo "NFVactor: stateful network functions, one actor per flow. Targets:"
@@ -32,6 +32,14 @@ build-tests: prepare
 
 bench: prepare ## Measure: BENCH=name for one benchmark, BENCH_QUICK=1 for a one-minute version of each.
 	cd Benchmarks && swift build -c release && BENCH='$(BENCH)' BENCH_QUICK='$(BENCH_QUICK)' .build/release/Benchmarks
+
+bench-instructions: prepare ## Count the worker's instructions per packet, and those of the same work in C.
+	@command -v valgrind >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends valgrind
+	cd Benchmarks && swift build -c release
+	scripts/instructions-per-packet.sh instructions-c-loop
+	scripts/instructions-per-packet.sh instructions-opening-c-loop
+	scripts/instructions-per-packet.sh instructions-opening || true
+	scripts/instructions-per-packet.sh instructions
 
 schemas: install-packages ## Write Sources/CSchemas from schemas/*.proto.
 	schemas/generate.sh

@@ -39,7 +39,7 @@ struct NATPool {
   /// The same client always gets the same address if it can, on every runtime (RFC 4787 REQ-2, "paired").
   /// Its own port is kept if it is free, else one of the same parity is taken, else any.
   mutating func take(for client: IPv4Address, port: UInt16, _ realm: Int) -> (address: Int, port: UInt16)? {
-    let home = Int(UInt64(client.value &* 0x9e37_79b9) * UInt64(addresses.count) >> 32)
+    let home = Int((UInt64(client.value &* 0x9e37_79b9) * UInt64(addresses.count)) >> 32)
     for step in addresses.indices {
       let address = (home + step) % addresses.count
       let wanted = Int(port)

@@ -1,6 +1,32 @@
 import Foundation
 import Glibc
 
+/// What one repeat has measured.
+struct Sample {
+  /// Of this thread's processor time, per packet: what other processes take of the core is not in it.
+  var nanoseconds: Double
+  /// Share of the time in which the core was somebody else's.
+  var stolen: Double
+}
+
+/// Processor time and wall time side by side.
+struct Stopwatch {
+  private let processor = Self.time(CLOCK_THREAD_CPUTIME_ID)
+  private let wall = Self.time(CLOCK_MONOTONIC)
+
+  func read(per count: Int) -> Sample {
+    let used = Double(Self.time(CLOCK_THREAD_CPUTIME_ID) - processor)
+    let passed = Double(Self.time(CLOCK_MONOTONIC) - wall)
+    return Sample(nanoseconds: used / Double(count), stolen: max(0, 1 - used / max(1, passed)))
+  }
+
+  private static func time(_ clock: clockid_t) -> UInt64 {
+    var time = timespec()
+    clock_gettime(clock, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+  }
+}
+
 /// One figure beside its baseline of the same run: a row of the table, and a line of JSON.
 struct Measurement: Encodable {
   var name: String
@@ -8,26 +34,28 @@ struct Measurement: Encodable {
   var value: Double
   var unit: String
   var baseline: String
-  /// value / the baseline's value.
+  /// Median of the repeats' ratios to the baseline's repeat beside them.
   var ratio: Double
   /// 10th and 90th percentile of the repeats.
   var spread: [Double]
   var repeats: Int
 
-  init(_ name: String, _ samples: [Double], unit: String, baseline: String, of baselineValue: Double) {
-    let sorted = samples.sorted()
-    func percentile(_ share: Double) -> Double { sorted[min(sorted.count - 1, Int(share * Double(sorted.count)))] }
+  init(_ name: String, _ values: [Double], unit: String, baseline: String = "none", _ baselineValues: [Double] = []) {
     self.name = name
-    value = (percentile(0.5) * 10).rounded() / 10
+    value = (values.percentile(0.5) * 10).rounded() / 10
     self.unit = unit
     self.baseline = baseline
-    ratio = (percentile(0.5) / baselineValue * 100).rounded() / 100
-    spread = [percentile(0.1), percentile(0.9)].map { ($0 * 10).rounded() / 10 }
-    repeats = samples.count
+    ratio = baselineValues.isEmpty ? 1 : (zip(values, baselineValues).map { $0 / $1 }.percentile(0.5) * 100).rounded() / 100
+    spread = [values.percentile(0.1), values.percentile(0.9)].map { ($0 * 10).rounded() / 10 }
+    repeats = values.count
   }
+}
 
-  /// Whether the machine was too restless for the figure to mean much.
-  var isNoisy: Bool { spread[1] > spread[0] * 1.25 }
+extension [Double] {
+  func percentile(_ share: Double) -> Double {
+    let sorted = sorted()
+    return sorted[Swift.min(sorted.count - 1, Int(share * Double(sorted.count)))]
+  }
 }
 
 /// Prints measurements as they come, and appends them to a file as JSON lines (`BENCH_OUT`).
@@ -36,10 +64,11 @@ struct Report {
 
   func add(_ measurement: Measurement) throws {
     let m = measurement
-    let row = String(
-      format: "%@ %8.1f %@  (%.1f - %.1f, %d repeats)  %.2f x %@%@", m.name.padding(toLength: 34, withPad: " ", startingAt: 0), m.value, m.unit,
-      m.spread[0], m.spread[1], m.repeats, m.ratio, m.baseline, m.isNoisy ? "  noisy machine" : "")
+    var row = String(format: "%@ %8.1f %@", m.name.padding(toLength: 46, withPad: " ", startingAt: 0), m.value, m.unit)
+    if m.repeats > 1 { row += String(format: "  (%.1f - %.1f, %d repeats)", m.spread[0], m.spread[1], m.repeats) }
+    if m.baseline != "none" { row += String(format: "  %.2f x %@", m.ratio, m.baseline) }
     print(row)
+    fflush(nil)
     let path = ProcessInfo.processInfo.environment["BENCH_OUT"] ?? ".build/bench/\(name).jsonl"
     let directory = (path as NSString).deletingLastPathComponent
     if !directory.isEmpty { try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true) }
@@ -54,10 +83,19 @@ struct Report {
       try line.write(to: URL(fileURLWithPath: path))
     }
   }
+
+  /// Says so when the core was not ours alone, or its speed not the same throughout, as a loop that always does the same
+  /// tells: ratios of one run still hold, absolute figures hardly.
+  func noteNoise(_ samples: [Sample]) {
+    let stolen = samples.map(\.stolen).reduce(0, +) / Double(Swift.max(1, samples.count))
+    let times = samples.map(\.nanoseconds)
+    let spread = times.percentile(0.9) / times.percentile(0.1)
+    guard stolen > 0.02 || spread > 1.25 else { return }
+    print(String(format: "  noisy machine: others had %.0f %% of the time, and the core's own speed changed %.1f-fold", stolen * 100, spread))
+  }
 }
 
-func nanoseconds() -> UInt64 {
-  var time = timespec()
-  clock_gettime(CLOCK_MONOTONIC, &time)
-  return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+struct BenchmarkError: Error, CustomStringConvertible {
+  let description: String
+  init(_ description: String) { self.description = description }
 }

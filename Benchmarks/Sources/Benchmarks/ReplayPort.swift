@@ -1,70 +1,106 @@
+import CChain
 import Glibc
 import ModuleGraphs
 import Wire
 
+/// Frames of one length in memory, in the order they will arrive.
+final class PreparedFrames {
+  let length: Int
+  /// Bytes from frame to frame: whole cache lines.
+  let stride: Int
+  let capacity: Int
+  private(set) var count = 0
+  let base: UnsafeMutableRawPointer
+
+  init(capacity: Int, length: Int = 60) {
+    self.length = length
+    self.capacity = max(1, capacity)
+    stride = (length + 63) / 64 * 64
+    // Huge pages if the kernel has some to spare; the prepared frames are the benchmark's, not the runtime's.
+    base = mmap(nil, self.capacity * stride, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    madvise(base, self.capacity * stride, 14)
+  }
+
+  deinit { munmap(base, capacity * stride) }
+
+  /// Room for the next frame, zeroed.
+  func append() -> UnsafeMutableRawPointer {
+    precondition(count < capacity, "there is room for every prepared frame")
+    defer { count += 1 }
+    return base + count * stride
+  }
+}
+
 /// A port backed by memory: gives out copies of prepared frames, again and again, and takes whatever is sent.
 ///
-/// Receiving copies one cache line per frame from the prepared frames to a buffer, as a NIC would write it, so that rewritten
-/// packets do not come round again. That cost is in the baseline `rx+tx only` as it is in every measurement.
+/// Receiving copies a frame to a buffer, as a NIC would write it, so that rewritten packets do not come round again. That cost
+/// is in the baseline `rx+tx only` as it is in every measurement, and the C loop receives from the same memory.
 final class ReplayPort: PacketPort {
-  static let frameSize = 64
-  private static let bufferSize = 2_048
+  /// Shared with the C loop, which uses it in the place of this class.
+  let memory: UnsafeMutablePointer<cchain_replay>
+  private var frames: PreparedFrames?
 
-  /// Prepared frames, 64 bytes each, in the order they arrive.
-  private let frames: UnsafeMutableRawPointer
-  private let frameCapacity: Int
-  private(set) var frameCount = 0
-  private let buffers: UnsafeMutableRawPointer
-  private var next = 0
-  private(set) var transmitted: UInt64 = 0
-  /// Sees every transmitted frame while flows are being set up.
-  var sent: ((UnsafeRawBufferPointer) -> Void)?
-  /// Frames still to be given out; the port is silent at 0.
-  var remaining = 0
-
-  init(capacity: Int) {
-    frameCapacity = capacity
-    let bytes = max(capacity, 1) * Self.frameSize
-    // Huge pages if the kernel has some to spare; the prepared frames are the benchmark's, not the runtime's.
-    frames = mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-    madvise(frames, bytes, 14)
-    buffers = UnsafeMutableRawPointer.allocate(byteCount: Self.bufferSize * PacketBatch.capacity, alignment: 64)
+  init() {
+    memory = .allocate(capacity: 1)
+    memory.initialize(to: cchain_replay())
+    memory.pointee.buffers = .allocate(capacity: Int(CCHAIN_BUFFER_STRIDE) * PacketBatch.capacity)
     super.init(name: "replay", address: MACAddress(0x02_00_00_00_00_01))
   }
 
-  func removeAll() {
-    frameCount = 0
-    next = 0
+  deinit {
+    memory.pointee.buffers.deallocate()
+    memory.deallocate()
   }
 
-  func append(_ frame: [UInt8]) {
-    precondition(frame.count <= Self.frameSize && frameCount < frameCapacity, "a prepared frame has at most 64 bytes")
-    frame.withUnsafeBytes { (frames + frameCount * Self.frameSize).copyMemory(from: $0.baseAddress!, byteCount: frame.count) }
-    frameCount += 1
+  /// Plays these from their beginning.
+  func insert(_ frames: PreparedFrames) {
+    self.frames = frames
+    memory.pointee.frames = frames.base.assumingMemoryBound(to: UInt8.self)
+    memory.pointee.count = UInt64(frames.count)
+    memory.pointee.length = UInt32(frames.length)
+    memory.pointee.stride = UInt32(frames.stride)
+    memory.pointee.next = 0
   }
 
   override func receive(into batch: PacketBatch, now: Tick) {
-    let count = min(32, remaining)
-    let (frames, frameCount, buffers) = (frames, frameCount, buffers)
-    var next = next
+    let count = min(32, Int(memory.pointee.remaining))
+    let (frames, buffers, stride, length) = (
+      UnsafeRawPointer(memory.pointee.frames!), UnsafeMutableRawPointer(memory.pointee.buffers!), Int(memory.pointee.stride),
+      Int(memory.pointee.length)
+    )
+    var next = Int(memory.pointee.next)
+    let end = Int(memory.pointee.count)
     batch.fill { into in
       for index in 0..<count {
-        let buffer = buffers + (index &* Self.bufferSize &+ 128)
-        buffer.copyMemory(from: frames + next &* Self.frameSize, byteCount: Self.frameSize)
+        let buffer = buffers + (index &* Int(CCHAIN_BUFFER_STRIDE) &+ 128)
+        if stride == 64 {
+          buffer.copyMemory(from: frames + next &* 64, byteCount: 64)
+        } else {
+          buffer.copyMemory(from: frames + next &* stride, byteCount: stride)
+        }
         next &+= 1
-        if next == frameCount { next = 0 }
-        (into + index).initialize(to: Frame(bytes: buffer, length: 60, buffer: nil, arrival: now))
+        if next == end { next = 0 }
+        (into + index).initialize(to: Frame(bytes: buffer, length: length, buffer: nil, arrival: now))
       }
       return count
     }
-    self.next = next
-    remaining &-= count
+    memory.pointee.next = UInt64(next)
+    memory.pointee.remaining &-= UInt64(count)
   }
 
   override func transmit(_ batch: PacketBatch, mask: UInt64) -> UInt64 {
-    transmitted &+= UInt64(mask.nonzeroBitCount)
-    if let sent { PacketBatch.forEach(in: mask) { batch[$0].withBytes(sent) } }
+    memory.pointee.transmitted &+= UInt64(mask.nonzeroBitCount)
+    if memory.pointee.captured != nil { capture(batch, mask) }
     return 0
+  }
+
+  private func capture(_ batch: PacketBatch, _ mask: UInt64) {
+    PacketBatch.forEach(in: mask) { index in
+      batch[index].withBytes { bytes in
+        UnsafeMutableRawPointer(memory.pointee.captured).copyMemory(from: bytes.baseAddress!, byteCount: bytes.count)
+        memory.pointee.captured += bytes.count
+      }
+    }
   }
 
   override func release(_ batch: PacketBatch, mask: UInt64) {}

@@ -1,16 +1,28 @@
 import Foundation
 
-// make bench [BENCH=chain] [BENCH_QUICK=1]
+// make bench [BENCH=name] [BENCH_QUICK=1]
 
 let benchmarks: [String: (Bool) throws -> Void] = ["chain": { try ChainBenchmark(isQuick: $0).run() }]
+// What scripts run, and `make bench` without a name does not.
+let tools: [String: (Bool) throws -> Void] = [
+  "instructions": { _ in try InstructionTrial().run(.steady(InstructionTrial.flows)) },
+  "instructions-c-loop": { _ in try InstructionTrial().run(.steady(InstructionTrial.flows), inC: true) },
+  "instructions-opening": { _ in try InstructionTrial().run(.opening(InstructionTrial.flows)) },
+  "instructions-opening-c-loop": { _ in try InstructionTrial().run(.opening(InstructionTrial.flows), inC: true) },
+]
 let environment = ProcessInfo.processInfo.environment
 let isQuick = environment["BENCH_QUICK"] == "1"
 let wanted = environment["BENCH"].flatMap { $0.isEmpty ? nil : [$0] } ?? benchmarks.keys.sorted()
 for name in wanted {
-  guard let benchmark = benchmarks[name] else {
+  guard let benchmark = benchmarks[name] ?? tools[name] else {
     FileHandle.standardError.write(Data("There is no benchmark '\(name)'; there are: \(benchmarks.keys.sorted().joined(separator: ", ")).\n".utf8))
     exit(64)
   }
   print("# \(name)")
-  try benchmark(isQuick)
+  do {
+    try benchmark(isQuick)
+  } catch {
+    FileHandle.standardError.write(Data("\(name): \(error)\n".utf8))
+    exit(1)
+  }
 }
