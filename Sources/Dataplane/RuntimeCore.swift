@@ -191,7 +191,8 @@ public struct RuntimeCore: ~Copyable {
       if flows[slot].actor.follow(burst[index]) { setTimeout(burst[index], now: now) }
       flows[slot].actor.hasForwarded = true
       guard !flows[slot].knowsReverse else { return }
-      flows.prefetchReverse(burst[index])
+      // The frame's own hash has served its purpose.
+      burst[index].hash = flows.prefetchReverse(burst[index])
       learning |= 1 << UInt64(truncatingIfNeeded: index)
     }
     learnReverse(&burst, learning)
@@ -219,7 +220,9 @@ public struct RuntimeCore: ~Copyable {
         burst.drop(index, .keyTaken)
         return
       }
-      guard !flows[slot].knowsReverse, burst[index].direction == .forward, !flows.learnReverse(burst[index], slot: slot) else { return }
+      guard !flows[slot].knowsReverse, burst[index].direction == .forward,
+        !flows.learnReverse(burst[index], hash: burst[index].hash, slot: slot)
+      else { return }
       burst.drop(index, .keyTaken)
       end(slot)
     }

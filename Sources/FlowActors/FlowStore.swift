@@ -207,17 +207,26 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     return slot
   }
 
-  /// Asks for what `learnReverse` will read.
+  /// The hash of the key of the answers to `frame`; asks for what `learnReverse` will read.
   @inlinable
-  public func prefetchReverse(_ frame: borrowing Frame) { table.prefetch(reversedHash(frame)) }
+  public func prefetchReverse(_ frame: borrowing Frame) -> UInt64 {
+    let hash = reversedHash(frame)
+    table.prefetch(hash)
+    return hash
+  }
 
   /// Adds the key of the answers to `frame`, as it stands now, to its flow; `false` when another flow has it.
-  public mutating func learnReverse(_ frame: borrowing Frame, slot: UInt32) -> Bool {
-    guard findReversed(frame) == nil, table.insert(reversedHash(frame), slot << 1 | 1) else { return false }
+  ///
+  /// - Parameter hash: what `prefetchReverse` returned.
+  public mutating func learnReverse(_ frame: borrowing Frame, hash: UInt64, slot: UInt32) -> Bool {
     if frame.family == .ipv6 {
-      unsafe ipv6Keys[Int(record(slot).pointee.ipv6Slot)].reverse = frame.ipv6FiveTuple.reversed
+      let key = frame.ipv6FiveTuple.reversed
+      guard find(key, hash) == nil, table.insert(hash, slot << 1 | 1) else { return false }
+      unsafe ipv6Keys[Int(record(slot).pointee.ipv6Slot)].reverse = key
     } else {
-      unsafe record(slot).pointee.reverse = frame.fiveTuple.reversed
+      let key = frame.fiveTuple.reversed
+      guard find(key, hash) == nil, table.insert(hash, slot << 1 | 1) else { return false }
+      unsafe record(slot).pointee.reverse = key
     }
     unsafe record(slot).pointee.knowsReverse = true
     return true

@@ -93,7 +93,7 @@ public struct ServiceChain {
   @inlinable
   @unsafe
   public func tell(_ event: FlowEvent, state: UnsafeMutableRawPointer) {
-    for (stage, offset) in zip(stages, offsets) { unsafe stage.flowEvent(event, state + offset) }
+    for stage in 0..<stages.count { unsafe stages[stage].flowEvent(event, state + offsets[stage]) }
   }
 
   public func observe() -> [Observation] { stages.flatMap { $0.observe() } }

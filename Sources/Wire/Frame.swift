@@ -183,20 +183,28 @@ extension Frame {
   /// The shift of the window scale option (RFC 7323 §2), which only a SYN can carry; `nil` without one.
   ///
   /// Walks the options: not for every packet. A shift above 14 counts as 14, as the RFC says.
-  @inlinable public var tcpWindowScale: UInt8? {
-    guard tcpFlags.contains(.syn) else { return nil }
-    var offset = Int(transportOffset) + 20
-    while offset < payloadOffset {
-      let kind = load8(offset)
+  @inlinable @inline(__always)
+  public var tcpWindowScale: UInt8? {
+    guard tcpFlags.contains(.syn), protocolNumber == IPProtocol.tcp else { return nil }
+    return unsafe Frame.windowScale(among: bytes + Int(transportOffset) + 20, count: Int(headerLength) - 20)
+  }
+
+  /// Apart from the frame: what is not inlined would take a copy of it.
+  @inlinable @inline(never)
+  @unsafe
+  static func windowScale(among options: UnsafeRawPointer, count: Int) -> UInt8? {
+    var offset = 0
+    while offset < count {
+      let kind = unsafe options.load(fromByteOffset: offset, as: UInt8.self)
       if kind == 0 { return nil }
       if kind == 1 {
         offset += 1
         continue
       }
-      guard offset + 2 <= payloadOffset else { return nil }
-      let size = Int(load8(offset + 1))
-      guard size >= 2, offset + size <= payloadOffset else { return nil }
-      if kind == 3, size == 3 { return min(load8(offset + 2), 14) }
+      guard offset + 2 <= count else { return nil }
+      let size = unsafe Int(options.load(fromByteOffset: offset + 1, as: UInt8.self))
+      guard size >= 2, offset + size <= count else { return nil }
+      if kind == 3, size == 3 { return unsafe min(options.load(fromByteOffset: offset + 2, as: UInt8.self), 14) }
       offset += size
     }
     return nil
