@@ -27,7 +27,7 @@ public struct LinkFaults: Equatable, Sendable {
   public static func drawn(_ chance: inout Chance) -> LinkFaults {
     var faults = LinkFaults()
     if chance.happens(700) { faults.loss = chance.below(250) }
-    if chance.happens(600) { faults.reordering = chance.below(200) }
+    if chance.happens(600) { (faults.reordering, faults.lateness) = (chance.below(200), chance.within(50_000...2_000_000)) }
     if chance.happens(500) { faults.duplication = chance.below(150) }
     if chance.happens(400) { faults.corruption = chance.below(50) }
     if chance.happens(300) { faults.delay = 1_000...chance.within(20_000...400_000) }

@@ -7,7 +7,7 @@ enum Saboteur: CaseIterable {
   case ignoresIncarnations
   /// Takes any frame for the one that is due, as if there were neither order nor duplicates.
   case ignoresSequence
-  /// Compares numbers without wrapping.
+  /// Compares acknowledged numbers without wrapping.
   case comparesPlainly
   /// Does not hear acknowledgements.
   case ignoresAcknowledgements
@@ -36,7 +36,9 @@ enum Saboteur: CaseIterable {
       header.sourceIncarnation = end.channel.peerIncarnation
       header.destinationIncarnation = end.incarnation
     case .ignoresSequence where header.kind == .data: header.sequence = due
-    case .comparesPlainly where header.kind == .data: return header.sequence.number >= due.number
+    case .comparesPlainly where header.kind != .hello:
+      let base = end.channel.sender.base
+      if header.acknowledged.number < base.number { (header.acknowledged, header.selective) = (base, 0) }
     case .ignoresAcknowledgements where header.kind != .hello:
       (header.acknowledged, header.selective) = (end.channel.settings.firstSequence, 0)
     case .acknowledgesTooMuch where header.selective != 0:
