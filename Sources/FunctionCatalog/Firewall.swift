@@ -37,7 +37,7 @@ import Wire
 ///     half-open: {total: 65536, per-client: 256}    # TCP connections not completed; no limit if left out
 ///     rules:
 ///       - {action: allow, protocol: tcp, from: 10.0.0.0/8, to: 10.1.0.100, to-ports: 80-443, log: true}
-public struct Firewall: NetworkFunction {
+public struct Firewall: NetworkFunction, Sendable {
   public enum Established: UInt8, Hashable, Sendable { case keep, reevaluate }
 
   public struct HalfOpenLimits: Hashable, Sendable {

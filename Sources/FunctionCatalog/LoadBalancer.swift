@@ -36,7 +36,7 @@ import Wire
 ///         policy: least-loaded   # or 'maglev'
 ///         backends: [10.2.0.11:80, {address: 10.2.0.12:80, weight: 2}]
 ///     other: drop            # packets to no virtual address: 'drop' (if left out) or 'forward'
-public struct LoadBalancer: NetworkFunction {
+public struct LoadBalancer: NetworkFunction, Sendable {
   public enum Other: UInt8, Hashable, Sendable { case drop, forward }
 
   public let services: [LoadBalancerService]

@@ -65,7 +65,7 @@ import Wire
 ///     filtering: address-and-port-dependent
 ///     hold: 120s
 ///     log: true                       # mapping log (RFC 6888 REQ-12); not kept if left out
-public struct NAT: NetworkFunction {
+public struct NAT: NetworkFunction, Sendable {
   public enum Filtering: UInt8, Hashable, Sendable { case endpointIndependent, addressDependent, addressAndPortDependent }
 
   public let addresses: [IPv4Address]

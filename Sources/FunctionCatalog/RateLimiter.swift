@@ -10,7 +10,7 @@ import Wire
 ///
 ///     per-second: 1000
 ///     burst: 100         # as many as per second if left out
-public struct RateLimiter: NetworkFunction {
+public struct RateLimiter: NetworkFunction, Sendable {
   public let perSecond: UInt64
   public let burst: UInt64
 
