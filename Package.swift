@@ -140,6 +140,7 @@ let tests: [Target] = [
     name: "BusTests",
     dependencies: ["EmbeddedBus", "KafkaLog", .product(name: "NIOCore", package: "swift-nio"), logging]),
   .testTarget(name: "PortTests", dependencies: ["DPDKPorts", "FunctionCatalog", "ControlMessages", "Nodes", "Wire"]),
+  .testTarget(name: "JudgeTests", dependencies: ["Wire", "NetworkFunctions", "FunctionCatalog", "NetworkFunctionTesting", "ControlMessages"]),
   .testTarget(name: "LabTests", dependencies: ["Lab", "ControlMessages"]),
 ]
 
