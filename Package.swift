@@ -19,7 +19,7 @@ let cLayer: [Target] = [
     name: "CDPDK",
     exclude: ["sys"],
     cSettings: [.headerSearchPath("sys/dpdk"), .headerSearchPath("sys/dpdk-arch")],
-    linkerSettings: ["eal", "mempool", "mbuf", "ethdev", "ring", "net", "kvargs", "bus_vdev"].map { .linkedLibrary("rte_\($0)") }
+    linkerSettings: ["eal", "mempool", "mbuf", "ethdev", "ring", "net", "kvargs", "bus_vdev", "acl"].map { .linkedLibrary("rte_\($0)") }
   ),
   .target(name: "CIntrinsics"),
   .systemLibrary(name: "CPcap", pkgConfig: "libpcap", providers: [.apt(["libpcap-dev"])]),
@@ -62,7 +62,8 @@ let engines: [Target] = [
 // Layer 3: adapters, one per outside world.
 let adapters: [Target] = [
   .target(
-    name: "DPDKPorts", dependencies: ["CDPDK", "CIntrinsics", "Wire", "ModuleGraphs", "FixedContainers"],
+    name: "DPDKPorts",
+    dependencies: ["CDPDK", "CIntrinsics", "Wire", "ModuleGraphs", "FixedContainers", "FunctionCatalog"],
     swiftSettings: packetPath),
   .target(name: "Simulation", dependencies: ["Wire", "FixedContainers", "ReliableChannels"]),
   .target(name: "CaptureFiles", dependencies: ["CPcap", "Wire", "ModuleGraphs"]),
@@ -141,7 +142,7 @@ let tests: [Target] = [
     name: "BusTests",
     dependencies: ["EmbeddedBus", "KafkaLog", .product(name: "NIOCore", package: "swift-nio"), logging]),
   .testTarget(name: "ResilienceTests", dependencies: ["Wire", "FixedContainers", "ReliableChannels", "Simulation"]),
-  .testTarget(name: "PortTests", dependencies: ["DPDKPorts", "Nodes", "Wire"]),
+  .testTarget(name: "PortTests", dependencies: ["DPDKPorts", "FunctionCatalog", "ControlMessages", "Nodes", "Wire"]),
   .testTarget(name: "LabTests", dependencies: ["Lab", "ControlMessages"]),
 ]
 

@@ -6,7 +6,7 @@
 set -eu
 
 packages="libdpdk-dev librdkafka-dev libprotobuf-c-dev protobuf-c-compiler libpcap-dev pkg-config
-  iproute2 ethtool util-linux nginx-light wrk curl kcat"
+  iproute2 nftables ethtool util-linux nginx-light wrk curl kcat"
 
 is_installed() {
   case $(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null) in installed) return 0 ;; esac

@@ -3,12 +3,13 @@ import Wire
 
 /// One line of an access list: packets that look like this are allowed, or denied.
 ///
-///     - {action: allow, protocol: tcp, from: 10.0.0.0/8, to: 10.1.0.100, to-ports: 80-443}
+///     - {action: allow, protocol: tcp, from: 10.0.0.0/8, to: 10.1.0.100, to-ports: 80-443, log: true}
 ///
-/// What is left out matches everything. A rule with an address matches that address family only; a rule
-/// with ports names TCP or UDP.
+/// What is left out matches everything, except the direction: a rule speaks of flows that the client side opens
+/// (`forward`) unless it says `reverse` or `both`. A rule with an address matches that address family only; a
+/// rule with ports names TCP or UDP. With `log`, every decision of the rule is written down.
 public struct FirewallRule: Hashable, Sendable {
-  public enum Action: UInt8, Hashable, Sendable { case allow, deny }
+  public enum Action: UInt8, Hashable, Sendable, BitwiseCopyable { case allow, deny }
 
   public enum TransportProtocol: Hashable, Sendable {
     case any, tcp, udp
@@ -22,11 +23,14 @@ public struct FirewallRule: Hashable, Sendable {
   public var destination: AddressBlock?
   public var sourcePorts: ClosedRange<UInt16>
   public var destinationPorts: ClosedRange<UInt16>
+  /// The side whose flows it speaks of; `nil` for both.
+  public var direction: Direction?
+  public var isLogged: Bool
 
   public init(
     _ action: Action, _ transport: TransportProtocol = .any, from source: AddressBlock? = nil,
     to destination: AddressBlock? = nil, fromPorts: ClosedRange<UInt16> = 0...65_535,
-    toPorts: ClosedRange<UInt16> = 0...65_535
+    toPorts: ClosedRange<UInt16> = 0...65_535, direction: Direction? = .forward, isLogged: Bool = false
   ) {
     self.action = action
     self.transport = transport
@@ -34,9 +38,12 @@ public struct FirewallRule: Hashable, Sendable {
     self.destination = destination
     sourcePorts = fromPorts
     destinationPorts = toPorts
+    self.direction = direction
+    self.isLogged = isLogged
   }
 
   public func matches(_ key: ClassificationKey) -> Bool {
+    if let direction, direction != key.direction { return false }
     switch transport {
     case .any: break
     case .tcp: guard key.protocolNumber == IPProtocol.tcp else { return false }
@@ -51,7 +58,7 @@ public struct FirewallRule: Hashable, Sendable {
 
 extension FirewallRule {
   public init(reader: SettingsReader) throws(SettingsError) {
-    try reader.allow(["action", "protocol", "from", "to", "from-ports", "to-ports"])
+    try reader.allow(["action", "protocol", "from", "to", "from-ports", "to-ports", "direction", "log"])
     self.init(try reader.required("action").choice(["allow": .allow, "deny": .deny]))
     if let value = try reader.optional("protocol") {
       transport = try value.choice(["any": .any, "tcp": .tcp, "udp": .udp, "icmp": .icmp])
@@ -61,6 +68,10 @@ extension FirewallRule {
     if let source, let destination, (source.base.ipv4 == nil) != (destination.base.ipv4 == nil) {
       throw reader.error("'from' is \(source) and 'to' is \(destination): no packet has one IPv4 and one IPv6 address")
     }
+    if let value = try reader.optional("direction") {
+      direction = try value.choice(["forward": .some(.forward), "reverse": .reverse, "both": nil])
+    }
+    isLogged = try reader.optional("log")?.boolean() ?? false
     for (key, isSource) in [("from-ports", true), ("to-ports", false)] {
       guard let value = try reader.optional(key) else { continue }
       guard transport == .tcp || transport == .udp else { throw value.error("ports need 'protocol: tcp' or 'protocol: udp'") }

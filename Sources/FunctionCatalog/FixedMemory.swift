@@ -33,8 +33,13 @@ struct FixedMemory<Element: BitwiseCopyable> {
     }
   }
 
-  /// A number that differs between processes and is the same throughout one: where the memory happens to lie.
-  @usableFromInline var place: UInt64 { UInt64(UInt(bitPattern: base)) }
+  /// A hash keyed by where the memory happens to lie, which is the same throughout a process and differs between
+  /// processes: nobody outside can choose words that share a bucket.
+  func keyedHash(_ word: UInt64) -> UInt64 {
+    let key = UInt64(UInt(bitPattern: base)) &* 0x9e37_79b9_7f4a_7c15
+    let product = (word ^ key).multipliedFullWidth(by: 0xe703_7ed1_a0b4_28db)
+    return product.high ^ product.low
+  }
 }
 
 @usableFromInline

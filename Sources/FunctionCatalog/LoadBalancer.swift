@@ -6,8 +6,8 @@ import Wire
 ///
 /// ## Theory of operation
 ///
-/// The first packet of a flow chooses the backend with the fewest flows for its weight; the choice and both
-/// addresses are in the flow's own 16 bytes, so no table is looked at per packet.
+/// The first packet of a flow chooses the backend, by the fewest flows for its weight or by Maglev hashing; the
+/// choice and both addresses are in the flow's own 16 bytes, so no table is looked at per packet.
 ///
 ///     client ──▶ forward: destination 10.1.0.100:80 becomes 10.2.0.11:80 ──▶ backend
 ///     client ◀── reverse: source becomes 10.1.0.100:80 again             ◀── backend
@@ -18,20 +18,25 @@ import Wire
 /// or is recovered, -1 when one expires or leaves. Their sum is at all times the number of balanced flows
 /// here. Each runtime counts its own, and begins its search at a backend of its own, so that several
 /// runtimes with few flows do not all choose the first one. A flow that arrives with a backend this runtime
-/// has not been configured with keeps it, uncounted.
+/// has not been configured with keeps it, uncounted. The search is linear over the backends of one service,
+/// once per flow.
 ///
-/// A backend with weight 0 gets no new flows and keeps the ones it has. The search is linear over the
-/// backends of one service, once per flow.
+/// ## Backends that come and go
 ///
-/// Not supported: IPv6 services, health checks (drain by weight), consistent hashing.
+/// A backend is `up`, `draining` or `down`; only one that is up gets new flows, and all keep theirs. Which they
+/// are is a `LoadBalancerPlan`: a value that the control side makes, from what its health checks say, and that
+/// replaces another between two bursts (`adopt`, or `setState(of:)` for one backend).
+///
+/// Not supported: IPv6 services; a health check of the balancer's own; taking flows away from a dead backend.
 ///
 /// Settings:
 ///
 ///     services:
 ///       - virtual: 10.1.0.100:80/tcp
+///         policy: least-loaded   # or 'maglev'
 ///         backends: [10.2.0.11:80, {address: 10.2.0.12:80, weight: 2}]
 ///     other: drop            # packets to no virtual address: 'drop' (if left out) or 'forward'
-public struct LoadBalancer: NetworkFunction {
+public struct LoadBalancer: NetworkFunction, Sendable {
   public enum Other: UInt8, Hashable, Sendable { case drop, forward }
 
   public let services: [LoadBalancerService]
@@ -89,15 +94,18 @@ public struct LoadBalancer: NetworkFunction {
     let flows: FixedMemory<UInt32>
     let offsets: [Int]
     let share: Int
+    public internal(set) var plan: LoadBalancerPlan
   }
 
   public static let noService = DropReason.function(0)
   public static let noBackend = DropReason.function(1)
+  public static let icmpErrorUnrelated = DropReason.function(2)
 
   public static var dropReasons: [DropReasonDescription] {
     [
       .init(noService, "no-service", "The packet is to no virtual address of the load balancer."),
       .init(noBackend, "no-backend", "The service has no backend that takes new flows."),
+      .init(icmpErrorUnrelated, "lb-icmp-error-unrelated", "An ICMP error that quotes no packet of its flow."),
     ]
   }
 
@@ -108,7 +116,7 @@ public struct LoadBalancer: NetworkFunction {
       offsets.append(count)
       count += service.backends.count
     }
-    return SharedState(flows: FixedMemory(count: count, repeating: 0), offsets: offsets, share: runtime.index)
+    return SharedState(flows: FixedMemory(count: count, repeating: 0), offsets: offsets, share: runtime.index, plan: LoadBalancerPlan(services))
   }
 
   @inlinable public func makeFlowState() -> FlowState { FlowState() }
@@ -131,12 +139,22 @@ public struct LoadBalancer: NetworkFunction {
   @usableFromInline @inline(never)
   func open(_ frame: inout Frame, _ flow: inout FlowState, _ shared: inout SharedState) -> Verdict {
     if flow.phase == FlowState.Phase.other { return .forward }
+    // What the server side opens is to no virtual address.
+    if frame.direction == .reverse {
+      flow.phase = FlowState.Phase.other
+      return .forward
+    }
     guard frame.family == .ipv4, let index = service(of: frame) else {
       guard other == .forward else { return .drop(LoadBalancer.noService) }
       flow.phase = FlowState.Phase.other
       return .forward
     }
-    guard let chosen = leastLoaded(index, shared) else { return .drop(LoadBalancer.noBackend) }
+    let choice =
+      switch services[index].policy {
+      case .leastLoaded: leastLoaded(index, shared)
+      case .maglev: shared.plan.tables[index]?.backend(for: frame.fiveTuple)
+      }
+    guard let chosen = choice else { return .drop(LoadBalancer.noBackend) }
     let backend = services[index].backends[chosen]
     flow.virtual = services[index].address
     flow.virtualPort = services[index].port
@@ -161,7 +179,7 @@ public struct LoadBalancer: NetworkFunction {
     for step in backends.indices {
       let position = (step + shared.share) % backends.count
       let weight = UInt64(backends[position].weight)
-      guard weight > 0 else { continue }
+      guard weight > 0, shared.plan.states[index][position] == .up else { continue }
       let load = UInt64(shared.flows[shared.offsets[index] + position]) + 1
       if best.map({ load * $0.weight < $0.load * weight }) ?? true { best = (position, load, weight) }
     }
@@ -194,10 +212,36 @@ public struct LoadBalancer: NetworkFunction {
     }
   }
 
+  // MARK: Backends
+
+  /// Puts another plan in the place of the present one. Called between two bursts, by the worker's thread.
+  public func adopt(_ plan: LoadBalancerPlan, shared: inout SharedState) {
+    precondition(plan.states.map(\.count) == services.map(\.backends.count), "a plan is of the services it was made for")
+    shared.plan = plan
+  }
+
+  /// Sets the state of a backend in every service that has it; `false` if none has.
+  ///
+  /// Makes the tables of those services anew, a few milliseconds each with Maglev: with traffic, make the plan
+  /// elsewhere and `adopt` it.
+  @discardableResult
+  public func setState(
+    of backend: LoadBalancerService.Backend, _ state: LoadBalancerPlan.BackendState, shared: inout SharedState
+  ) -> Bool {
+    var plan = shared.plan
+    guard plan.setState(of: backend, state, services) else { return false }
+    adopt(plan, shared: &shared)
+    return true
+  }
+
   public func observe(_ shared: borrowing SharedState) -> [Observation] {
-    zip(services, shared.offsets).flatMap { service, offset in
-      service.backends.enumerated().map { position, backend in
-        Observation("load-balancer.\(service.name).\(backend).flows", UInt64(shared.flows[offset + position]))
+    services.indices.flatMap { service in
+      services[service].backends.enumerated().flatMap { position, backend in
+        let name = "load-balancer.\(services[service].name).\(backend)"
+        return [
+          Observation("\(name).flows", UInt64(shared.flows[shared.offsets[service] + position])),
+          Observation("\(name).up", shared.plan.states[service][position] == .up ? 1 : 0),
+        ]
       }
     }
   }

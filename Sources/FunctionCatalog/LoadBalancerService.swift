@@ -3,10 +3,18 @@ import Wire
 
 /// One virtual address with the servers behind it.
 public struct LoadBalancerService: Hashable, Sendable {
+  /// How the first packet of a flow chooses.
+  public enum Policy: UInt8, Hashable, Sendable {
+    /// The backend with the fewest flows for its weight, of this runtime's own.
+    case leastLoaded
+    /// The same on every runtime, from the five-tuple alone: see `MaglevTable`.
+    case maglev
+  }
+
   public struct Backend: Hashable, Sendable, CustomStringConvertible {
     public var address: IPv4Address
     public var port: UInt16
-    /// How many flows it gets compared with the others; 0 drains it: what it has, it keeps.
+    /// How many flows it gets compared with the others; with 0 it gets none, and keeps what it has.
     public var weight: UInt16
 
     public init(_ address: IPv4Address, port: UInt16, weight: UInt16 = 1) {
@@ -22,12 +30,17 @@ public struct LoadBalancerService: Hashable, Sendable {
   public var port: UInt16
   public var protocolNumber: UInt8
   public var backends: [Backend]
+  public var policy: Policy
 
-  public init(_ address: IPv4Address, port: UInt16, protocolNumber: UInt8 = IPProtocol.tcp, backends: [Backend]) {
+  public init(
+    _ address: IPv4Address, port: UInt16, protocolNumber: UInt8 = IPProtocol.tcp, backends: [Backend],
+    policy: Policy = .leastLoaded
+  ) {
     self.address = address
     self.port = port
     self.protocolNumber = protocolNumber
     self.backends = backends
+    self.policy = policy
   }
 
   public var name: String { "\(address):\(port)/\(protocolNumber == IPProtocol.tcp ? "tcp" : "udp")" }
@@ -35,7 +48,7 @@ public struct LoadBalancerService: Hashable, Sendable {
 
 extension LoadBalancerService {
   public init(reader: SettingsReader) throws(SettingsError) {
-    try reader.allow(["virtual", "backends"])
+    try reader.allow(["virtual", "backends", "policy"])
     let virtual = try reader.required("virtual")
     let text = try virtual.string()
     let parts = text.split(separator: "/", omittingEmptySubsequences: false)
@@ -54,7 +67,8 @@ extension LoadBalancerService {
     }
     self.init(
       endpoint.address, port: endpoint.port, protocolNumber: parts[1] == "tcp" ? IPProtocol.tcp : IPProtocol.udp,
-      backends: backends)
+      backends: backends,
+      policy: try reader.optional("policy")?.choice(["least-loaded": .leastLoaded, "maglev": .maglev]) ?? .leastLoaded)
   }
 }
 

@@ -4,7 +4,7 @@ import Wire
 
 extension NAT {
   public init(reader: SettingsReader) throws(SettingsError) {
-    try reader.allow(["pool", "ports", "mappings"])
+    try reader.allow(["pool", "ports", "mappings", "per-client", "filtering", "hold", "log"])
     let pool = try reader.required("pool")
     var addresses: [IPv4Address] = []
     for item in try pool.oneOrMore() {
@@ -19,7 +19,14 @@ extension NAT {
     self.init(
       pool: addresses,
       ports: try reader.optional("ports")?.portRange(lowest: 1) ?? 1024...65_535,
-      mappings: try reader.optional("mappings")?.integer(in: 64...16_777_216) ?? 131_072)
+      mappings: try reader.optional("mappings")?.integer(in: 64...16_777_216) ?? 131_072,
+      perClient: try reader.optional("per-client")?.integer(in: 1...16_777_216) ?? .max,
+      filtering: try reader.optional("filtering")?.choice([
+        "endpoint-independent": .endpointIndependent, "address-dependent": .addressDependent,
+        "address-and-port-dependent": .addressAndPortDependent,
+      ]) ?? .addressAndPortDependent,
+      hold: try reader.optional("hold")?.milliseconds(),
+      keepsLog: try reader.optional("log")?.boolean() ?? false)
   }
 
   /// Refuses a range of ports that leaves a runtime without any.

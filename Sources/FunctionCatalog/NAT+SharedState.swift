@@ -17,9 +17,21 @@ extension NAT {
   public struct SharedState {
     @usableFromInline var pool: NATPool
     @usableFromInline var mappings: NATMappings
+    var resting: NATResting
+    var contacts: NATContacts
+    let clients: NATClientCounts
+    let filtering: Filtering
+    let hold: UInt64
+    let mappingsPerClient: Int
+    public internal(set) var log: NATLog
+    /// The time of the last first packet.
+    var now = Tick.zero
     @usableFromInline var foreign = 0
     @usableFromInline var exhausted: UInt64 = 0
+    var isExhausted = false
+    var limited: UInt64 = 0
     @usableFromInline var lost: UInt64 = 0
+    var errorsRelayed: UInt64 = 0
     /// A ring of returns owed to other shares. Full: the return is counted and forgotten, and the endpoint
     /// stays with the borrower's name on it until its owner restarts.
     let owed: FixedMemory<FlowState>
@@ -30,6 +42,13 @@ extension NAT {
     init(_ nat: NAT, share: RuntimeShare) {
       pool = NATPool(addresses: nat.addresses, ports: nat.ports, share: share)
       mappings = NATMappings(capacity: nat.mappingCapacity)
+      resting = NATResting(capacity: nat.mappingCapacity)
+      contacts = NATContacts(capacity: nat.filtering == .addressDependent ? nat.mappingCapacity * 2 : 0, mappings: nat.mappingCapacity)
+      clients = NATClientCounts(capacity: nat.mappingCapacity)
+      filtering = nat.filtering
+      hold = nat.hold
+      mappingsPerClient = nat.mappingsPerClient
+      log = NATLog(isKept: nat.keepsLog)
       owed = FixedMemory(count: 4096, repeating: FlowState())
     }
 
@@ -39,32 +58,123 @@ extension NAT {
     mutating func open(_ frame: inout Frame, _ flow: inout FlowState) -> Verdict {
       guard flow.phase == FlowState.Phase.new else { return .drop(NAT.endpointLost) }
       guard frame.family == .ipv4 else { return .drop(NAT.ipv6) }
-      guard frame.direction == .forward, let realm = NATRealm.of(frame) else { return .drop(NAT.notTranslatable) }
+      know(frame.arrival)
+      if frame.direction == .reverse { return openFromOutside(frame, &flow) }
+      guard let realm = NATRealm.of(frame) else { return .drop(NAT.notTranslatable) }
       let key = NATClientKey(
         frame.fiveTuple.source, port: frame.sourcePort, realm: realm, vlan: frame.fiveTuple.transport.vlan)
-      guard let index = mappings.find(key) ?? makeMapping(key) else {
-        exhausted &+= 1
-        return .drop(NAT.poolExhausted)
+      let index: UInt32
+      switch mapping(of: key) {
+      case .found(let found): index = found
+      case .refused(let reason): return .drop(reason)
       }
-      mappings.records[Int(index)].here += 1
-      let record = mappings.records[Int(index)]
-      flow.client = key.address
-      flow.clientPort = key.port
-      flow.external = pool.addresses[Int(record.address)]
-      flow.externalPort = record.port
-      flow.realm = UInt8(realm)
-      flow.vlan = frame.fiveTuple.transport.vlan
-      flow.mapping = index
-      flow.phase = FlowState.Phase.translating
+      if filtering == .addressDependent { contacts.add(index, frame.fiveTuple.destination) }
+      use(index, &flow)
       return .forward
     }
 
-    mutating func makeMapping(_ key: NATClientKey) -> UInt32? {
-      guard mappings.firstFree != 0, let (address, port) = pool.take(for: key.address, port: key.port, key.realm) else {
-        return nil
+    /// The first packet of a flow that somebody outside opens.
+    private mutating func openFromOutside(_ frame: borrowing Frame, _ flow: inout FlowState) -> Verdict {
+      guard let realm = [IPProtocol.tcp, IPProtocol.udp].firstIndex(of: frame.protocolNumber) else {
+        return .drop(NAT.notTranslatable)
       }
-      return mappings.insert(key, address: address, port: port)
+      guard filtering != .addressAndPortDependent,
+        let address = pool.owns(frame.fiveTuple.destination, frame.destinationPort),
+        let index = mappings.find(external: address, realm: realm, port: frame.destinationPort),
+        mappings.records[Int(index)].isUsed,
+        filtering == .endpointIndependent || contacts.contains(index, frame.fiveTuple.source)
+      else { return .drop(NAT.filtered) }
+      use(index, &flow)
+      return .forward
     }
+
+    private mutating func use(_ index: UInt32, _ flow: inout FlowState) {
+      mappings.records[Int(index)].here += 1
+      let record = mappings.records[Int(index)]
+      flow.client = record.key.address
+      flow.clientPort = record.key.port
+      flow.external = pool.addresses[Int(record.address)]
+      flow.externalPort = record.port
+      flow.realm = UInt8(record.key.realm)
+      flow.vlan = record.key.vlan
+      flow.mapping = index
+      flow.phase = FlowState.Phase.translating
+    }
+
+    // MARK: Mappings
+
+    private enum Mapping { case found(UInt32), refused(DropReason) }
+
+    private mutating func mapping(of key: NATClientKey) -> Mapping {
+      if let index = mappings.find(key) {
+        wake(index)
+        return .found(index)
+      }
+      guard clients[key.client] < mappingsPerClient else {
+        limited &+= 1
+        return .refused(NAT.clientLimit)
+      }
+      let neighbor = mappings.find(key.neighbor).map { mappings.records[Int($0)] }
+      guard mappings.firstFree != 0,
+        let (address, port) = pool.take(
+          for: key.address, port: key.port, key.realm, preferred: neighbor.map { (Int($0.address), $0.port ^ 1) }),
+        let index = insert(key, address: address, port: port)
+      else {
+        exhausted &+= 1
+        if !isExhausted { note(.exhausted, NATMappings.Record(key: key), external: IPv4Address(0)) }
+        isExhausted = true
+        return .refused(NAT.poolExhausted)
+      }
+      isExhausted = false
+      return .found(index)
+    }
+
+    /// For an endpoint that was just taken from the pool.
+    private mutating func insert(_ key: NATClientKey, address: Int, port: UInt16) -> UInt32? {
+      guard let index = mappings.insert(key, address: address, port: port) else { return nil }
+      clients.add(key.client)
+      note(.created, mappings.records[Int(index)], external: pool.addresses[address])
+      return index
+    }
+
+    private mutating func wake(_ index: UInt32) {
+      if resting.contains(index) { resting.remove(index) }
+    }
+
+    private mutating func restIfUnused(_ index: UInt32) {
+      guard !mappings.records[Int(index)].isUsed else { return }
+      if hold == 0 { free(index) } else { resting.add(index) }
+    }
+
+    private mutating func free(_ index: UInt32) {
+      let record = mappings.records[Int(index)]
+      note(.removed, record, external: pool.addresses[Int(record.address)])
+      pool.give(Int(record.address), record.key.realm, Int(record.port))
+      clients.remove(record.key.client)
+      contacts.removeAll(of: index)
+      mappings.remove(index)
+    }
+
+    /// Time goes on: what has rested is free, at most a few at a time.
+    private mutating func know(_ time: Tick) {
+      now = max(now, time)
+      guard hold > 0 else { return }
+      resting.know(now.milliseconds)
+      for _ in 0..<8 {
+        guard let index = resting.rested(now.milliseconds, for: hold) else { return }
+        resting.remove(index)
+        free(index)
+      }
+    }
+
+    private mutating func note(_ event: NATLogEntry.Event, _ record: NATMappings.Record, external: IPv4Address) {
+      log.write(
+        NATLogEntry(
+          event: event, time: now, client: record.key.address, clientPort: record.key.port, external: external,
+          externalPort: record.port, protocolNumber: NATRealm.protocolNumbers[record.key.realm], vlan: record.key.vlan))
+    }
+
+    // MARK: A flow's end and its travels
 
     @usableFromInline
     mutating func release(_ flow: inout FlowState) {
@@ -76,7 +186,7 @@ extension NAT {
         return
       }
       mappings.records[Int(flow.mapping)].here -= 1
-      freeIfUnused(flow.mapping)
+      restIfUnused(flow.mapping)
     }
 
     @usableFromInline
@@ -101,11 +211,12 @@ extension NAT {
         return
       }
       if let index = mappings.find(flow.key, address: address, port: flow.externalPort) {
+        wake(index)
         mappings.records[Int(index)].here += 1
         if mappings.records[Int(index)].away > 0 { mappings.records[Int(index)].away -= 1 }
         flow.mapping = index
       } else if mappings.firstFree != 0, pool.take(address, Int(flow.realm), Int(flow.externalPort)),
-        let index = mappings.insert(flow.key, address: address, port: flow.externalPort)
+        let index = insert(flow.key, address: address, port: flow.externalPort)
       {
         mappings.records[Int(index)].here = 1
         flow.mapping = index
@@ -113,13 +224,6 @@ extension NAT {
         lost &+= 1
         flow.phase = FlowState.Phase.lost
       }
-    }
-
-    mutating func freeIfUnused(_ index: UInt32) {
-      let record = mappings.records[Int(index)]
-      guard record.here == 0, record.away == 0 else { return }
-      pool.give(Int(record.address), record.key.realm, Int(record.port))
-      mappings.remove(index)
     }
 
     // MARK: Returns
@@ -156,7 +260,7 @@ extension NAT {
         mappings.records[Int(index)].away > 0
       else { return false }
       mappings.records[Int(index)].away -= 1
-      freeIfUnused(index)
+      restIfUnused(index)
       return true
     }
 
@@ -177,7 +281,9 @@ extension NAT {
       return result + [
         Observation("nat.mappings", UInt64(mappings.count)),
         Observation("nat.foreign-flows", UInt64(max(0, foreign))),
-        Observation("nat.exhausted", exhausted),
+        Observation("nat.exhausted", exhausted), Observation("nat.client-limit.refused", limited),
+        Observation("nat.icmp-errors.relayed", errorsRelayed), Observation("nat.contacts.forgotten", contacts.forgotten),
+        Observation("nat.log.written", log.written), Observation("nat.log.lost", log.lost),
         Observation("nat.endpoints-lost", lost),
         Observation("nat.returns.waiting", UInt64(owedCount)),
         Observation("nat.returns.forgotten", forgotten),

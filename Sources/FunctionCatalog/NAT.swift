@@ -12,10 +12,24 @@ import Wire
 ///     client 10.0.0.1:5000 ──▶ forward: source becomes 203.0.113.1:5000 ──▶ server
 ///     client 10.0.0.1:5000 ◀── reverse: destination becomes 10.0.0.1:5000 ◀── server
 ///
-/// Mapping is endpoint-independent and paired, the port is kept or at least its parity (RFC 4787 REQ-1, 2,
-/// 3, 4; RFC 5382 REQ-1); an ICMP echo's identifier is its port (RFC 5508 REQ-1). Filtering is by flow:
-/// only the server spoken to can answer. TCP, UDP and ICMP echo are translated; anything else, IPv6
-/// included, is dropped with a reason of its own. Not supported: ICMP errors, hairpinning.
+/// Mapping is endpoint-independent and paired, the port is kept or at least its parity, and the two ports of an
+/// even-odd pair stay neighbours where that is possible (RFC 4787 REQ-1, 2, 3, 4; RFC 5382 REQ-1); an ICMP echo's
+/// identifier is its port (RFC 5508 REQ-1). ICMP errors are translated with what they quote (`processError`).
+/// TCP, UDP and ICMP echo are translated; anything else, IPv6 included, is dropped with a reason of its own.
+///
+/// ## From outside
+///
+/// An answer belongs to its flow. Of other packets to an external endpoint `filtering` says which open a flow to
+/// the client behind it (RFC 4787 §5): none (`address-and-port-dependent`), those of an address that the client has
+/// spoken to (`address-dependent`), or all (`endpoint-independent`). A packet between two clients of this NAT is
+/// such a packet: it leaves as from outside, and must come in again (`turnsRound`; hairpinning, RFC 4787 REQ-9). A
+/// platform that never hands a first packet in the reverse direction has the strictest filtering and no hairpins.
+///
+/// An endpoint that fell free rests for `hold` before another client gets it (RFC 6888 REQ-8). With the strictest
+/// filtering there is no need, and none is the default; with the others it is two minutes. How long a flow, and
+/// so its mapping, outlives its last packet is the platform's `flows.timeouts` (RFC 4787 REQ-5, RFC 5382 REQ-5).
+///
+/// Not supported: NAT64, and telling TCP's own port space rules of RFC 7857 §2 apart.
 ///
 /// ## The books
 ///
@@ -47,17 +61,35 @@ import Wire
 ///     pool: [10.2.0.200-10.2.0.203]   # addresses, ranges, blocks; at most 256 addresses
 ///     ports: 1024-65535
 ///     mappings: 131072                # how many clients' ports can be mapped at once
-public struct NAT: NetworkFunction {
+///     per-client: 1000                # mappings of one client address; no limit if left out (RFC 6888 REQ-4)
+///     filtering: address-and-port-dependent
+///     hold: 120s
+///     log: true                       # mapping log (RFC 6888 REQ-12); not kept if left out
+public struct NAT: NetworkFunction, Sendable {
+  public enum Filtering: UInt8, Hashable, Sendable { case endpointIndependent, addressDependent, addressAndPortDependent }
+
   public let addresses: [IPv4Address]
   public let ports: ClosedRange<UInt16>
   public let mappingCapacity: Int
+  public let mappingsPerClient: Int
+  public let filtering: Filtering
+  /// Milliseconds that an endpoint rests.
+  public let hold: UInt64
+  public let keepsLog: Bool
 
-  public init(pool addresses: [IPv4Address], ports: ClosedRange<UInt16> = 1024...65_535, mappings: Int = 131_072) {
+  public init(
+    pool addresses: [IPv4Address], ports: ClosedRange<UInt16> = 1024...65_535, mappings: Int = 131_072,
+    perClient: Int = .max, filtering: Filtering = .addressAndPortDependent, hold: UInt64? = nil, keepsLog: Bool = false
+  ) {
     precondition(!addresses.isEmpty && addresses.count <= 256, "a pool has 1 to 256 addresses")
     precondition(mappings > 0, "a NAT without mappings translates nothing")
     self.addresses = addresses
     self.ports = ports
     mappingCapacity = mappings
+    mappingsPerClient = perClient
+    self.filtering = filtering
+    self.hold = hold ?? (filtering == .addressAndPortDependent ? 0 : 120_000)
+    self.keepsLog = keepsLog
   }
 
   // MARK: State
@@ -91,6 +123,9 @@ public struct NAT: NetworkFunction {
   public static let notTranslatable = DropReason.function(1)
   public static let ipv6 = DropReason.function(2)
   public static let endpointLost = DropReason.function(3)
+  public static let clientLimit = DropReason.function(4)
+  public static let filtered = DropReason.function(5)
+  public static let icmpErrorUnrelated = DropReason.function(6)
 
   public static var dropReasons: [DropReasonDescription] {
     [
@@ -98,6 +133,9 @@ public struct NAT: NetworkFunction {
       .init(notTranslatable, "nat-not-translatable", "The NAT translates TCP, UDP and ICMP echo only."),
       .init(ipv6, "nat-ipv6", "The NAT translates IPv4 only."),
       .init(endpointLost, "nat-endpoint-lost", "The flow's external port went to another client while the flow was away."),
+      .init(clientLimit, "nat-client-limit", "The client has as many mappings as one client may have."),
+      .init(filtered, "nat-filtered", "A packet from outside to an external port that does not let its sender in."),
+      .init(icmpErrorUnrelated, "nat-icmp-error-unrelated", "An ICMP error that quotes no packet of its flow."),
     ]
   }
 
@@ -120,6 +158,12 @@ public struct NAT: NetworkFunction {
     case .reverse: frame.rewriteDestination(flow.client, port: flow.clientPort)
     }
     return .forward
+  }
+
+  /// Whether a packet that has passed in the forward direction is for another client of this NAT. Its runtime must
+  /// then hand it in again as a packet from outside, and send what comes of that to the client side.
+  public func turnsRound(_ frame: borrowing Frame) -> Bool {
+    frame.family == .ipv4 && frame.direction == .forward && addresses.contains(frame.fiveTuple.destination)
   }
 
   public func flowExpires(_ flow: inout FlowState, shared: inout SharedState) { shared.release(&flow) }

@@ -8,23 +8,32 @@ import Wire
 ///     here   flows on this runtime
 ///     away   flows that took the mapping along to another runtime
 ///
-/// Only when both are zero may the endpoint be handed out again. Records are kept in fixed memory, in
-/// chains of a hash table; free records in one list. Everything is O(1), with a chain's length of 1 on average.
+/// Only when both are zero may the endpoint be handed out again, and not before it has rested (`NATResting`).
+/// Records are kept in fixed memory, each in a chain of two hash tables: by client and by external endpoint; free
+/// records in one list. Everything is O(1), with a chain's length of 1 on average.
 @usableFromInline
 struct NATMappings {
   struct Record: BitwiseCopyable {
     var key = NATClientKey(word: 0)
     var here: UInt32 = 0
     var away: UInt32 = 0
-    var next: UInt32 = 0
+    /// The following record of the same bucket, in either table.
+    var next = SIMD2<UInt32>(0, 0)
     /// Position in the pool, and port.
     var address: UInt16 = 0
     var port: UInt16 = 0
+
+    var isUsed: Bool { here != 0 || away != 0 }
+    var externalWord: UInt64 { NATMappings.externalWord(Int(address), key.realm, port) }
   }
+
+  private enum Table { static let client = 0, external = 1 }
 
   /// Records are numbered from 1; 0 ends a chain.
   let records: FixedMemory<Record>
-  let buckets: FixedMemory<UInt32>
+  /// First records of the buckets, one table after the other.
+  private let buckets: FixedMemory<UInt32>
+  private let bucketsPerTable: Int
   var firstFree: UInt32
   var count = 0
 
@@ -32,28 +41,34 @@ struct NATMappings {
     records = FixedMemory(count: capacity + 1, repeating: Record())
     var size = 64
     while size < capacity { size *= 2 }
-    buckets = FixedMemory(count: size, repeating: 0)
-    for index in 1...capacity { records[index].next = index == capacity ? 0 : UInt32(index + 1) }
+    bucketsPerTable = size
+    buckets = FixedMemory(count: size * 2, repeating: 0)
+    for index in 1...capacity { records[index].next[Table.client] = index == capacity ? 0 : UInt32(index + 1) }
     firstFree = 1
   }
 
   /// The client's mapping, or `nil`.
   func find(_ key: NATClientKey) -> UInt32? {
-    var index = buckets[bucket(key)]
+    var index = buckets[bucket(Table.client, key.word)]
     while index != 0 {
       if records[Int(index)].key == key { return index }
-      index = records[Int(index)].next
+      index = records[Int(index)].next[Table.client]
     }
     return nil
   }
 
   /// The client's mapping to this very endpoint: after a restart there can be two of one client.
   func find(_ key: NATClientKey, address: Int, port: UInt16) -> UInt32? {
-    var index = buckets[bucket(key)]
+    find(external: address, realm: key.realm, port: port).flatMap { records[Int($0)].key == key ? $0 : nil }
+  }
+
+  /// Whose this external endpoint is. There is at most one, because an endpoint is taken from the pool once.
+  func find(external address: Int, realm: Int, port: UInt16) -> UInt32? {
+    let word = NATMappings.externalWord(address, realm, port)
+    var index = buckets[bucket(Table.external, word)]
     while index != 0 {
-      let record = records[Int(index)]
-      if record.key == key, Int(record.address) == address, record.port == port { return index }
-      index = record.next
+      if records[Int(index)].externalWord == word { return index }
+      index = records[Int(index)].next[Table.external]
     }
     return nil
   }
@@ -62,34 +77,48 @@ struct NATMappings {
   mutating func insert(_ key: NATClientKey, address: Int, port: UInt16) -> UInt32? {
     guard firstFree != 0 else { return nil }
     let index = firstFree
-    firstFree = records[Int(index)].next
-    let bucket = bucket(key)
-    records[Int(index)] = Record(
-      key: key, next: buckets[bucket], address: UInt16(truncatingIfNeeded: address), port: port)
-    buckets[bucket] = index
+    firstFree = records[Int(index)].next[Table.client]
+    records[Int(index)] = Record(key: key, address: UInt16(truncatingIfNeeded: address), port: port)
+    link(index, Table.client, key.word)
+    link(index, Table.external, records[Int(index)].externalWord)
     count += 1
     return index
   }
 
   mutating func remove(_ index: UInt32) {
-    let bucket = bucket(records[Int(index)].key)
-    let next = records[Int(index)].next
-    if buckets[bucket] == index {
-      buckets[bucket] = next
-    } else {
-      var before = buckets[bucket]
-      while records[Int(before)].next != index { before = records[Int(before)].next }
-      records[Int(before)].next = next
-    }
-    records[Int(index)].next = firstFree
+    let record = records[Int(index)]
+    unlink(index, Table.client, record.key.word)
+    unlink(index, Table.external, record.externalWord)
+    records[Int(index)].next[Table.client] = firstFree
     firstFree = index
     count -= 1
   }
 
+  private func link(_ index: UInt32, _ table: Int, _ word: UInt64) {
+    let bucket = bucket(table, word)
+    records[Int(index)].next[table] = buckets[bucket]
+    buckets[bucket] = index
+  }
+
+  private func unlink(_ index: UInt32, _ table: Int, _ word: UInt64) {
+    let bucket = bucket(table, word)
+    let following = records[Int(index)].next[table]
+    guard buckets[bucket] != index else {
+      buckets[bucket] = following
+      return
+    }
+    var before = buckets[bucket]
+    while records[Int(before)].next[table] != index { before = records[Int(before)].next[table] }
+    records[Int(before)].next[table] = following
+  }
+
+  private static func externalWord(_ address: Int, _ realm: Int, _ port: UInt16) -> UInt64 {
+    UInt64(truncatingIfNeeded: address) << 18 | UInt64(truncatingIfNeeded: realm) << 16 | UInt64(port)
+  }
+
   /// Where the memory lies differs from run to run: nobody outside can choose ports that share a bucket.
-  private func bucket(_ key: NATClientKey) -> Int {
-    let product = (key.word ^ buckets.place &* 0x9e37_79b9_7f4a_7c15).multipliedFullWidth(by: 0xe703_7ed1_a0b4_28db)
-    return Int(truncatingIfNeeded: product.high ^ product.low) & (buckets.count - 1)
+  private func bucket(_ table: Int, _ word: UInt64) -> Int {
+    table * bucketsPerTable + Int(truncatingIfNeeded: buckets.keyedHash(word)) & (bucketsPerTable - 1)
   }
 }
 
@@ -107,4 +136,10 @@ struct NATClientKey: Hashable, BitwiseCopyable {
   var address: IPv4Address { IPv4Address(UInt32(truncatingIfNeeded: word)) }
   var port: UInt16 { UInt16(truncatingIfNeeded: word >> 32) }
   var realm: Int { Int(word >> 48 & 3) }
+  var vlan: UInt16 { UInt16(truncatingIfNeeded: word >> 50 & 0xfff) }
+
+  /// The same client's port that makes a pair with this one: RTP's and RTCP's.
+  var neighbor: NATClientKey { NATClientKey(word: word ^ 1 << 32) }
+  /// The client, whatever its port and protocol.
+  var client: UInt64 { word & ~(0x3_ffff << 32) }
 }

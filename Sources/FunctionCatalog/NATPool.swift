@@ -38,7 +38,12 @@ struct NATPool {
 
   /// The same client always gets the same address if it can, on every runtime (RFC 4787 REQ-2, "paired").
   /// Its own port is kept if it is free, else one of the same parity is taken, else any.
-  mutating func take(for client: IPv4Address, port: UInt16, _ realm: Int) -> (address: Int, port: UInt16)? {
+  ///
+  /// - Parameter preferred: the endpoint that makes a pair with one that the client has already.
+  mutating func take(
+    for client: IPv4Address, port: UInt16, _ realm: Int, preferred: (address: Int, port: UInt16)?
+  ) -> (address: Int, port: UInt16)? {
+    if let preferred, block.contains(Int(preferred.port)), take(preferred.address, realm, Int(preferred.port)) { return preferred }
     let home = Int((UInt64(client.value &* 0x9e37_79b9) * UInt64(addresses.count)) >> 32)
     for step in addresses.indices {
       let address = (home + step) % addresses.count
@@ -101,4 +106,5 @@ enum NATRealm {
   }
 
   static let names = ["tcp", "udp", "icmp"]
+  static let protocolNumbers = [IPProtocol.tcp, IPProtocol.udp, IPProtocol.icmp]
 }

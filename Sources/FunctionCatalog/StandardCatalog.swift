@@ -3,9 +3,12 @@ import NetworkFunctions
 
 extension Catalog {
   /// The functions of this project, and the runs of them that are compiled as one.
-  public static let standard: Catalog = {
+  public static let standard = standard { RuleClassifier.linearScan($0) }
+
+  /// - Parameter compiler: what the machine has for classifying packets by rules, such as DPDK's `rte_acl`.
+  public static func standard(classifyingBy compiler: @escaping RuleClassifier.Compiler) -> Catalog {
     var catalog = Catalog()
-    catalog.register("firewall") { reader throws(SettingsError) in try Firewall(reader: reader) }
+    catalog.register("firewall") { reader throws(SettingsError) in try Firewall(reader: reader, compiler: compiler) }
     catalog.add(
       Registration(
         name: "nat",
@@ -13,23 +16,24 @@ extension Catalog {
         check: { reader throws(SettingsError) in _ = try NAT(reader: reader) }))
     catalog.register("load-balancer") { reader throws(SettingsError) in try LoadBalancer(reader: reader) }
     catalog.register("packet-counter") { reader throws(SettingsError) in try PacketCounter(reader: reader) }
+    catalog.register("rate-limiter") { reader throws(SettingsError) in try RateLimiter(reader: reader) }
 
     catalog.fuse(["firewall", "nat", "load-balancer"]) { readers, share throws(SettingsError) in
-      let chain = try Firewall(reader: readers[0]).then(try nat(readers[1], share).then(try LoadBalancer(reader: readers[2])))
+      let chain = try Firewall(reader: readers[0], compiler: compiler).then(try nat(readers[1], share).then(try LoadBalancer(reader: readers[2])))
       return ServiceStage("firewall-nat-load-balancer", chain, share: share)
     }
     catalog.fuse(["firewall", "nat"]) { readers, share throws(SettingsError) in
-      ServiceStage("firewall-nat", try Firewall(reader: readers[0]).then(try nat(readers[1], share)), share: share)
+      ServiceStage("firewall-nat", try Firewall(reader: readers[0], compiler: compiler).then(try nat(readers[1], share)), share: share)
     }
     catalog.fuse(["firewall", "load-balancer"]) { readers, share throws(SettingsError) in
-      let chain = try Firewall(reader: readers[0]).then(try LoadBalancer(reader: readers[1]))
+      let chain = try Firewall(reader: readers[0], compiler: compiler).then(try LoadBalancer(reader: readers[1]))
       return ServiceStage("firewall-load-balancer", chain, share: share)
     }
     catalog.fuse(["nat", "load-balancer"]) { readers, share throws(SettingsError) in
       ServiceStage("nat-load-balancer", try nat(readers[0], share).then(try LoadBalancer(reader: readers[1])), share: share)
     }
     return catalog
-  }()
+  }
 
   private static func nat(_ reader: SettingsReader, _ share: RuntimeShare) throws(SettingsError) -> NAT {
     let nat = try NAT(reader: reader)

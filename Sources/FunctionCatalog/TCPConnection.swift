@@ -33,17 +33,31 @@ public struct TCPConnection: BitwiseCopyable, Sendable, Equatable {
 
   public enum Ruling: UInt8, Sendable { case accept, notConnectionStart, invalidState, invalidFlags, resetOutOfWindow }
 
-  @inlinable @inline(__always)
   public mutating func handle(_ segment: TCPSegment, _ direction: Direction) -> Ruling {
-    if state == .established, segment.kind == .ack {
-      learn(segment, direction)
-      return .accept
-    }
+    if handleSteady(segment, direction) { return .accept }
     return handleChange(segment, direction)
   }
 
+  /// The middle of a connection's life, which is nearly all of it: an acknowledgement, with or without data, of
+  /// an established connection. Anything else is left untouched and `false`.
+  @inlinable @inline(__always)
+  mutating func handleSteady(_ segment: TCPSegment, _ direction: Direction) -> Bool {
+    guard state == .established, segment.kind == .ack else { return false }
+    learn(segment, direction)
+    return true
+  }
+
+  /// Begun, and not answered or not completed.
+  var isHalfOpen: Bool { state == .synSent || state == .synReceived || state == .simultaneousOpen }
+
+  /// Whether that side may still wait for an answer to a segment of this number: what an ICMP error must quote
+  /// to be believed (RFC 5927 §4.1).
+  func isOnItsWay(_ sequence: UInt32, from side: Direction) -> Bool {
+    let (sent, acked) = side == .forward ? (self.sent.forward, self.acked.forward) : (self.sent.reverse, self.acked.reverse)
+    return sequence &- acked <= sent &- acked
+  }
+
   /// Everything but the middle of a connection's life.
-  @inlinable @inline(never)
   mutating func handleChange(_ segment: TCPSegment, _ direction: Direction) -> Ruling {
     switch state.step(direction, segment.kind) {
     case .open:

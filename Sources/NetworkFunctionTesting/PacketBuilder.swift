@@ -53,6 +53,20 @@ public struct TestPacket: Hashable, Sendable {
     icmp(source, destination, type: isIPv4(source) ? 0 : 129, body: words(id, seq) + payload)
   }
 
+  /// An ICMP or ICMPv6 error about `packet` from whoever could not deliver it: destination unreachable, port, if nothing
+  /// else is said.
+  ///
+  /// - Parameter quoting: how many bytes of the packet are quoted from its IP header on; all if left out.
+  public static func icmpError(
+    from reporter: Endpoint, about packet: TestPacket, type: UInt8? = nil, code: UInt8? = nil, quoting count: Int = .max
+  ) -> TestPacket {
+    let layout = packet.layout
+    let quoted = packet.bytes[layout.network..<layout.end].prefix(count)
+    return icmp(
+      reporter, Endpoint(packet.source.address), type: type ?? (layout.isIPv4 ? 3 : 1), code: code ?? (layout.isIPv4 ? 3 : 4),
+      body: [0, 0, 0, 0] + quoted)
+  }
+
   /// Any ICMP or ICMPv6 message; `body` is what follows the checksum, four bytes at least.
   public static func icmp(
     _ source: Endpoint, _ destination: Endpoint, type: UInt8, code: UInt8 = 0, body: [UInt8] = [0, 0, 0, 0]

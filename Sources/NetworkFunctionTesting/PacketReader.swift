@@ -62,6 +62,19 @@ extension TestPacket {
     return Array(bytes[min(layout.transport + header, layout.end)..<layout.end])
   }
 
+  /// What an ICMP or ICMPv6 error quotes, as a packet that ends where the quotation does; `nil` for other packets and
+  /// for a quotation shorter than a header and eight bytes. VLAN tags of the error are not carried over.
+  public var quotedPacket: TestPacket? {
+    let layout = self.layout
+    let types: [UInt8] = layout.isIPv4 ? [3, 11, 12] : [1, 2, 3, 4]
+    guard layout.protocolNumber == IPProtocol.icmp || layout.protocolNumber == IPProtocol.icmpv6,
+      types.contains(bytes[layout.transport])
+    else { return nil }
+    let quotation = bytes[(layout.transport + 8)..<layout.end]
+    guard quotation.count >= (layout.isIPv4 ? 28 : 48) else { return nil }
+    return TestPacket(bytes: Array(repeating: 0, count: 12) + TestPacket.words(layout.isIPv4 ? 0x0800 : 0x86dd) + quotation)
+  }
+
   private func endpoint(isSource: Bool) -> Endpoint {
     let layout = self.layout
     let address: IPAddress

@@ -13,6 +13,8 @@ import Wire
 /// - A packet of no known flow opens one, forwards. If the chain drops it, the flow does not come to be,
 ///   and what the chain took for it is given back by `flowExpires`.
 /// - The key of the answers is learned from the first packet as it left the chain.
+/// - A packet of no known flow from the server side is handed to the chain backwards, and opens a flow if it passes.
+/// - An ICMP error goes to the flow of the packet that it quotes, if the chain is said to relay errors.
 /// - `expire`, `migrate` and `crash` are the flow's other fates.
 public final class TestRuntime {
   public let chain: ServiceChain
@@ -21,12 +23,18 @@ public final class TestRuntime {
 
   private var flows: [Key: Flow] = [:]
 
-  public init(_ chain: ServiceChain) {
+  /// Whether ICMP errors reach the chain, which then must know them from other packets.
+  private let relaysErrors: Bool
+
+  public init(_ chain: ServiceChain, relaysErrors: Bool = false) {
     self.chain = chain
+    self.relaysErrors = relaysErrors
   }
 
-  public convenience init<Function: NetworkFunction>(_ function: Function, share: RuntimeShare = .whole) {
-    self.init(ServiceChain([ServiceStage("function", function, share: share)]))
+  public convenience init<Function: NetworkFunction>(
+    _ function: Function, share: RuntimeShare = .whole, relaysErrors: Bool = false
+  ) {
+    self.init(ServiceChain([ServiceStage("function", function, share: share)]), relaysErrors: relaysErrors)
   }
 
   // MARK: Packets
@@ -53,33 +61,42 @@ public final class TestRuntime {
   }
 
   /// Parses the packet, finds or makes its flow, and runs the chain.
+  ///
+  /// - Parameter side: where it comes from, `forward` being the client side; says only how a new flow is opened.
   @discardableResult
-  public func send(_ packet: TestPacket) -> Outcome {
+  public func send(_ packet: TestPacket, from side: Direction = .forward) -> Outcome {
     var packet = packet
+    let quoted = relaysErrors ? packet.quotedPacketKey : nil
     let reason = packet.withFrame(arrival: now) { frame -> DropReason? in
       if let reason = frame.parse(checksums: .verify) { return reason }
-      let key = Key(frame)
+      // An error travels as an answer to what it quotes.
+      let key = quoted?.reversed ?? Key(frame)
       if let flow = flows[key] {
         frame.direction = key == flow.forwardKey ? .forward : .reverse
         return process(&frame, flow)
       }
-      let flow = Flow(chain, forwardKey: key)
-      frame.direction = .forward
-      if let reason = process(&frame, flow) {
-        flow.tell(chain, .expires)
-        return reason
-      }
-      let reverseKey = Key(frame).reversed
-      guard flows[reverseKey] == nil else {
-        flow.tell(chain, .expires)
-        return .keyTaken
-      }
-      flow.reverseKey = reverseKey
-      flows[key] = flow
-      flows[reverseKey] = flow
-      return nil
+      return quoted == nil ? open(&frame, key, side) : .noFlow
     }
     return reason.map { .dropped(name(of: $0)) } ?? .forwarded(packet)
+  }
+
+  private func open(_ frame: inout Frame, _ key: Key, _ side: Direction) -> DropReason? {
+    let flow = Flow(chain)
+    frame.direction = side
+    if let reason = process(&frame, flow) {
+      flow.tell(chain, .expires)
+      return reason
+    }
+    let otherKey = Key(frame).reversed
+    guard flows[otherKey] == nil else {
+      flow.tell(chain, .expires)
+      return .keyTaken
+    }
+    flow.forwardKey = side == .forward ? key : otherKey
+    flow.reverseKey = side == .forward ? otherKey : key
+    flows[key] = flow
+    flows[otherKey] = flow
+    return nil
   }
 
   /// A burst of one frame.
@@ -141,8 +158,7 @@ public final class TestRuntime {
     precondition(chain.stateSize == flow.size, "flows move only between runtimes of the same chain")
     let copy = Flow(flow)
     copy.tell(chain, event)
-    flows[copy.forwardKey] = copy
-    if let reverseKey = copy.reverseKey { flows[reverseKey] = copy }
+    for case let key? in [copy.forwardKey, copy.reverseKey] { flows[key] = copy }
   }
 
   private func flow(of packet: TestPacket) -> Flow? {
@@ -152,15 +168,31 @@ public final class TestRuntime {
 
   private func remove(flowOf packet: TestPacket) -> Flow? {
     guard let flow = flow(of: packet) else { return nil }
-    flows[flow.forwardKey] = nil
-    if let reverseKey = flow.reverseKey { flows[reverseKey] = nil }
+    for case let key? in [flow.forwardKey, flow.reverseKey] { flows[key] = nil }
     return flow
   }
 
   /// In an order of their own keys, so that a run repeats.
   private func removeAll() -> [Flow] {
     defer { flows = [:] }
-    return flows.filter { $0.key == $0.value.forwardKey }.values.sorted { "\($0.forwardKey)" < "\($1.forwardKey)" }
+    return flows.filter { $0.key == $0.value.forwardKey }.values.sorted { "\($0.forwardKey!)" < "\($1.forwardKey!)" }
+  }
+}
+
+extension TestPacket {
+  /// The key of the packet that an ICMP error quotes, read by the test kit's own reader; `nil` for another packet.
+  var quotedPacketKey: Key? {
+    guard parsed(checksums: .trust) == nil, let quoted = quotedPacket else { return nil }
+    return quoted.plainKey
+  }
+
+  private var plainKey: Key {
+    let (from, to) = (source, destination)
+    let transport = TransportKey(source: from.port, destination: to.port, protocolNumber: protocolNumber, vlan: 0)
+    guard let source = from.address.ipv4, let destination = to.address.ipv4 else {
+      return .ipv6(IPv6FiveTuple(source: from.address, destination: to.address, transport: transport))
+    }
+    return .ipv4(IPv4FiveTuple(source: source, destination: destination, transport: transport))
   }
 }
 
@@ -183,13 +215,12 @@ enum Key: Hashable {
 
 /// One flow's block of state, where a runtime would have a slot.
 final class Flow {
-  let forwardKey: Key
+  var forwardKey: Key?
   var reverseKey: Key?
   let size: Int
   let state: UnsafeMutableRawPointer
 
-  init(_ chain: ServiceChain, forwardKey: Key) {
-    self.forwardKey = forwardKey
+  init(_ chain: ServiceChain) {
     size = chain.stateSize
     unsafe state = .allocate(byteCount: size, alignment: 16)
     unsafe state.initializeMemory(as: UInt8.self, repeating: 0, count: size)

@@ -8,7 +8,7 @@ import Wire
 
 @Suite struct CatalogTests {
   @Test func `the standard catalog has the functions of the project`() {
-    #expect(Catalog.standard.names.sorted() == ["firewall", "load-balancer", "nat", "packet-counter"])
+    #expect(Catalog.standard.names.sorted() == ["firewall", "load-balancer", "nat", "packet-counter", "rate-limiter"])
   }
 
   @Test func `a frequent chain is one stage, and others are made of what there is`() throws {
@@ -45,7 +45,7 @@ import Wire
     let error = #expect(throws: SettingsError.self) { try Catalog.standard.validate(spec) }
     #expect(
       error?.description == "line 7: chain[0].firewal: unknown network function 'firewal'; did you mean 'firewall'? "
-        + "(known: firewall, nat, load-balancer, packet-counter)")
+        + "(known: firewall, nat, load-balancer, packet-counter, rate-limiter)")
   }
 
   @Test func `a wrong setting is named by its place in the chain`() {
@@ -66,11 +66,13 @@ import Wire
   @Test func `no settings, however odd, stop the program`() {
     var random = SeededGenerator(seed: 7)
     let scalars = [
-      "", "0", "-1", "tcp", "10.0.0.1", "10.0.0.0/8", "::/0", "1-2", "a:b:c", "999999999999999999999", "10.0.0.1:80/tcp", "allow",
+      "", "0", "-1", "tcp", "10.0.0.1", "10.0.0.0/8", "::/0", "1-2", "a:b:c", "999999999999999999999", "10.0.0.1:80/tcp", "allow", "both",
+      "maglev", "120s", "true", "endpoint-independent", "re-evaluate", "65536",
     ]
     let keys = [
       "default", "rules", "pool", "ports", "mappings", "services", "other", "virtual", "backends", "action", "from", "to",
-      "address",
+      "address", "direction", "log", "established", "half-open", "total", "per-client", "filtering", "hold", "policy", "per-second",
+      "burst", "protocol", "to-ports", "weight",
     ]
     func odd(_ depth: Int) -> Settings {
       switch Int.random(in: 0..<(depth > 3 ? 1 : 3), using: &random) {

@@ -107,6 +107,50 @@ import Wire
     }
   }
 
+  // MARK: States of backends
+
+  @Test(arguments: [LoadBalancerPlan.BackendState.draining, .down], [LoadBalancerService.Policy.leastLoaded, .maglev])
+  func `a backend that is not up gets no new flows and keeps those it has`(
+    state: LoadBalancerPlan.BackendState, policy: LoadBalancerService.Policy
+  ) {
+    let backends = (1...3).map { LoadBalancerService.Backend(IPv4Address(0x0a02_0000 + $0), port: 80) }
+    let service = LoadBalancerService("10.1.0.100", port: 80, backends: backends, policy: policy)
+    let steering = Steering<LoadBalancer>()
+    let runtime = TestRuntime(Steered(LoadBalancer(services: [service]), steering))
+    let before = (0..<60).map { runtime.send(.tcp(Self.client($0), "10.1.0.100:80", .syn)).packet!.destination }
+    #expect(Set(before).count == 3)
+
+    steering.betweenBursts { balancer, shared in
+      let isKnown = balancer.setState(of: backends[0], state, shared: &shared)
+      let isStrangerKnown = balancer.setState(of: .init("10.9.9.9", port: 80), state, shared: &shared)
+      #expect(isKnown && !isStrangerKnown)
+    }
+    for number in 0..<60 {
+      #expect(runtime.send(.tcp(Self.client(number), "10.1.0.100:80", .ack)).packet!.destination == before[number])
+    }
+    let after = (60..<120).map { runtime.send(.tcp(Self.client($0), "10.1.0.100:80", .syn)).packet!.destination }
+    #expect(!after.contains("10.2.0.1:80") && Set(after).count == 2)
+    #expect(runtime.observed("load-balancer.10.1.0.100:80/tcp.10.2.0.1:80.up") == 0)
+
+    steering.betweenBursts { balancer, shared in _ = balancer.setState(of: backends[0], .up, shared: &shared) }
+    let again = (120..<180).map { runtime.send(.tcp(Self.client($0), "10.1.0.100:80", .syn)).packet!.destination }
+    #expect(again.contains("10.2.0.1:80"))
+    for backend in backends {
+      steering.betweenBursts { balancer, shared in _ = balancer.setState(of: backend, .down, shared: &shared) }
+    }
+    #expect(runtime.send(.tcp(Self.client(200), "10.1.0.100:80", .syn)) == .dropped("no-backend"))
+  }
+
+  @Test func `with Maglev, runtimes choose alike, and a flow is sent where it was before they restarted`() {
+    let service = LoadBalancerService(
+      "10.1.0.100", port: 80, backends: (1...7).map { .init(IPv4Address(0x0a02_0000 + $0), port: 80) }, policy: .maglev)
+    let runtimes = (0..<3).map { TestRuntime(LoadBalancer(services: [service]), share: RuntimeShare(index: $0, count: 3)) }
+    for number in 0..<200 {
+      let chosen = runtimes.map { $0.send(.tcp(Self.client(number), "10.1.0.100:80", .syn)).packet!.destination }
+      #expect(Set(chosen).count == 1)
+    }
+  }
+
   @Test(arguments: [
     ("other: drop", "'services' is missing"),
     ("services: []", "line 1: services: a load balancer needs at least one service"),
@@ -122,6 +166,10 @@ import Wire
     (
       "services:\n  - {virtual: 10.1.0.100:80/tcp, backends: [10.0.0.1:1, 10.0.0.1:1]}",
       "line 2: services[0].backends[1]: 10.0.0.1:1 is a backend of 10.1.0.100:80/tcp twice"
+    ),
+    (
+      "services:\n  - {virtual: 10.1.0.100:80/tcp, backends: [], policy: random}",
+      "line 2: services[0].policy: 'random' is not one of: least-loaded, maglev"
     ),
     (
       "services:\n  - {virtual: 10.1.0.100:80/tcp, backends: [{address: 10.0.0.1:1, wieght: 2}]}",

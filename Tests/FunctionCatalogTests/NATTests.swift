@@ -189,6 +189,11 @@ import Wire
     ),
     ("pool: 2001:db8::/126", "line 1: pool: '2001:db8::/126' is not an IPv4 block"),
     ("pool: 10.0.0.1\nports: 0-9", "line 2: ports: '0-9' is not a port or a range of ports such as 1024-65535 (from 1)"),
+    (
+      "pool: 10.0.0.1\nfiltering: none",
+      "line 2: filtering: 'none' is not one of: endpoint-independent, address-dependent, address-and-port-dependent"
+    ),
+    ("pool: 10.0.0.1\nper-client: 0", "line 2: per-client: 0 is out of range; it must be from 1 to 16777216"),
     ("pool: 10.0.0.1\nmappings: 1", "line 2: mappings: 1 is out of range; it must be from 64 to 16777216"),
   ])
   func `a wrong setting is refused with its line`(text: String, message: String) {

@@ -62,7 +62,7 @@ import Wire
 
   @Test func `a state of its size travels with the flow`() {
     #expect(MemoryLayout<TCPConnection>.size <= 24)
-    #expect(MemoryLayout<Firewall.FlowState>.stride == 24)
+    #expect(MemoryLayout<Firewall.FlowState>.stride == 28)
     #expect(MemoryLayout<NAT.FlowState>.stride == 20)
     #expect(MemoryLayout<LoadBalancer.FlowState>.stride == 16)
     #expect(MemoryLayout<PacketCounter.FlowState>.stride == 80)

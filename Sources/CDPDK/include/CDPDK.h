@@ -48,3 +48,27 @@ void *nfv_reserve(uint64_t bytes, uint32_t alignment);
 int nfv_bind_thread(uint32_t processor);
 // Lets short sleeps of the calling thread be short: the kernel's default slack is 50 us.
 void nfv_set_timer_slack(uint64_t nanoseconds);
+
+// One line of an access list. Addresses are words in host order, the first most significant; IPv4 uses one. A mask of
+// 0 matches everything.
+struct nfv_acl_rule {
+  uint8_t protocol, protocol_mask;
+  uint8_t direction, direction_mask;
+  uint8_t source_length, destination_length; // bits
+  uint16_t source_ports[2], destination_ports[2]; // lowest, highest
+  uint32_t source[4], destination[4];
+  uint32_t number; // what a match yields; not 0
+};
+
+struct nfv_acl_key {
+  uint8_t protocol, direction;
+  uint16_t source_port, destination_port;
+  uint32_t source[4], destination[4];
+};
+
+// Compiles an ordered list, at least one rule; the environment must have been started. May take a second for ten
+// thousand rules. Returns 0 or a negative errno.
+int nfv_acl_create(const char *name, int is_ipv6, const struct nfv_acl_rule *rules, uint32_t count, void **list);
+// The number of the first rule that matches each of at most 64 keys, or 0. Returns 0 or a negative errno.
+int nfv_acl_classify(void *list, int is_ipv6, const struct nfv_acl_key *keys, uint32_t count, uint32_t *numbers);
+void nfv_acl_free(void *list);
