@@ -141,7 +141,7 @@ let tests: [Target] = [
   .testTarget(
     name: "BusTests",
     dependencies: ["EmbeddedBus", "KafkaLog", .product(name: "NIOCore", package: "swift-nio"), logging]),
-  .testTarget(name: "ResilienceTests", dependencies: ["Wire", "FixedContainers", "ReliableChannels", "Simulation"]),
+  .testTarget(name: "ResilienceTests", dependencies: ["CIntrinsics", "Wire", "FixedContainers", "ReliableChannels", "Simulation"]),
   .testTarget(name: "PortTests", dependencies: ["DPDKPorts", "FunctionCatalog", "ControlMessages", "Nodes", "Wire"]),
   .testTarget(name: "LabTests", dependencies: ["Lab", "ControlMessages"]),
 ]

@@ -6,7 +6,7 @@ import Testing
 @Suite struct ChannelLawTests {
   @Test(arguments: 0..<8)
   func `messages arrive once and in order through a severe link`(part: Int) throws {
-    for seed in Seeds.part(part, of: 8, count: 800) {
+    for seed in Seeds.part(part, of: 8, count: 1_600) {
       var world = ChannelWorld(seed: seed)
       try world.run(passes: 80, restarts: false)
     }

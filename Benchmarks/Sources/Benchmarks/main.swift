@@ -2,7 +2,10 @@ import Foundation
 
 // make bench [BENCH=name] [BENCH_QUICK=1]
 
-let benchmarks: [String: (Bool) throws -> Void] = ["chain": { try ChainBenchmark(isQuick: $0).run() }]
+let benchmarks: [String: (Bool) throws -> Void] = [
+  "chain": { try ChainBenchmark(isQuick: $0).run() },
+  "channel": { try ChannelBenchmark(isQuick: $0).run() },
+]
 // What scripts run, and `make bench` without a name does not.
 let tools: [String: (Bool) throws -> Void] = [
   "instructions": { _ in try InstructionTrial().run(.steady(InstructionTrial.flows)) },
