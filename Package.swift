@@ -64,7 +64,7 @@ let adapters: [Target] = [
     name: "DPDKPorts", dependencies: ["CDPDK", "CIntrinsics", "Wire", "ModuleGraphs", "FixedContainers"],
     swiftSettings: packetPath),
   .target(name: "CaptureFiles", dependencies: ["CPcap", "Wire", "ModuleGraphs"]),
-  .target(name: "ControlCodec", dependencies: ["CSchemas", "CProtobufC", "ControlMessages"]),
+  .target(name: "ControlCodec", dependencies: ["CSchemas", "CProtobufC", "ControlMessages", "ControlPlane"]),
   .target(name: "KafkaLog", dependencies: ["CRdKafka"]),
   .target(
     name: "Configuration",
