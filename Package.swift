@@ -67,7 +67,7 @@ let adapters: [Target] = [
     swiftSettings: packetPath),
   .target(name: "Simulation", dependencies: ["Wire", "FixedContainers", "ReliableChannels"]),
   .target(name: "CaptureFiles", dependencies: ["CPcap", "Wire", "ModuleGraphs"]),
-  .target(name: "ControlCodec", dependencies: ["CSchemas", "CProtobufC", "ControlMessages"]),
+  .target(name: "ControlCodec", dependencies: ["CSchemas", "CProtobufC", "ControlMessages", "ControlPlane"]),
   .target(name: "KafkaLog", dependencies: ["CRdKafka"]),
   .target(
     name: "Configuration",

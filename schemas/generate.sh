@@ -7,7 +7,7 @@ target=${1:-$schemas/../Sources/CSchemas}
 command -v protoc-c >/dev/null || { echo "protoc-c is missing: apt-get install protobuf-c-compiler" >&2; exit 69; }
 mkdir -p "$target/include"
 cd "$schemas"
-protoc-c --c_out="$target" common.proto events.proto commands.proto dead_letters.proto
+protoc-c --c_out="$target" common.proto events.proto commands.proto dead_letters.proto snapshots.proto
 mv "$target"/*.pb-c.h "$target/include/"
 cat > "$target/include/CSchemas.h" <<'HEADER'
 // Written by schemas/generate.sh.
@@ -16,4 +16,5 @@ cat > "$target/include/CSchemas.h" <<'HEADER'
 #include "events.pb-c.h"
 #include "commands.pb-c.h"
 #include "dead_letters.pb-c.h"
+#include "snapshots.pb-c.h"
 HEADER

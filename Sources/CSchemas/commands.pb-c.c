@@ -232,7 +232,97 @@ void   nfvactor__v1__launch__free_unpacked
   assert(message->base.descriptor == &nfvactor__v1__launch__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor nfvactor__v1__command__field_descriptors[15] =
+void   nfvactor__v1__flow_move__init
+                     (Nfvactor__V1__FlowMove         *message)
+{
+  static const Nfvactor__V1__FlowMove init_value = NFVACTOR__V1__FLOW_MOVE__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__flow_move__get_packed_size
+                     (const Nfvactor__V1__FlowMove *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__flow_move__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__flow_move__pack
+                     (const Nfvactor__V1__FlowMove *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__flow_move__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__flow_move__pack_to_buffer
+                     (const Nfvactor__V1__FlowMove *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__flow_move__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__FlowMove *
+       nfvactor__v1__flow_move__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__FlowMove *)
+     protobuf_c_message_unpack (&nfvactor__v1__flow_move__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__flow_move__free_unpacked
+                     (Nfvactor__V1__FlowMove *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__flow_move__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   nfvactor__v1__cancel_migration__init
+                     (Nfvactor__V1__CancelMigration         *message)
+{
+  static const Nfvactor__V1__CancelMigration init_value = NFVACTOR__V1__CANCEL_MIGRATION__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__cancel_migration__get_packed_size
+                     (const Nfvactor__V1__CancelMigration *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__cancel_migration__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__cancel_migration__pack
+                     (const Nfvactor__V1__CancelMigration *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__cancel_migration__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__cancel_migration__pack_to_buffer
+                     (const Nfvactor__V1__CancelMigration *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__cancel_migration__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__CancelMigration *
+       nfvactor__v1__cancel_migration__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__CancelMigration *)
+     protobuf_c_message_unpack (&nfvactor__v1__cancel_migration__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__cancel_migration__free_unpacked
+                     (Nfvactor__V1__CancelMigration *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__cancel_migration__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+static const ProtobufCFieldDescriptor nfvactor__v1__command__field_descriptors[19] =
 {
   {
     "version",
@@ -414,16 +504,68 @@ static const ProtobufCFieldDescriptor nfvactor__v1__command__field_descriptors[1
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "set_migration_target",
+    20,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Command, body_case),
+    offsetof(Nfvactor__V1__Command, set_migration_target),
+    &nfvactor__v1__flow_move__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "fence",
+    22,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Command, body_case),
+    offsetof(Nfvactor__V1__Command, fence),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "drain_runtime",
+    24,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Command, body_case),
+    offsetof(Nfvactor__V1__Command, drain_runtime),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "cancel_migration",
+    25,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Command, body_case),
+    offsetof(Nfvactor__V1__Command, cancel_migration),
+    &nfvactor__v1__cancel_migration__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__command__field_indices_by_name[] = {
+  18,   /* field[18] = cancel_migration */
   9,   /* field[9] = correlation */
   3,   /* field[3] = decision_index */
   2,   /* field[2] = decision_offset */
+  17,   /* field[17] = drain_runtime */
   7,   /* field[7] = expiry */
+  16,   /* field[16] = fence */
   12,   /* field[12] = launch_runtime */
   13,   /* field[13] = launch_switch */
   11,   /* field[11] = notify_cluster_config */
   8,   /* field[8] = reason */
+  15,   /* field[15] = set_migration_target */
   1,   /* field[1] = slot */
   10,   /* field[10] = state_hash */
   14,   /* field[14] = stop_node */
@@ -432,11 +574,13 @@ static const unsigned nfvactor__v1__command__field_indices_by_name[] = {
   6,   /* field[6] = target_node */
   0,   /* field[0] = version */
 };
-static const ProtobufCIntRange nfvactor__v1__command__number_ranges[2 + 1] =
+static const ProtobufCIntRange nfvactor__v1__command__number_ranges[4 + 1] =
 {
   { 1, 0 },
   { 16, 11 },
-  { 0, 15 }
+  { 22, 16 },
+  { 24, 17 },
+  { 0, 19 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__command__descriptor =
 {
@@ -446,10 +590,10 @@ const ProtobufCMessageDescriptor nfvactor__v1__command__descriptor =
   "Nfvactor__V1__Command",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__Command),
-  15,
+  19,
   nfvactor__v1__command__field_descriptors,
   nfvactor__v1__command__field_indices_by_name,
-  2,  nfvactor__v1__command__number_ranges,
+  4,  nfvactor__v1__command__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__command__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -864,5 +1008,107 @@ const ProtobufCMessageDescriptor nfvactor__v1__launch__descriptor =
   nfvactor__v1__launch__field_indices_by_name,
   1,  nfvactor__v1__launch__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__launch__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__flow_move__field_descriptors[3] =
+{
+  {
+    "source",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FlowMove, source),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "target",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FlowMove, target),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "flows",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FlowMove, flows),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__flow_move__field_indices_by_name[] = {
+  2,   /* field[2] = flows */
+  0,   /* field[0] = source */
+  1,   /* field[1] = target */
+};
+static const ProtobufCIntRange nfvactor__v1__flow_move__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__flow_move__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.FlowMove",
+  "FlowMove",
+  "Nfvactor__V1__FlowMove",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__FlowMove),
+  3,
+  nfvactor__v1__flow_move__field_descriptors,
+  nfvactor__v1__flow_move__field_indices_by_name,
+  1,  nfvactor__v1__flow_move__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__flow_move__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__cancel_migration__field_descriptors[1] =
+{
+  {
+    "slot",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__CancelMigration, slot),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__cancel_migration__field_indices_by_name[] = {
+  0,   /* field[0] = slot */
+};
+static const ProtobufCIntRange nfvactor__v1__cancel_migration__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__cancel_migration__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.CancelMigration",
+  "CancelMigration",
+  "Nfvactor__V1__CancelMigration",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__CancelMigration),
+  1,
+  nfvactor__v1__cancel_migration__field_descriptors,
+  nfvactor__v1__cancel_migration__field_indices_by_name,
+  1,  nfvactor__v1__cancel_migration__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__cancel_migration__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

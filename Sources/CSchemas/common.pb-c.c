@@ -502,6 +502,69 @@ void   nfvactor__v1__cluster_spec__free_unpacked
   assert(message->base.descriptor == &nfvactor__v1__cluster_spec__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   nfvactor__v1__scaling_policy__manual__init
+                     (Nfvactor__V1__ScalingPolicy__Manual         *message)
+{
+  static const Nfvactor__V1__ScalingPolicy__Manual init_value = NFVACTOR__V1__SCALING_POLICY__MANUAL__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__scaling_policy__drop_threshold__init
+                     (Nfvactor__V1__ScalingPolicy__DropThreshold         *message)
+{
+  static const Nfvactor__V1__ScalingPolicy__DropThreshold init_value = NFVACTOR__V1__SCALING_POLICY__DROP_THRESHOLD__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__scaling_policy__target_utilisation__init
+                     (Nfvactor__V1__ScalingPolicy__TargetUtilisation         *message)
+{
+  static const Nfvactor__V1__ScalingPolicy__TargetUtilisation init_value = NFVACTOR__V1__SCALING_POLICY__TARGET_UTILISATION__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__scaling_policy__init
+                     (Nfvactor__V1__ScalingPolicy         *message)
+{
+  static const Nfvactor__V1__ScalingPolicy init_value = NFVACTOR__V1__SCALING_POLICY__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__scaling_policy__get_packed_size
+                     (const Nfvactor__V1__ScalingPolicy *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__scaling_policy__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__scaling_policy__pack
+                     (const Nfvactor__V1__ScalingPolicy *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__scaling_policy__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__scaling_policy__pack_to_buffer
+                     (const Nfvactor__V1__ScalingPolicy *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__scaling_policy__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__ScalingPolicy *
+       nfvactor__v1__scaling_policy__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__ScalingPolicy *)
+     protobuf_c_message_unpack (&nfvactor__v1__scaling_policy__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__scaling_policy__free_unpacked
+                     (Nfvactor__V1__ScalingPolicy *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__scaling_policy__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 static const ProtobufCFieldDescriptor nfvactor__v1__node_life__field_descriptors[2] =
 {
   {
@@ -1357,6 +1420,308 @@ const ProtobufCMessageDescriptor nfvactor__v1__cluster_spec__descriptor =
   nfvactor__v1__cluster_spec__field_indices_by_name,
   1,  nfvactor__v1__cluster_spec__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__cluster_spec__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define nfvactor__v1__scaling_policy__manual__field_descriptors NULL
+#define nfvactor__v1__scaling_policy__manual__field_indices_by_name NULL
+#define nfvactor__v1__scaling_policy__manual__number_ranges NULL
+const ProtobufCMessageDescriptor nfvactor__v1__scaling_policy__manual__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.ScalingPolicy.Manual",
+  "Manual",
+  "Nfvactor__V1__ScalingPolicy__Manual",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__ScalingPolicy__Manual),
+  0,
+  nfvactor__v1__scaling_policy__manual__field_descriptors,
+  nfvactor__v1__scaling_policy__manual__field_indices_by_name,
+  0,  nfvactor__v1__scaling_policy__manual__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__scaling_policy__manual__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__scaling_policy__drop_threshold__field_descriptors[3] =
+{
+  {
+    "drops",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__ScalingPolicy__DropThreshold, drops),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reasons",
+    2,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_STRING,
+    offsetof(Nfvactor__V1__ScalingPolicy__DropThreshold, n_reasons),
+    offsetof(Nfvactor__V1__ScalingPolicy__DropThreshold, reasons),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "idle_busy_share",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__ScalingPolicy__DropThreshold, idle_busy_share),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__scaling_policy__drop_threshold__field_indices_by_name[] = {
+  0,   /* field[0] = drops */
+  2,   /* field[2] = idle_busy_share */
+  1,   /* field[1] = reasons */
+};
+static const ProtobufCIntRange nfvactor__v1__scaling_policy__drop_threshold__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__scaling_policy__drop_threshold__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.ScalingPolicy.DropThreshold",
+  "DropThreshold",
+  "Nfvactor__V1__ScalingPolicy__DropThreshold",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__ScalingPolicy__DropThreshold),
+  3,
+  nfvactor__v1__scaling_policy__drop_threshold__field_descriptors,
+  nfvactor__v1__scaling_policy__drop_threshold__field_indices_by_name,
+  1,  nfvactor__v1__scaling_policy__drop_threshold__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__scaling_policy__drop_threshold__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__scaling_policy__target_utilisation__field_descriptors[2] =
+{
+  {
+    "busy_share",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__ScalingPolicy__TargetUtilisation, busy_share),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "tolerance",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__ScalingPolicy__TargetUtilisation, tolerance),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__scaling_policy__target_utilisation__field_indices_by_name[] = {
+  0,   /* field[0] = busy_share */
+  1,   /* field[1] = tolerance */
+};
+static const ProtobufCIntRange nfvactor__v1__scaling_policy__target_utilisation__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__scaling_policy__target_utilisation__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.ScalingPolicy.TargetUtilisation",
+  "TargetUtilisation",
+  "Nfvactor__V1__ScalingPolicy__TargetUtilisation",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__ScalingPolicy__TargetUtilisation),
+  2,
+  nfvactor__v1__scaling_policy__target_utilisation__field_descriptors,
+  nfvactor__v1__scaling_policy__target_utilisation__field_indices_by_name,
+  1,  nfvactor__v1__scaling_policy__target_utilisation__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__scaling_policy__target_utilisation__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__scaling_policy__field_descriptors[11] =
+{
+  {
+    "manual",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__ScalingPolicy, kind_case),
+    offsetof(Nfvactor__V1__ScalingPolicy, manual),
+    &nfvactor__v1__scaling_policy__manual__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "drop_threshold",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__ScalingPolicy, kind_case),
+    offsetof(Nfvactor__V1__ScalingPolicy, drop_threshold),
+    &nfvactor__v1__scaling_policy__drop_threshold__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "target_utilisation",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__ScalingPolicy, kind_case),
+    offsetof(Nfvactor__V1__ScalingPolicy, target_utilisation),
+    &nfvactor__v1__scaling_policy__target_utilisation__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "minimum_runtimes",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__ScalingPolicy, minimum_runtimes),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "maximum_runtimes",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__ScalingPolicy, maximum_runtimes),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "cooldown",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__ScalingPolicy, cooldown),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "overload_patience",
+    11,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__ScalingPolicy, overload_patience),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "idle_patience",
+    12,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__ScalingPolicy, idle_patience),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "flows_per_move",
+    13,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__ScalingPolicy, flows_per_move),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "concurrent_moves",
+    14,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__ScalingPolicy, concurrent_moves),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "drain_timeout",
+    15,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__ScalingPolicy, drain_timeout),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__scaling_policy__field_indices_by_name[] = {
+  9,   /* field[9] = concurrent_moves */
+  5,   /* field[5] = cooldown */
+  10,   /* field[10] = drain_timeout */
+  1,   /* field[1] = drop_threshold */
+  8,   /* field[8] = flows_per_move */
+  7,   /* field[7] = idle_patience */
+  0,   /* field[0] = manual */
+  4,   /* field[4] = maximum_runtimes */
+  3,   /* field[3] = minimum_runtimes */
+  6,   /* field[6] = overload_patience */
+  2,   /* field[2] = target_utilisation */
+};
+static const ProtobufCIntRange nfvactor__v1__scaling_policy__number_ranges[2 + 1] =
+{
+  { 1, 0 },
+  { 8, 3 },
+  { 0, 11 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__scaling_policy__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.ScalingPolicy",
+  "ScalingPolicy",
+  "Nfvactor__V1__ScalingPolicy",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__ScalingPolicy),
+  11,
+  nfvactor__v1__scaling_policy__field_descriptors,
+  nfvactor__v1__scaling_policy__field_indices_by_name,
+  2,  nfvactor__v1__scaling_policy__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__scaling_policy__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCEnumValue nfvactor__v1__node_kind__enum_values_by_number[3] =

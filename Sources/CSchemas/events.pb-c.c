@@ -628,7 +628,142 @@ void   nfvactor__v1__cluster_deleted__free_unpacked
   assert(message->base.descriptor == &nfvactor__v1__cluster_deleted__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[20] =
+void   nfvactor__v1__beacon__init
+                     (Nfvactor__V1__Beacon         *message)
+{
+  static const Nfvactor__V1__Beacon init_value = NFVACTOR__V1__BEACON__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__beacon__get_packed_size
+                     (const Nfvactor__V1__Beacon *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__beacon__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__beacon__pack
+                     (const Nfvactor__V1__Beacon *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__beacon__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__beacon__pack_to_buffer
+                     (const Nfvactor__V1__Beacon *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__beacon__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__Beacon *
+       nfvactor__v1__beacon__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__Beacon *)
+     protobuf_c_message_unpack (&nfvactor__v1__beacon__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__beacon__free_unpacked
+                     (Nfvactor__V1__Beacon *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__beacon__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   nfvactor__v1__peer_silent__init
+                     (Nfvactor__V1__PeerSilent         *message)
+{
+  static const Nfvactor__V1__PeerSilent init_value = NFVACTOR__V1__PEER_SILENT__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__peer_silent__get_packed_size
+                     (const Nfvactor__V1__PeerSilent *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__peer_silent__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__peer_silent__pack
+                     (const Nfvactor__V1__PeerSilent *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__peer_silent__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__peer_silent__pack_to_buffer
+                     (const Nfvactor__V1__PeerSilent *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__peer_silent__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__PeerSilent *
+       nfvactor__v1__peer_silent__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__PeerSilent *)
+     protobuf_c_message_unpack (&nfvactor__v1__peer_silent__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__peer_silent__free_unpacked
+                     (Nfvactor__V1__PeerSilent *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__peer_silent__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   nfvactor__v1__rules_activated__init
+                     (Nfvactor__V1__RulesActivated         *message)
+{
+  static const Nfvactor__V1__RulesActivated init_value = NFVACTOR__V1__RULES_ACTIVATED__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__rules_activated__get_packed_size
+                     (const Nfvactor__V1__RulesActivated *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__rules_activated__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__rules_activated__pack
+                     (const Nfvactor__V1__RulesActivated *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__rules_activated__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__rules_activated__pack_to_buffer
+                     (const Nfvactor__V1__RulesActivated *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__rules_activated__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__RulesActivated *
+       nfvactor__v1__rules_activated__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__RulesActivated *)
+     protobuf_c_message_unpack (&nfvactor__v1__rules_activated__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__rules_activated__free_unpacked
+                     (Nfvactor__V1__RulesActivated *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__rules_activated__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[24] =
 {
   {
     "version",
@@ -870,10 +1005,59 @@ static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[20]
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "beacon",
+    28,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Event, body_case),
+    offsetof(Nfvactor__V1__Event, beacon),
+    &nfvactor__v1__beacon__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "peer_silent",
+    29,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Event, body_case),
+    offsetof(Nfvactor__V1__Event, peer_silent),
+    &nfvactor__v1__peer_silent__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "rules_activated",
+    30,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Event, body_case),
+    offsetof(Nfvactor__V1__Event, rules_activated),
+    &nfvactor__v1__rules_activated__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "policy_activated",
+    31,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Event, body_case),
+    offsetof(Nfvactor__V1__Event, policy_activated),
+    &nfvactor__v1__scaling_policy__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__event__field_indices_by_name[] = {
   15,   /* field[15] = agent_heartbeat */
   14,   /* field[14] = agent_started */
+  20,   /* field[20] = beacon */
   6,   /* field[6] = caused_by_command */
   5,   /* field[5] = caused_by_event */
   18,   /* field[18] = cluster_applied */
@@ -886,8 +1070,11 @@ static const unsigned nfvactor__v1__event__field_indices_by_name[] = {
   2,   /* field[2] = incarnation */
   11,   /* field[11] = node_started */
   12,   /* field[12] = node_stopping */
+  21,   /* field[21] = peer_silent */
+  23,   /* field[23] = policy_activated */
   16,   /* field[16] = process_exited */
   1,   /* field[1] = producer */
+  22,   /* field[22] = rules_activated */
   3,   /* field[3] = sequence */
   8,   /* field[8] = tick */
   0,   /* field[0] = version */
@@ -897,7 +1084,7 @@ static const ProtobufCIntRange nfvactor__v1__event__number_ranges[2 + 1] =
 {
   { 1, 0 },
   { 16, 8 },
-  { 0, 20 }
+  { 0, 24 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__event__descriptor =
 {
@@ -907,7 +1094,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__event__descriptor =
   "Nfvactor__V1__Event",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__Event),
-  20,
+  24,
   nfvactor__v1__event__field_descriptors,
   nfvactor__v1__event__field_indices_by_name,
   2,  nfvactor__v1__event__number_ranges,
@@ -1241,7 +1428,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__workload__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__workload__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__node_started__field_descriptors[6] =
+static const ProtobufCFieldDescriptor nfvactor__v1__node_started__field_descriptors[7] =
 {
   {
     "node",
@@ -1315,8 +1502,21 @@ static const ProtobufCFieldDescriptor nfvactor__v1__node_started__field_descript
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "can_migrate",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__NodeStarted, can_migrate),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__node_started__field_indices_by_name[] = {
+  6,   /* field[6] = can_migrate */
   2,   /* field[2] = host */
   1,   /* field[1] = kind */
   0,   /* field[0] = node */
@@ -1327,7 +1527,7 @@ static const unsigned nfvactor__v1__node_started__field_indices_by_name[] = {
 static const ProtobufCIntRange nfvactor__v1__node_started__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 6 }
+  { 0, 7 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__node_started__descriptor =
 {
@@ -1337,7 +1537,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__node_started__descriptor =
   "Nfvactor__V1__NodeStarted",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__NodeStarted),
-  6,
+  7,
   nfvactor__v1__node_started__field_descriptors,
   nfvactor__v1__node_started__field_indices_by_name,
   1,  nfvactor__v1__node_started__number_ranges,
@@ -1959,5 +2159,171 @@ const ProtobufCMessageDescriptor nfvactor__v1__cluster_deleted__descriptor =
   nfvactor__v1__cluster_deleted__field_indices_by_name,
   1,  nfvactor__v1__cluster_deleted__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__cluster_deleted__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__beacon__field_descriptors[4] =
+{
+  {
+    "position",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    offsetof(Nfvactor__V1__Beacon, progress_case),
+    offsetof(Nfvactor__V1__Beacon, position),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "state_hash",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FIXED64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Beacon, state_hash),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "log_hash",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FIXED64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Beacon, log_hash),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "rules",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Beacon, rules),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__beacon__field_indices_by_name[] = {
+  2,   /* field[2] = log_hash */
+  0,   /* field[0] = position */
+  3,   /* field[3] = rules */
+  1,   /* field[1] = state_hash */
+};
+static const ProtobufCIntRange nfvactor__v1__beacon__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__beacon__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.Beacon",
+  "Beacon",
+  "Nfvactor__V1__Beacon",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__Beacon),
+  4,
+  nfvactor__v1__beacon__field_descriptors,
+  nfvactor__v1__beacon__field_indices_by_name,
+  1,  nfvactor__v1__beacon__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__beacon__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__peer_silent__field_descriptors[2] =
+{
+  {
+    "by",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__PeerSilent, by),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "life",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__PeerSilent, life),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__peer_silent__field_indices_by_name[] = {
+  0,   /* field[0] = by */
+  1,   /* field[1] = life */
+};
+static const ProtobufCIntRange nfvactor__v1__peer_silent__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__peer_silent__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.PeerSilent",
+  "PeerSilent",
+  "Nfvactor__V1__PeerSilent",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__PeerSilent),
+  2,
+  nfvactor__v1__peer_silent__field_descriptors,
+  nfvactor__v1__peer_silent__field_indices_by_name,
+  1,  nfvactor__v1__peer_silent__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__peer_silent__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__rules_activated__field_descriptors[1] =
+{
+  {
+    "version",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__RulesActivated, version),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__rules_activated__field_indices_by_name[] = {
+  0,   /* field[0] = version */
+};
+static const ProtobufCIntRange nfvactor__v1__rules_activated__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__rules_activated__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.RulesActivated",
+  "RulesActivated",
+  "Nfvactor__V1__RulesActivated",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__RulesActivated),
+  1,
+  nfvactor__v1__rules_activated__field_descriptors,
+  nfvactor__v1__rules_activated__field_indices_by_name,
+  1,  nfvactor__v1__rules_activated__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__rules_activated__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

@@ -52,13 +52,29 @@ extension MessageWriter {
       case .stopNode(let node, let incarnation):
         $0.body_case = NFVACTOR__V1__COMMAND__BODY_STOP_NODE
         $0.stop_node = life(node, incarnation)
+      case .fence(let node, let incarnation):
+        $0.body_case = NFVACTOR__V1__COMMAND__BODY_FENCE
+        $0.fence = life(node, incarnation)
+      case .drainRuntime(let node, let incarnation):
+        $0.body_case = NFVACTOR__V1__COMMAND__BODY_DRAIN_RUNTIME
+        $0.drain_runtime = life(node, incarnation)
+      case .setMigrationTarget(let move):
+        $0.body_case = NFVACTOR__V1__COMMAND__BODY_SET_MIGRATION_TARGET
+        $0.set_migration_target = make(nfvactor__v1__flow_move__init) {
+          $0.source = life(move.source, move.sourceIncarnation)
+          $0.target = life(move.target, move.targetIncarnation)
+          $0.flows = move.flows
+        }
+      case .cancelMigration(let slot):
+        $0.body_case = NFVACTOR__V1__COMMAND__BODY_CANCEL_MIGRATION
+        $0.cancel_migration = make(nfvactor__v1__cancel_migration__init) { $0.slot = slot.number }
       case .unknown:
         break  // `encode` has written its record as it was.
       }
     }
   }
 
-  private func table(_ table: ClusterTable) -> UnsafeMutablePointer<Nfvactor__V1__ClusterTable> {
+  func table(_ table: ClusterTable) -> UnsafeMutablePointer<Nfvactor__V1__ClusterTable> {
     make(nfvactor__v1__cluster_table__init) {
       $0.version = table.version
       $0.n_members = table.members.count
@@ -132,12 +148,26 @@ extension MessageReader {
     case NFVACTOR__V1__COMMAND__BODY_STOP_NODE:
       let (node, incarnation) = try life(required(message.stop_node, "stop_node"), "stop_node")
       return .stopNode(node, incarnation)
+    case NFVACTOR__V1__COMMAND__BODY_FENCE:
+      let (node, incarnation) = try life(required(message.fence, "fence"), "fence")
+      return .fence(node, incarnation)
+    case NFVACTOR__V1__COMMAND__BODY_DRAIN_RUNTIME:
+      let (node, incarnation) = try life(required(message.drain_runtime, "drain_runtime"), "drain_runtime")
+      return .drainRuntime(node, incarnation)
+    case NFVACTOR__V1__COMMAND__BODY_SET_MIGRATION_TARGET:
+      let body = try required(message.set_migration_target, "set_migration_target")
+      let (source, sourceLife) = try life(required(body.source, "set_migration_target.source"), "set_migration_target.source")
+      let (target, targetLife) = try life(required(body.target, "set_migration_target.target"), "set_migration_target.target")
+      return .setMigrationTarget(
+        FlowMove(source: source, sourceIncarnation: sourceLife, target: target, targetIncarnation: targetLife, flows: body.flows))
+    case NFVACTOR__V1__COMMAND__BODY_CANCEL_MIGRATION:
+      return .cancelMigration(Slot(try required(message.cancel_migration, "cancel_migration").slot))
     default:
       return .unknown(try unknownBody(message.base, record: record))
     }
   }
 
-  private func table(_ message: Nfvactor__V1__ClusterTable) throws(CodecError) -> ClusterTable {
+  func table(_ message: Nfvactor__V1__ClusterTable) throws(CodecError) -> ClusterTable {
     let members = try values(message.members, count: message.n_members, atMost: 1_024, "members") {
       member throws(CodecError) in
       var ports: NodePorts?

@@ -63,6 +63,7 @@ extension MessageWriter {
         $0.process_id = started.processID
         $0.ports = ports(started.ports)
         $0.startup = started.startup
+        $0.can_migrate = started.canMigrate ? 1 : 0
       }
     case .nodeStopping(let node):
       message.body_case = NFVACTOR__V1__EVENT__BODY_NODE_STOPPING
@@ -104,12 +105,35 @@ extension MessageWriter {
     case .clusterDeleted(let cluster):
       message.body_case = NFVACTOR__V1__EVENT__BODY_CLUSTER_DELETED
       message.cluster_deleted = make(nfvactor__v1__cluster_deleted__init) { $0.cluster = text(cluster.name) }
+    case .beacon(let beacon):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_BEACON
+      message.beacon = make(nfvactor__v1__beacon__init) {
+        if let position = beacon.position {
+          $0.progress_case = NFVACTOR__V1__BEACON__PROGRESS_POSITION
+          $0.position = position.value
+        }
+        $0.state_hash = beacon.stateHash
+        $0.log_hash = beacon.logHash
+        $0.rules = beacon.rules
+      }
+    case .peerSilent(let silent):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_PEER_SILENT
+      message.peer_silent = make(nfvactor__v1__peer_silent__init) {
+        $0.by = silent.by.number
+        $0.life = life(silent.node, silent.incarnation)
+      }
+    case .rulesActivated(let version):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_RULES_ACTIVATED
+      message.rules_activated = make(nfvactor__v1__rules_activated__init) { $0.version = version }
+    case .policyActivated(let activated):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_POLICY_ACTIVATED
+      message.policy_activated = policy(activated)
     case .unknown:
       break  // `encode` has written its record as it was.
     }
   }
 
-  private func workload(_ load: NodeWorkload) -> UnsafeMutablePointer<Nfvactor__V1__Workload> {
+  func workload(_ load: NodeWorkload) -> UnsafeMutablePointer<Nfvactor__V1__Workload> {
     make(nfvactor__v1__workload__init) {
       $0.node = load.node.number
       $0.interval = load.interval
@@ -205,7 +229,7 @@ extension MessageReader {
         NodeStarted(
           node: try node(body.node, "node_started.node"), kind: try kind(body.kind, "node_started.kind"),
           host: try host(body.host, "node_started.host"), processID: body.process_id,
-          ports: ports(try required(body.ports, "node_started.ports")), startup: body.startup))
+          ports: ports(try required(body.ports, "node_started.ports")), startup: body.startup, canMigrate: body.can_migrate != 0))
     case NFVACTOR__V1__EVENT__BODY_NODE_STOPPING:
       return .nodeStopping(try node(required(message.node_stopping, "node_stopping").node, "node_stopping.node"))
     case NFVACTOR__V1__EVENT__BODY_COMMAND_ACKNOWLEDGED:
@@ -236,12 +260,26 @@ extension MessageReader {
       return .clusterApplied(try spec(required(body.spec, "cluster_applied.spec")))
     case NFVACTOR__V1__EVENT__BODY_CLUSTER_DELETED:
       return .clusterDeleted(try cluster(required(message.cluster_deleted, "cluster_deleted").cluster, "cluster_deleted"))
+    case NFVACTOR__V1__EVENT__BODY_BEACON:
+      let body = try required(message.beacon, "beacon")
+      let isUnderWay = body.progress_case == NFVACTOR__V1__BEACON__PROGRESS_POSITION
+      return .beacon(
+        Beacon(
+          position: isUnderWay ? Offset(body.position) : nil, stateHash: body.state_hash, logHash: body.log_hash, rules: body.rules))
+    case NFVACTOR__V1__EVENT__BODY_PEER_SILENT:
+      let body = try required(message.peer_silent, "peer_silent")
+      let (node, incarnation) = try life(required(body.life, "peer_silent.life"), "peer_silent.life")
+      return .peerSilent(PeerSilent(by: try self.node(body.by, "peer_silent.by"), node: node, incarnation: incarnation))
+    case NFVACTOR__V1__EVENT__BODY_RULES_ACTIVATED:
+      return .rulesActivated(try required(message.rules_activated, "rules_activated").version)
+    case NFVACTOR__V1__EVENT__BODY_POLICY_ACTIVATED:
+      return .policyActivated(try policy(required(message.policy_activated, "policy_activated")))
     default:
       return .unknown(try unknownBody(message.base, record: record))
     }
   }
 
-  private func workload(_ message: Nfvactor__V1__Workload) throws(CodecError) -> NodeWorkload {
+  func workload(_ message: Nfvactor__V1__Workload) throws(CodecError) -> NodeWorkload {
     var load = NodeWorkload(node: try node(message.node, "workload.node"), interval: message.interval)
     load.receivedPackets = message.received_packets
     load.forwardedPackets = message.forwarded_packets

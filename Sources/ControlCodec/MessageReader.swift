@@ -51,6 +51,20 @@ struct MessageReader {
     return values
   }
 
+  func texts(
+    _ pointers: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?, count: Int, atMost maximum: Int, _ field: String
+  ) throws(CodecError) -> [String] {
+    guard count <= maximum else { throw .invalid(field: field, reason: "has \(count) entries; the most is \(maximum)") }
+    var texts: [String] = []
+    for index in 0..<count { texts.append(try text(pointers?[index], field)) }
+    return texts
+  }
+
+  func binary(_ data: ProtobufCBinaryData) -> [UInt8] {
+    guard let bytes = data.data, data.len > 0 else { return [] }
+    return [UInt8](UnsafeBufferPointer(start: bytes, count: data.len))
+  }
+
   func cluster(_ pointer: UnsafeMutablePointer<CChar>?, _ field: String) throws(CodecError) -> ClusterID {
     guard let cluster = ClusterID(try text(pointer, field)) else {
       throw .invalid(field: field, reason: "is not a cluster's name")

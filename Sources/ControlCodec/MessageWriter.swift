@@ -34,6 +34,15 @@ struct MessageWriter {
     return list
   }
 
+  func texts(_ texts: [String]) -> UnsafeMutablePointer<UnsafeMutablePointer<CChar>?> { list(texts) { text($0) } }
+
+  /// In the arena, so it must not outlive the writer.
+  func binary(_ bytes: [UInt8]) -> ProtobufCBinaryData {
+    let copy = arena.allocate(max(1, bytes.count))!
+    bytes.withUnsafeBytes { copy.copyMemory(from: $0.baseAddress ?? UnsafeRawPointer(copy), byteCount: bytes.count) }
+    return ProtobufCBinaryData(len: bytes.count, data: copy.assumingMemoryBound(to: UInt8.self))
+  }
+
   func life(_ node: NodeID, _ incarnation: Incarnation) -> UnsafeMutablePointer<Nfvactor__V1__NodeLife> {
     make(nfvactor__v1__node_life__init) {
       $0.node = node.number

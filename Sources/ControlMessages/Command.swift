@@ -21,6 +21,15 @@ public struct Command: Hashable, Sendable {
     /// To the host's agent, which ends the process (SIGTERM, then SIGKILL) and writes `processExited`. If there is no
     /// such process it acknowledges with `completed`, and must not begin it later.
     case stopNode(NodeID, Incarnation)
+    /// To the host's agent: the life was declared dead. If its process still runs, it is killed at once; answered as `stopNode`.
+    case fence(NodeID, Incarnation)
+    /// To a runtime: switches give it no new flows any more. One that can migrate moves its flows to the others, which
+    /// the table names; any other waits for them to end.
+    case drainRuntime(NodeID, Incarnation)
+    /// To a runtime that can migrate: move so many flows. Acknowledged with `progress` and `completed`.
+    case setMigrationTarget(FlowMove)
+    /// To the source of the migration that the slot asked for.
+    case cancelMigration(Slot)
     /// Written by a newer version. The slot counts, nothing is done.
     case unknown(UnknownBody)
   }
@@ -50,6 +59,23 @@ public struct Command: Hashable, Sendable {
     self.correlation = correlation
     self.stateHash = stateHash
     self.body = body
+  }
+}
+
+/// Some flows of one runtime's life that are to go to another's.
+public struct FlowMove: Hashable, Sendable {
+  public var source: NodeID
+  public var sourceIncarnation: Incarnation
+  public var target: NodeID
+  public var targetIncarnation: Incarnation
+  public var flows: UInt32
+
+  public init(source: NodeID, sourceIncarnation: Incarnation, target: NodeID, targetIncarnation: Incarnation, flows: UInt32) {
+    self.source = source
+    self.sourceIncarnation = sourceIncarnation
+    self.target = target
+    self.targetIncarnation = targetIncarnation
+    self.flows = flows
   }
 }
 

@@ -56,14 +56,21 @@ public struct Event: Hashable, Sendable {
     case nodeStopping(NodeID)
 
     case commandAcknowledged(CommandAcknowledgement)
+    /// A node of the cluster does not answer another one.
+    case peerSilent(PeerSilent)
+    /// From here on the cluster is decided about by these rules; a replica that cannot follow them stops.
+    case rulesActivated(UInt32)
+    case policyActivated(ScalingPolicy)
     /// Nothing happened; log time moves.
     case tick
+    /// A replica lives; log time moves.
+    case beacon(Beacon)
     /// Written by a newer version.
     case unknown(UnknownBody)
 
     public var lane: Lane {
       switch self {
-      case .agentHeartbeat, .heartbeat, .tick: .signals
+      case .agentHeartbeat, .heartbeat, .peerSilent, .tick, .beacon: .signals
       default: .facts
       }
     }
@@ -116,14 +123,19 @@ public struct NodeStarted: Hashable, Sendable {
   public var ports: NodePorts
   /// Milliseconds from the process's start to this.
   public var startup: UInt64
+  /// It carries out `SetMigrationTarget` and `DrainRuntime`. A node that does not only takes no new flows.
+  public var canMigrate: Bool
 
-  public init(node: NodeID, kind: NodeKind, host: HostID, processID: UInt32, ports: NodePorts, startup: UInt64) {
+  public init(
+    node: NodeID, kind: NodeKind, host: HostID, processID: UInt32, ports: NodePorts, startup: UInt64, canMigrate: Bool = false
+  ) {
     self.node = node
     self.kind = kind
     self.host = host
     self.processID = processID
     self.ports = ports
     self.startup = startup
+    self.canMigrate = canMigrate
   }
 }
 

@@ -15,7 +15,11 @@ extension Event.Body {
     case .workload: "workload"
     case .nodeStopping: "node-stopping"
     case .commandAcknowledged: "command-acknowledged"
+    case .peerSilent: "peer-silent"
+    case .rulesActivated: "rules-activated"
+    case .policyActivated: "policy-activated"
     case .tick: "tick"
+    case .beacon: "beacon"
     case .unknown: "unknown"
     }
   }
@@ -43,7 +47,11 @@ extension Event.Body {
         + "\(load.activeFlows) flows, \(load.busyShare / 10_000) % busy"
     case .nodeStopping(let node): "node \(node)"
     case .commandAcknowledged(let acknowledgement): "command \(acknowledgement.slot) \(acknowledgement.outcome.summary) by \(acknowledgement.by.summary)"
+    case .peerSilent(let silent): "node \(silent.node) life \(silent.incarnation) does not answer node \(silent.by)"
+    case .rulesActivated(let version): "decision rules \(version)"
+    case .policyActivated(let policy): "\(policy.name), \(policy.minimumRuntimes) to \(policy.maximumRuntimes) runtimes"
     case .tick: ""
+    case .beacon(let beacon): beacon.position.map { "folded up to \($0)" } ?? "nothing folded yet"
     case .unknown(let body): "body \(body.tag) of a newer version"
     }
   }
@@ -78,6 +86,10 @@ extension Command.Body {
     case .launchRuntime: "launch-runtime"
     case .launchSwitch: "launch-switch"
     case .stopNode: "stop-node"
+    case .fence: "fence"
+    case .drainRuntime: "drain-runtime"
+    case .setMigrationTarget: "set-migration-target"
+    case .cancelMigration: "cancel-migration"
     case .unknown: "unknown"
     }
   }
@@ -89,7 +101,10 @@ extension Command.Body {
       "table \(table.version): " + table.members.map { "\($0.kind) \($0.node) \($0.state)" }.joined(separator: ", ")
     case .launchRuntime(let launch), .launchSwitch(let launch):
       "node \(launch.node) life \(launch.incarnation) on \(launch.host)"
-    case .stopNode(let node, let incarnation): "node \(node) life \(incarnation)"
+    case .setMigrationTarget(let move):
+      "\(move.flows) flows from node \(move.source) life \(move.sourceIncarnation) to node \(move.target) life \(move.targetIncarnation)"
+    case .cancelMigration(let slot): "of command \(slot)"
+    case .stopNode(let node, let incarnation), .fence(let node, let incarnation), .drainRuntime(let node, let incarnation): "node \(node) life \(incarnation)"
     case .unknown(let body): "body \(body.tag) of a newer version"
     }
   }

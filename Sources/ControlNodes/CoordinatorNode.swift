@@ -7,22 +7,29 @@ import Logging
 /// A replica of the control plane: folds the log and writes the commands that it lacks.
 ///
 /// It has no state of its own. Killed at any moment and started again, it computes the same commands, finds in the log
-/// those that were written, and writes the rest. Everything it does is in `ClusterFollower` and `ClusterCore`; here are
-/// the clock for ticks, the producers, and what is said about it on stderr.
+/// those that were written, and writes the rest. Several run at once: the first in rank writes at once, the others what
+/// they have not seen appear a few milliseconds later. Everything it does is in `ClusterFollower` and `ClusterCore`;
+/// here are the clock for beacons, the producers, and what is said about it on stderr.
 public final class CoordinatorNode {
   private let settings: KafkaSettings
-  /// The ticks' author; replicas need names that differ.
+  /// The beacons' author; replicas need names that differ, and their order is the rank.
   private let name: HostID
   private let logger: Logger
   private let life: Incarnation
   private let clock = ContinuousClock()
 
-  /// Ticks keep log time moving when nobody else writes.
-  private static let tickInterval = Duration.seconds(1)
+  /// Beacons keep log time moving when nobody else writes, and tell replicas of each other.
+  private static let beaconInterval = Duration.milliseconds(100)
+  /// How long each replica leaves the writing to the one before it: more than a command takes to come back from a
+  /// bus in good health.
+  private static let hedge: UInt64 = 8
+  /// Events from one snapshot to the next.
+  private let snapshotInterval: UInt64
 
   /// `startedAt` is the milliseconds since 1970: a later life of a name has to have a greater one.
-  public init(_ settings: KafkaSettings, name: HostID, startedAt: UInt64, logger: Logger) {
+  public init(_ settings: KafkaSettings, name: HostID, startedAt: UInt64, snapshotInterval: UInt64 = 100_000, logger: Logger) {
     self.settings = settings
+    self.snapshotInterval = snapshotInterval
     self.name = name
     life = Incarnation(startedAt)
     self.logger = logger
@@ -31,12 +38,12 @@ public final class CoordinatorNode {
   /// Runs until `isStopped`. Whatever goes wrong at the log, it says so and tries again.
   public func run(until isStopped: () -> Bool) {
     var lastProblem: KafkaError?
-    var ticks: [UInt32: EventAuthor] = [:]
+    var authors: [UInt32: EventAuthor] = [:]
     logger.info("coordinator started", metadata: ["name": "\(name)", "bootstrap": "\(settings.bootstrap)"])
     while !isStopped() {
       do throws(KafkaError) {
         try makeTopics()
-        try follow(&ticks, until: isStopped)
+        try follow(&authors, until: isStopped)
       } catch {
         if error != lastProblem { logger.error("\(error); trying again") }
         lastProblem = error
@@ -57,21 +64,21 @@ public final class CoordinatorNode {
     for topic in try admin.createTopics(missing) { logger.notice("topic made", metadata: ["topic": "\(topic)"]) }
   }
 
-  /// One reading of the log, from its beginning until something breaks.
-  private func follow(_ ticks: inout [UInt32: EventAuthor], until isStopped: () -> Bool) throws(KafkaError) {
-    let follower = try ClusterFollower(settings)
+  /// One reading of the log, from its snapshots until something breaks.
+  private func follow(_ authors: inout [UInt32: EventAuthor], until isStopped: () -> Bool) throws(KafkaError) {
+    let follower = try ClusterFollower(settings, startsFromSnapshots: true, replica: .coordinator(name))
     let commands = try KafkaProducer(settings, profile: .commands)
     let signals = try KafkaProducer(settings, profile: .heartbeats(timeoutMilliseconds: 1_000))
     var letters = try DeadLetterOffice(settings)
-    var heard: [UInt32: ContinuousClock.Instant] = [:]
+    var beacons: [UInt32: ContinuousClock.Instant] = [:]
+    var activations: [UInt32: ContinuousClock.Instant] = [:]
     var said = Said()
 
     while !isStopped() {
-      for item in try follower.poll(timeoutMilliseconds: 50) {
+      for item in try follower.poll(timeoutMilliseconds: follower.isHedging ? 1 : 20) {
         switch item {
         case .event(let id, let record, _):
-          if let partition = follower.directory.partition(of: id) { heard[partition] = clock.now }
-          if case .tick = record.event.body {} else { log(id, record, isNew: follower.isCaughtUp) }
+          log(id, record, isNew: follower.isCaughtUp)
         case .command(let id, let record, let reading): log(id, record, reading, isNew: follower.isCaughtUp)
         case .clusterFound(let entry):
           logger.info("cluster found", metadata: ["cluster": "\(entry.cluster)", "partition": "\(entry.partition)"])
@@ -87,7 +94,7 @@ public final class CoordinatorNode {
 
       for entry in follower.directory.entries {
         guard noteHealth(follower.cluster(entry.cluster), &said) else { continue }
-        for command in follower.takeMissingCommands(of: entry.cluster) {
+        for command in follower.takeMissingCommands(of: entry.cluster, hedge: Self.hedge) {
           do throws(KafkaError) {
             try commands.send(
               topic: ServiceTopics.commands, partition: Int32(entry.partition), value: RecordCodec.encode(command))
@@ -98,9 +105,20 @@ public final class CoordinatorNode {
             break
           }
         }
-        if let last = heard[entry.partition], clock.now - last < Self.tickInterval { continue }
-        heard[entry.partition] = clock.now
-        tick(entry.partition, by: &ticks, on: signals)
+        guard let cluster = follower.cluster(entry.cluster) else { continue }
+        let now = clock.now
+        if beacons[entry.partition].map({ now - $0 >= Self.beaconInterval }) ?? true {
+          beacons[entry.partition] = now
+          say(.beacon(Beacon(cluster.core)), entry.partition, by: &authors, on: signals)
+        }
+        // The others are given a second to be heard before anything is done in their name.
+        guard cluster.state.rank(of: .coordinator(name)) == 0, cluster.objection == nil, cluster.outbox.divergence == nil else { continue }
+        if let rules = cluster.state.activatableRules, now - activations[entry.partition, default: now] >= .seconds(1) {
+          activations[entry.partition] = now
+          say(.rulesActivated(rules), entry.partition, by: &authors, on: commands)
+        }
+        activations[entry.partition] = activations[entry.partition] ?? now
+        try takeSnapshot(of: cluster, follower, on: commands)
       }
 
       for delivery in commands.poll(timeoutMilliseconds: 0) {
@@ -116,14 +134,28 @@ public final class CoordinatorNode {
     _ = try? commands.flush(timeoutMilliseconds: 1_000)
   }
 
-  private func tick(_ partition: UInt32, by authors: inout [UInt32: EventAuthor], on producer: KafkaProducer) {
+  private func say(
+    _ body: Event.Body, _ partition: UInt32, by authors: inout [UInt32: EventAuthor], on producer: KafkaProducer
+  ) {
     var author = authors[partition] ?? EventAuthor(producer: .coordinator(name), incarnation: life)
-    let event = author.write(.tick)
+    // A program that cannot follow the rules must stop there.
+    let event = author.write(body, isCritical: body.lane == .facts)
     authors[partition] = author
     do throws(KafkaError) {
       try producer.send(topic: ServiceTopics.events, partition: Int32(partition), value: RecordCodec.encode(event))
     } catch {
-      logger.debug("tick not sent", metadata: ["partition": "\(partition)", "error": "\(error)"])
+      logger.debug("\(body.name) not sent", metadata: ["partition": "\(partition)", "error": "\(error)"])
+    }
+  }
+
+  private func takeSnapshot(of cluster: ClusterFollower.Cluster, _ follower: ClusterFollower, on producer: KafkaProducer) throws(KafkaError) {
+    guard let position = cluster.core.position, position.value >= (cluster.snapshot?.position.value ?? 0) + snapshotInterval else { return }
+    let records = follower.takeSnapshot(of: cluster.id, writer: life.number)
+    for record in records {
+      try producer.send(topic: ServiceTopics.snapshots, partition: Int32(cluster.partition), value: RecordCodec.encode(record))
+    }
+    if case .manifest(let manifest) = records.last {
+      logger.info("snapshot", metadata: ["cluster": "\(cluster.id)", "offset": "\(manifest.position)", "bytes": "\(manifest.size)"])
     }
   }
 
@@ -135,6 +167,7 @@ public final class CoordinatorNode {
     var divergences: Set<UInt32> = []
     var gaps: Set<UInt32> = []
     var newerVersions: Set<UInt32> = []
+    var disagreements: [UInt32: [Agreement.Disagreement]] = [:]
   }
 
   private func noteStatus(_ follower: ClusterFollower, _ said: inout Said) {
@@ -157,6 +190,15 @@ public final class CoordinatorNode {
           "hash-in-log": "\(String(divergence.inLog, radix: 16))",
         ])
     }
+    let disagreements = cluster.agreement?.disagreements ?? []
+    if disagreements != said.disagreements[cluster.partition, default: []] {
+      said.disagreements[cluster.partition] = disagreements
+      for disagreement in disagreements {
+        logger.critical(
+          "another replica came to \(disagreement.isOfLogs ? "another log" : "another state"); this one \(cluster.objection == nil ? "goes on" : "writes nothing more")",
+          metadata: ["cluster": id, "replica": "\(disagreement.with)", "offset": "\(disagreement.position)"])
+      }
+    }
     if cluster.lacksBeginning, said.gaps.insert(cluster.partition).inserted {
       logger.critical("the log's beginning was deleted; without it nothing can be decided", metadata: ["cluster": id])
     }
@@ -171,7 +213,7 @@ public final class CoordinatorNode {
   private func log(_ cluster: ClusterID, _ record: EventRecord, isNew: Bool) {
     let level: Logger.Level =
       switch record.event.body {
-      case .heartbeat, .agentHeartbeat, .workload: .trace
+      case .heartbeat, .agentHeartbeat, .workload, .tick, .beacon: .trace
       default: isNew ? .info : .debug
       }
     logger.log(
@@ -195,6 +237,12 @@ public final class CoordinatorNode {
         "cluster": "\(cluster)", "slot": "\(command.slot)", "decision": "\(command.decision)", "what": "\(command.body.summary)",
         "why": "\(command.reason)",
       ])
+  }
+}
+
+extension Beacon {
+  init(_ core: ClusterCore) {
+    self.init(position: core.position, stateHash: core.hash.value, logHash: core.logHash.value, rules: DecisionRules.newest)
   }
 }
 

@@ -15,6 +15,8 @@ public struct ClusterCore: Hashable, Sendable {
   public private(set) var state: ClusterState
   /// Chained over all that was taken and decided. Equal in replicas that have folded equal logs.
   public private(set) var hash = StateHash()
+  /// Chained over every record. Equal in replicas that have folded the same log.
+  public private(set) var logHash = LogHash()
   /// The last record folded.
   public private(set) var position: Offset?
 
@@ -23,16 +25,24 @@ public struct ClusterCore: Hashable, Sendable {
 
   public init(cluster: ClusterID) { state = ClusterState(cluster: cluster) }
 
+  /// As a snapshot kept it.
+  package init(state: ClusterState, hash: StateHash, logHash: LogHash, position: Offset?) {
+    self.state = state
+    self.hash = hash
+    self.logHash = logHash
+    self.position = position
+    self.state.wake.at = state.nextWake
+  }
+
   /// Folds one record and returns the commands it led to, in the order of their slots.
   ///
   /// A record at or before `position` was folded already and leads to nothing.
   public mutating func apply(_ record: EventRecord) -> [Command] {
     if let position, record.offset <= position { return [] }
     position = record.offset
+    logHash.mix(record)
     guard state.needsNewerVersion == nil else { return [] }
-    let repeated = state.ignored.repeated
-    state.apply(record.event, at: record.timestamp, offset: record.offset)
-    guard state.ignored.repeated == repeated else { return [] }
+    guard state.apply(record.event, at: record.timestamp, offset: record.offset) == .moved else { return [] }
     if record.event.body.lane == .facts { state.mixKeyParts(into: &hash) }
 
     var commands: [Command] = []
@@ -46,6 +56,7 @@ public struct ClusterCore: Hashable, Sendable {
           expiry: state.clock.now.advanced(byMilliseconds: order.patience), reason: order.reason,
           correlation: state.correlation, stateHash: hash.value, body: order.body))
     }
+    state.wake.at = state.nextWake
     return commands
   }
 }

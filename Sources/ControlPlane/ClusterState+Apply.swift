@@ -20,9 +20,24 @@ enum Patience {
   /// Before the next launch of a node, after `failures` in a row: at once, then 1 s, 2 s, ... 32 s.
   static func backoff(_ failures: UInt32) -> UInt64 { failures <= 1 ? 0 : 1_000 << UInt64(min(failures - 2, 5)) }
 
-  static func nodeSilence(heartbeatInterval: UInt64) -> UInt64 {
+  /// Rules 1: silence is only shown.
+  static func shownSilence(heartbeatInterval: UInt64) -> UInt64 {
     max(1_000, min(heartbeatInterval, 60_000) * 10)
   }
+
+  // From rules 2 on.
+  static let hostSilence: UInt64 = 2_500
+  static func nodeSilence(heartbeatInterval: UInt64) -> UInt64 { max(200, min(heartbeatInterval, 60_000) * 10) }
+  static func workerStandstill(heartbeatInterval: UInt64) -> UInt64 { max(500, min(heartbeatInterval, 60_000) * 50) }
+  /// A peer's word that a node does not answer is worth something for this long.
+  static let witness: UInt64 = 2_000
+  /// After a stall everybody has this long to be heard again.
+  static let afterStall: UInt64 = 1_000
+  /// While many are silent at once: how long nobody is declared dead, and then how far apart.
+  static let massHold: UInt64 = 10_000
+  static let massPace: UInt64 = 1_000
+  /// From a migration command to its completion.
+  static let move: UInt64 = 30_000
 }
 
 extension ClusterState {
@@ -30,14 +45,37 @@ extension ClusterState {
   /// Given-up lives of one node after which it is not launched again until one of them is known to have ended.
   static let maximumAbandonedLives = 3
 
-  mutating func apply(_ event: Event, at timestamp: Timestamp, offset: Offset) {
+  /// What a record did.
+  enum Effect {
+    /// Nothing: it was taken before.
+    case none
+    /// A sign of life, and no timer is due: there is nothing new to decide.
+    case noted
+    case moved
+  }
+
+  mutating func apply(_ event: Event, at timestamp: Timestamp, offset: Offset) -> Effect {
     guard seen.take(event, at: offset) else {
       ignored.repeated &+= 1
-      return
+      return .none
     }
-    clock.advance(to: timestamp)
+    clock.advance(to: timestamp, under: rules)
+    let isFact = event.body.lane == .facts
+    take(event, at: offset)
+    if !isFact, clock.elapsed < wake.at { return .noted }
+    fireTimers()
+    if isFact || rules >= DecisionRules.failureDetection { settleMoves() }
+    settleIntent()
+    return .moved
+  }
+
+  private mutating func take(_ event: Event, at offset: Offset) {
     switch event.body {
-    case .tick: break
+    case .tick: if event.producer.isCoordinator { heard(replica: event.producer, rules: DecisionRules.first) }
+    case .beacon(let beacon): heard(replica: event.producer, rules: beacon.rules)
+    case .peerSilent(let silent): if !heard(silent, from: event.incarnation) { misdirected() }
+    case .rulesActivated(let version): activate(rules: version)
+    case .policyActivated(let policy): if !activate(policy, at: offset) { misdirected() }
     case .clusterApplied(let spec): apply(spec, correlation: event.correlation)
     case .clusterDeleted(let name):
       guard name == cluster else { return misdirected() }
@@ -45,20 +83,24 @@ extension ClusterState {
       pendingSpec = nil
       pendingChanges = []
       correlation = event.correlation
+      scaling.target = nil
+      scaling.moves = []
     case .agentStarted(let agent): apply(agent, event.incarnation)
     case .agentHeartbeat(let host):
       guard let index = hostIndex(host) else { return misdirected() }
       hosts[index].lastHeard = clock.elapsed
+      if hosts[index].isSilent { wake.at = 0 }
     case .processExited(let exited): apply(exited)
     case .nodeStarted(let started): apply(started, event.incarnation)
     case .heartbeat(let heartbeat):
       guard let index = nodeIndex(heartbeat.node, event.incarnation) else { return misdirected() }
-      nodes[index].lastHeard = clock.elapsed
-      nodes[index].workerLoops = heartbeat.workerLoops
+      heard(heartbeat, at: index)
     case .workload(let load):
       guard let index = nodeIndex(load.node, event.incarnation) else { return misdirected() }
-      nodes[index].lastHeard = clock.elapsed
+      heard(nodeAt: index)
       nodes[index].workload = load
+      noteDrained(at: index, load)
+      judgeLoad()
     case .nodeStopping(let node):
       guard let index = nodeIndex(node, event.incarnation) else { return misdirected() }
       nodes[index].isLeaving = true
@@ -68,11 +110,21 @@ extension ClusterState {
       ignored.unknown &+= 1
       if event.isCritical { needsNewerVersion = body }
     }
-    fireTimers()
-    settleIntent()
   }
 
   private mutating func misdirected() { ignored.misdirected &+= 1 }
+
+  /// Rules only ever get newer, and what came into force before counts as it did then.
+  private mutating func activate(rules version: UInt32) {
+    guard version > rules else { return }
+    guard version <= DecisionRules.newest else {
+      needsNewerVersion = UnknownBody(tag: 0, record: Array("decision rules \(version)".utf8))
+      return
+    }
+    rules = version
+    clock.lastStall = clock.elapsed
+    for index in nodes.indices { nodes[index].loopsMovedAt = clock.elapsed }
+  }
 
   // MARK: The operator's intent
 
@@ -81,6 +133,7 @@ extension ClusterState {
     self.correlation = correlation
     pendingSpec = nil
     pendingChanges = []
+    if new.runtimes != spec?.runtimes { scaling.target = nil }
     guard let old = spec, !isEmpty else {
       spec = new
       isDeleted = false
@@ -117,6 +170,7 @@ extension ClusterState {
       let all = nodes.filter { $0.kind == kind }
       let count = UInt32(wanted(kind))
       var staying = UInt32(all.count { !$0.isUnwanted })
+      if isDeleted { for node in all where node.drain != nil && node.isServing { stopDraining(node.id) } }
       // The highest numbers go first.
       for node in all.reversed() where staying > count && !node.isUnwanted {
         guard let index = nodeIndex(node.id) else { continue }
@@ -129,6 +183,11 @@ extension ClusterState {
         staying += 1
       }
     }
+  }
+
+  /// A cluster that is deleted does not wait for flows to end.
+  private mutating func stopDraining(_ id: NodeID) {
+    if let index = nodeIndex(id) { nodes[index].phase = .stopping(nil) }
   }
 
   // MARK: Hosts
@@ -152,7 +211,9 @@ extension ClusterState {
     guard let index = nodeIndex(started.node, incarnation), nodes[index].kind == started.kind,
       nodes[index].host == started.host
     else { return misdirected() }
-    nodes[index].lastHeard = clock.elapsed
+    heard(nodeAt: index)
+    nodes[index].loopsMovedAt = clock.elapsed
+    nodes[index].canMigrate = started.canMigrate
     nodes[index].ports = started.ports
     nodes[index].processID = started.processID
     nodes[index].startup = started.startup
@@ -177,6 +238,7 @@ extension ClusterState {
     case .node(let node):
       guard let index = nodeIndex(node) else { return misdirected() }
       nodes[index].acknowledged = max(nodes[index].acknowledged, acknowledgement.slot)
+      answered(by: node, acknowledgement)
     case .host(let host):
       guard hostIndex(host) != nil else { return misdirected() }
       answered(host, acknowledgement.slot, acknowledgement.outcome)
@@ -211,7 +273,7 @@ extension ClusterState {
   }
 
   /// The current life of a node is known to be over.
-  private mutating func lifeEnded(at index: Int, _ problem: String) {
+  mutating func lifeEnded(at index: Int, _ problem: String) {
     switch nodes[index].phase {
     case .stopping:
       nodes.remove(at: index)
@@ -235,17 +297,18 @@ extension ClusterState {
   // MARK: Timers
 
   private mutating func fireTimers() {
-    for index in hosts.indices {
-      hosts[index].isSilent = clock.elapsed - hosts[index].lastHeard > Patience.agentSilence
-    }
-    let patience = Patience.nodeSilence(heartbeatInterval: spec?.heartbeatInterval ?? 10)
+    let hostPatience = hostPatience, nodePatience = nodePatience
+    for index in hosts.indices { hosts[index].isSilent = clock.elapsed - hosts[index].lastHeard > hostPatience }
     for index in nodes.indices {
       switch nodes[index].phase {
       case .launching(_, let deadline) where clock.elapsed >= deadline: giveUp(at: index)
-      case .serving: nodes[index].isSilent = clock.elapsed - nodes[index].lastHeard > patience
+      case .serving: nodes[index].isSilent = clock.elapsed - nodes[index].lastHeard > nodePatience
       case .waiting, .launching, .stopping: break
       }
     }
+    guard rules >= DecisionRules.failureDetection else { return }
+    declareDeaths()
+    expireDrains()
   }
 
   /// The launch was not answered in time. Perhaps it was begun all the same: the life is told to stop, and what it
@@ -255,7 +318,7 @@ extension ClusterState {
     if let host = node.host {
       abandoned.append(
         AbandonedLife(
-          node: node.id, kind: node.kind, incarnation: node.incarnation, host: host, poolShare: node.poolShare, stop: nil))
+          node: node.id, kind: node.kind, incarnation: node.incarnation, host: host, poolShare: node.poolShare))
       refused(by: host, node.kind, "did not start node \(node.id) in time")
     }
     nodes[index].failures = min(node.failures + 1, 1_000)
@@ -266,7 +329,7 @@ extension ClusterState {
 }
 
 extension ClusterState.Node {
-  var isUnwanted: Bool { if case .stopping = phase { true } else { false } }
+  var isUnwanted: Bool { if case .stopping = phase { true } else { drain != nil } }
 
   /// The slot whose answer the node's phase waits for.
   var awaitedSlot: Slot? {
@@ -284,6 +347,10 @@ extension ClusterState.Node {
     isSilent = false
     isLeaving = false
     workerLoops = 0
+    loopsMovedAt = 0
+    peerWitness = nil
+    canMigrate = false
+    drain = nil
     workload = nil
   }
 }

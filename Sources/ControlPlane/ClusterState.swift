@@ -9,51 +9,76 @@ public struct ClusterState: Hashable, Sendable {
 
   // The operator's intent.
   /// What is carried out; nil before the cluster was applied.
-  public internal(set) var spec: ClusterSpec?
+  public package(set) var spec: ClusterSpec?
   /// What was applied and cannot be carried out while nodes of the old spec live, and why.
-  public internal(set) var pendingSpec: ClusterSpec?
-  public internal(set) var pendingChanges: [String] = []
-  public internal(set) var isDeleted = false
+  public package(set) var pendingSpec: ClusterSpec?
+  public package(set) var pendingChanges: [String] = []
+  public package(set) var isDeleted = false
   /// The request that the current intent came with.
-  public internal(set) var correlation = ""
+  public package(set) var correlation = ""
+
+  /// The decision rules in force (`DecisionRules`).
+  public package(set) var rules = DecisionRules.first
+  public package(set) var scaling = Scaling()
 
   // The world.
-  public internal(set) var clock = LogClock()
+  public package(set) var clock = LogClock()
   /// Ascending by name.
-  public internal(set) var hosts: [Host] = []
+  public package(set) var hosts: [Host] = []
   /// Ascending by number.
-  public internal(set) var nodes: [Node] = []
+  public package(set) var nodes: [Node] = []
   /// Lives that were given up and are not known to have ended. Their pool shares are not used again until then.
-  public internal(set) var abandoned: [AbandonedLife] = []
+  public package(set) var abandoned: [AbandonedLife] = []
+  /// Who folds this log besides us, ascending by name. Nothing is decided by it.
+  public package(set) var replicas: [Replica] = []
+  /// The last lives that were declared dead, oldest first.
+  public package(set) var deaths: [Death] = []
+  /// `clock.elapsed` of the last of them.
+  package var lastDeclared: UInt64 = 0
+  /// Since when so many are silent that the fault is more likely ours: the alarm under which declarations are held back.
+  public package(set) var manySilentSince: UInt64?
 
   // What was said.
-  public internal(set) var lastSlot = Slot.none
-  public internal(set) var table = ClusterTable(version: 0, members: [])
+  public package(set) var lastSlot = Slot.none
+  public package(set) var table = ClusterTable(version: 0, members: [])
   /// `clock.elapsed` when `table` was sent.
-  public internal(set) var tableSent: UInt64 = 0
+  public package(set) var tableSent: UInt64 = 0
 
   // Book-keeping.
-  var nextNode: UInt32 = 1
-  var seen = SeenEvents()
-  public internal(set) var ignored = Ignored()
+  package var nextNode: UInt32 = 1
+  package var seen = SeenEvents()
+  /// No timer fires and nothing new is decided before `clock.elapsed` gets there, as long as only signals come.
+  var wake = Wake()
+  public package(set) var ignored = Ignored()
   /// Set by a critical event of a newer version: from there on this program must not decide.
-  public internal(set) var needsNewerVersion: UnknownBody?
+  public package(set) var needsNewerVersion: UnknownBody?
 
   public init(cluster: ClusterID) { self.cluster = cluster }
 
   /// A host's agent, and how it answers.
   public struct Host: Hashable, Sendable {
     public let id: HostID
-    public internal(set) var cores: UInt32
-    public internal(set) var runtimePorts: UInt32
-    public internal(set) var switchPorts: UInt32
-    public internal(set) var agentIncarnation: Incarnation
-    public internal(set) var lastHeard: UInt64
-    public internal(set) var isSilent = false
+    public package(set) var cores: UInt32
+    public package(set) var runtimePorts: UInt32
+    public package(set) var switchPorts: UInt32
+    public package(set) var agentIncarnation: Incarnation
+    public package(set) var lastHeard: UInt64
+    public package(set) var isSilent = false
     /// Until when it is not asked again for a node of a kind that it refused, and what it said.
-    public internal(set) var runtimeRefusedUntil: UInt64 = 0
-    public internal(set) var switchRefusedUntil: UInt64 = 0
-    public internal(set) var refusal = ""
+    public package(set) var runtimeRefusedUntil: UInt64 = 0
+    public package(set) var switchRefusedUntil: UInt64 = 0
+    public package(set) var refusal = ""
+
+    package init(
+      id: HostID, cores: UInt32, runtimePorts: UInt32, switchPorts: UInt32, agentIncarnation: Incarnation, lastHeard: UInt64
+    ) {
+      self.id = id
+      self.cores = cores
+      self.runtimePorts = runtimePorts
+      self.switchPorts = switchPorts
+      self.agentIncarnation = agentIncarnation
+      self.lastHeard = lastHeard
+    }
   }
 
   /// A node that is wanted or not yet gone.
@@ -70,32 +95,39 @@ public struct ClusterState: Hashable, Sendable {
 
     public let id: NodeID
     public let kind: NodeKind
-    public internal(set) var phase: Phase
+    public package(set) var phase: Phase
     /// Of the current or last life; 0 before the first.
-    public internal(set) var incarnation = Incarnation(0)
+    public package(set) var incarnation = Incarnation(0)
     /// Of the current or last life.
-    public internal(set) var host: HostID?
+    public package(set) var host: HostID?
     /// Which share of the address pools the current life holds.
-    public internal(set) var poolShare: UInt32?
+    public package(set) var poolShare: UInt32?
 
-    public internal(set) var ports: NodePorts?
-    public internal(set) var processID: UInt32 = 0
+    public package(set) var ports: NodePorts?
+    public package(set) var processID: UInt32 = 0
     /// Milliseconds.
-    public internal(set) var startup: UInt64 = 0
-    public internal(set) var lastHeard: UInt64 = 0
-    public internal(set) var isSilent = false
+    public package(set) var startup: UInt64 = 0
+    public package(set) var lastHeard: UInt64 = 0
+    public package(set) var isSilent = false
     /// It said that it goes down.
-    public internal(set) var isLeaving = false
-    public internal(set) var workerLoops: UInt64 = 0
-    public internal(set) var workload: NodeWorkload?
+    public package(set) var isLeaving = false
+    public package(set) var workerLoops: UInt64 = 0
+    /// When `workerLoops` last changed.
+    public package(set) var loopsMovedAt: UInt64 = 0
+    /// The last word of another node that this one does not answer; forgotten as soon as it is heard.
+    public package(set) var peerWitness: PeerWitness?
+    public package(set) var canMigrate = false
+    /// It gets no new flows any more, and stops when it has none.
+    public package(set) var drain: Drain?
+    public package(set) var workload: NodeWorkload?
     /// The greatest slot it acknowledged.
-    public internal(set) var acknowledged = Slot.none
+    public package(set) var acknowledged = Slot.none
     /// Launches that failed since it last served well.
-    public internal(set) var failures: UInt32 = 0
+    public package(set) var failures: UInt32 = 0
     /// What ended its last life, for people.
-    public internal(set) var lastProblem = ""
+    public package(set) var lastProblem = ""
 
-    init(id: NodeID, kind: NodeKind, waitingUntil: UInt64) {
+    package init(id: NodeID, kind: NodeKind, waitingUntil: UInt64) {
       self.id = id
       self.kind = kind
       phase = .waiting(until: waitingUntil)
@@ -113,7 +145,7 @@ public struct ClusterState: Hashable, Sendable {
       switch phase {
       case .waiting: .dead
       case .launching: .starting
-      case .serving: isLeaving ? .stopping : .serving
+      case .serving: isLeaving || drain != nil ? .stopping : .serving
       case .stopping: .stopping
       }
     }
@@ -124,6 +156,23 @@ public struct ClusterState: Hashable, Sendable {
     public var slot: Slot
     public var retryAt: UInt64
     public var attempts: UInt32
+
+    package init(slot: Slot, retryAt: UInt64, attempts: UInt32) {
+      self.slot = slot
+      self.retryAt = retryAt
+      self.attempts = attempts
+    }
+  }
+
+  public struct Drain: Hashable, Sendable {
+    public let since: UInt64
+    /// When it is stopped whatever it holds.
+    public let deadline: UInt64
+
+    package init(since: UInt64, deadline: UInt64) {
+      self.since = since
+      self.deadline = deadline
+    }
   }
 
   public struct AbandonedLife: Hashable, Sendable {
@@ -132,15 +181,36 @@ public struct ClusterState: Hashable, Sendable {
     public let incarnation: Incarnation
     public let host: HostID
     public let poolShare: UInt32?
-    public internal(set) var stop: StopRequest?
+    public package(set) var stop: StopRequest?
+    /// It served and was declared dead: whatever is left of it is to be killed, not asked to stop.
+    public let isDeclaredDead: Bool
+
+    package init(
+      node: NodeID, kind: NodeKind, incarnation: Incarnation, host: HostID, poolShare: UInt32?, stop: StopRequest? = nil,
+      isDeclaredDead: Bool = false
+    ) {
+      self.node = node
+      self.kind = kind
+      self.incarnation = incarnation
+      self.host = host
+      self.poolShare = poolShare
+      self.stop = stop
+      self.isDeclaredDead = isDeclaredDead
+    }
   }
 
   /// Records that moved nothing, by reason.
   public struct Ignored: Hashable, Sendable {
-    public internal(set) var repeated: UInt64 = 0
-    public internal(set) var unknown: UInt64 = 0
+    public package(set) var repeated: UInt64 = 0
+    public package(set) var unknown: UInt64 = 0
     /// About a node, a life, a host or a cluster that this cluster does not have.
-    public internal(set) var misdirected: UInt64 = 0
+    public package(set) var misdirected: UInt64 = 0
+
+    package init(repeated: UInt64 = 0, unknown: UInt64 = 0, misdirected: UInt64 = 0) {
+      self.repeated = repeated
+      self.unknown = unknown
+      self.misdirected = misdirected
+    }
   }
 
   // MARK: Looking things up
@@ -155,11 +225,12 @@ public struct ClusterState: Hashable, Sendable {
     nodes.firstIndex { $0.id == id && $0.incarnation == incarnation && $0.isAlive }
   }
 
-  /// How many nodes of a kind the operator wants now.
+  /// How many nodes of a kind are wanted now: by the operator, or for runtimes by the policy that acts for him.
   public func wanted(_ kind: NodeKind) -> UInt32 {
     guard let spec, !isDeleted else { return 0 }
     switch kind {
-    case .runtime: return min(spec.runtimes, ClusterSpec.maximumRuntimes, spec.poolShares)
+    case .runtime:
+      return min(scaling.runtimes(of: spec, under: rules), ClusterSpec.maximumRuntimes, spec.poolShares)
     case .virtualSwitch: return min(spec.switches, ClusterSpec.maximumSwitches)
     }
   }

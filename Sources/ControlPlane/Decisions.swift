@@ -9,13 +9,23 @@ enum Decision: Hashable, Sendable {
   /// A life that was given up.
   case stopAbandoned(NodeID, Incarnation)
   case notify(ClusterTable)
+  /// One runtime more, because `overloaded` has too much to do.
+  case scaleOut(overloaded: NodeID, host: HostID, poolShare: PoolShare)
+  /// One runtime fewer.
+  case drain(NodeID)
+  /// The next flows of a move.
+  case move(ClusterState.Move, UInt64)
+  case cancelMove(ClusterState.Move)
 }
 
 extension ClusterState {
   /// The most urgent thing to do, if there is any. After it was enacted, there may be another.
   func nextDecision() -> Decision? {
     guard needsNewerVersion == nil else { return nil }
-    return nextStop() ?? nextLaunch() ?? nextTable().map(Decision.notify)
+    if rules < DecisionRules.failureDetection { return nextStop() ?? nextLaunch() ?? nextTable().map(Decision.notify) }
+    // What switches must stop using is told before anything else.
+    if lacksServer, let table = nextTable() { return .notify(table) }
+    return nextStop() ?? nextLaunch() ?? nextScaling() ?? nextTable().map(Decision.notify)
   }
 
   // MARK: Stopping
@@ -48,7 +58,7 @@ extension ClusterState {
   }
 
   /// The lowest share that no life holds.
-  private func freeShare(for kind: NodeKind) -> PoolShare? {
+  func freeShare(for kind: NodeKind) -> PoolShare? {
     guard kind == .runtime, let spec else { return .whole }
     for index in 0..<min(spec.poolShares, ClusterSpec.maximumPoolShares) {
       let isTaken = nodes.contains { $0.poolShare == index } || abandoned.contains { $0.poolShare == index }
@@ -58,7 +68,7 @@ extension ClusterState {
   }
 
   /// The host with the fewest of our nodes among those that have a port left and are not known to refuse.
-  private func bestHost(for kind: NodeKind) -> HostID? {
+  func bestHost(for kind: NodeKind) -> HostID? {
     var best: (host: HostID, used: Int)?
     for host in hosts where !host.isSilent {
       let (ports, refusedUntil) =
@@ -81,13 +91,25 @@ extension ClusterState {
   private static let loadPace: UInt64 = 1_000
 
   private func nextTable() -> ClusterTable? {
-    let members = self.members
-    let since = clock.elapsed - tableSent
-    let isFirst = table.version == 0
-    if isFirst { guard members.contains(where: { $0.state == .serving }) else { return nil } }
-    let isNew = isFirst || !hasSameMembers(members)
-    guard isNew ? isFirst || since >= Self.memberPace : since >= Self.loadPace && hasMovedLoads(members) else { return nil }
+    guard let due = tableDue, due <= clock.elapsed else { return nil }
     return ClusterTable(version: table.version &+ 1, members: members)
+  }
+
+  /// When the next table may go out; nil while there is nothing new to tell.
+  var tableDue: UInt64? {
+    if table.version == 0 { return nodes.contains { $0.memberState == .serving } ? clock.elapsed : nil }
+    if !hasSameMembers { return lacksServer ? clock.elapsed : tableSent + Self.memberPace }
+    return hasMovedLoads ? tableSent + Self.loadPace : nil
+  }
+
+  /// Whether the last table sends packets to a node that does not serve any more. From rules 2 on that is not kept back.
+  private var lacksServer: Bool {
+    guard rules >= DecisionRules.failureDetection else { return false }
+    return table.members.contains { member in
+      guard member.state == .serving else { return false }
+      let node = node(member.node)
+      return node?.memberState != .serving || node?.incarnation != member.incarnation
+    }
   }
 
   /// Everybody who has started once, and those who are starting.
@@ -103,22 +125,28 @@ extension ClusterState {
   }
 
   /// Whether a table would tell the same about who is there. Those still starting are of no use to anybody yet.
-  private func hasSameMembers(_ members: [ClusterTable.Member]) -> Bool {
-    func told(_ members: [ClusterTable.Member]) -> [ClusterTable.Member] {
-      members.filter { $0.state != .starting }.map { member in
-        var member = member
-        member.load = ClusterTable.Load()
-        return member
-      }
+  private var hasSameMembers: Bool {
+    var told = table.members.lazy.filter { $0.state != .starting }.makeIterator()
+    for node in nodes {
+      let state = node.memberState
+      guard let host = node.host, state != .starting else { continue }
+      guard let member = told.next(), member.node == node.id, member.state == state, member.incarnation == node.incarnation,
+        member.kind == node.kind, member.ports == node.ports, member.host == host
+      else { return false }
     }
-    return told(members) == told(table.members)
+    return told.next() == nil
   }
 
-  private func hasMovedLoads(_ members: [ClusterTable.Member]) -> Bool {
-    members.contains { member in
-      guard member.state == .serving, let last = table.members.first(where: { $0.node == member.node }) else { return false }
-      return member.load.isFar(from: last.load)
+  private var hasMovedLoads: Bool {
+    // Both ascend by node.
+    var told = table.members[...]
+    for node in nodes where node.memberState == .serving {
+      while let first = told.first, first.node < node.id { told.removeFirst() }
+      guard let last = told.first, last.node == node.id else { continue }
+      let load = node.workload.map(ClusterTable.Load.init) ?? ClusterTable.Load()
+      if load.isFar(from: last.load) { return true }
     }
+    return false
   }
 }
 

@@ -27,12 +27,16 @@ extension ClusterState {
       order = Order(
         target: .cluster, patience: 5_000,
         reason: "table \(table.version): \(serving) of \(table.members.count) members serve", body: .notifyClusterConfig(table))
+    case .scaleOut(let overloaded, let host, let share): order = scaleOut(overloaded, on: host, share, slot)
+    case .drain(let node): order = drain(node)
+    case .move(let move, let flows): order = moveFlows(move, flows, slot)
+    case .cancelMove(let move): order = cancel(move)
     }
     if order != nil { lastSlot = slot }
     return order
   }
 
-  private mutating func launch(_ id: NodeID, on host: HostID, _ share: PoolShare, _ slot: Slot) -> Order? {
+  mutating func launch(_ id: NodeID, on host: HostID, _ share: PoolShare, _ slot: Slot) -> Order? {
     guard let spec, let index = nodeIndex(id) else { return nil }
     let reason =
       if nodes[index].incarnation.number == 0 {
@@ -66,6 +70,12 @@ extension ClusterState {
   private mutating func stopAbandoned(_ id: NodeID, _ incarnation: Incarnation, _ slot: Slot) -> Order? {
     guard let index = abandoned.firstIndex(where: { $0.node == id && $0.incarnation == incarnation }) else { return nil }
     abandoned[index].stop = StopRequest(after: abandoned[index].stop, slot: slot, now: clock.elapsed)
+    if abandoned[index].isDeclaredDead {
+      let evidence = deaths.last { $0.node == id && $0.incarnation == incarnation }?.evidence ?? "long ago"
+      return Order(
+        target: .host(abandoned[index].host), patience: Patience.stop,
+        reason: "life \(incarnation) of node \(id) was declared dead: \(evidence)", body: .fence(id, incarnation))
+    }
     return Order(
       target: .host(abandoned[index].host), patience: Patience.stop,
       reason: "life \(incarnation) of node \(id) did not start in time and may still run", body: .stopNode(id, incarnation))
@@ -108,5 +118,17 @@ extension ClusterState {
       hash.mix(UInt64(life.node.number))
       hash.mix(life.incarnation.number)
     }
+    guard rules >= DecisionRules.failureDetection else { return }
+    hash.mix(UInt64(rules))
+    hash.mix(UInt64(scaling.target ?? .max))
+    hash.mix(scaling.lastAction)
+    for node in nodes { hash.mix(node.drain?.deadline ?? 0) }
+    for move in scaling.moves {
+      hash.mix(move.goal)
+      hash.mix(move.asked)
+      hash.mix(move.slot.number)
+    }
+    hash.mix(lastDeclared)
+    hash.mix(clock.elapsed)
   }
 }

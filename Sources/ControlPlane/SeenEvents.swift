@@ -8,19 +8,35 @@ import ControlMessages
 public struct SeenEvents: Hashable, Sendable {
   public static let capacity = 4_096
 
-  private struct Entry: Hashable, Sendable {
-    var producer: ProducerID
-    var incarnation: Incarnation
-    var facts: UInt64
-    var signals: UInt64
-    var lastOffset: Offset
+  package struct Entry: Hashable, Sendable {
+    package var producer: ProducerID
+    package var incarnation: Incarnation
+    package var facts: UInt64
+    package var signals: UInt64
+    package var lastOffset: Offset
+
+    package init(producer: ProducerID, incarnation: Incarnation, facts: UInt64, signals: UInt64, lastOffset: Offset) {
+      self.producer = producer
+      self.incarnation = incarnation
+      self.facts = facts
+      self.signals = signals
+      self.lastOffset = lastOffset
+    }
   }
 
-  private var entries: [Entry] = []
+  package private(set) var entries: [Entry] = []
   /// Where a producer's entry is. For looking up only: its order differs from run to run.
   private var places: [ProducerID: Int] = [:]
 
   public init() {}
+
+  /// As a snapshot kept them. A producer that is there twice counts once.
+  package init(entries: [Entry]) {
+    for entry in entries where places[entry.producer] == nil && self.entries.count < Self.capacity {
+      places[entry.producer] = self.entries.count
+      self.entries.append(entry)
+    }
+  }
 
   /// Whether the event is new; if so, it no longer is.
   mutating func take(_ event: Event, at offset: Offset) -> Bool {

@@ -43,7 +43,7 @@ public struct LogPicture: Sendable {
     events += 1
     lastTime = record.timestamp
     switch record.event.body {
-    case .heartbeat, .agentHeartbeat, .tick: break
+    case .heartbeat, .agentHeartbeat, .tick, .beacon: break
     case .workload(let workload): add(workload)
     case .nodeStarted(let started):
       if nodes[started.node] == nil {
@@ -66,6 +66,7 @@ public struct LogPicture: Sendable {
     case .nodeStopping(let node): note("node \(node) is stopping")
     case .commandAcknowledged(let answer):
       if case .rejected(let reason) = answer.outcome { note("command \(answer.slot) rejected: \(reason)") }
+    case .peerSilent, .rulesActivated, .policyActivated: note("\(record.event.body.name): \(record.event.body.summary)")
     case .unknown(let body): note("an event of a newer version (\(body.tag))")
     }
   }
@@ -90,6 +91,8 @@ public struct LogPicture: Sendable {
     case .launchRuntime(let launch), .launchSwitch(let launch):
       note("launch \(launch.kind) \(launch.node) on \(launch.host) (\(command.reason))", isCommand: true)
     case .stopNode(let node, _): note("stop node \(node) (\(command.reason))", isCommand: true)
+    case .fence, .drainRuntime, .setMigrationTarget, .cancelMigration:
+      note("\(command.body.name) \(command.body.summary) (\(command.reason))", isCommand: true)
     case .unknown(let body): note("a command of a newer version (\(body.tag))", isCommand: true)
     }
   }

@@ -166,7 +166,8 @@ public final class AgentNode {
       } else {
         launch(spec, command: command, partition: partition, offset: offset)
       }
-    case .stopNode(let node, let incarnation) where command.target == .host(configuration.host):
+    case .stopNode(let node, let incarnation) where command.target == .host(configuration.host),
+      .fence(let node, let incarnation) where command.target == .host(configuration.host):
       if clusters[partition]!.past != nil {
         // Whether it did stop is seen in the process table.
         if processes.values.contains(where: { $0.identity.node == node && $0.identity.incarnation == incarnation }) { return }
@@ -174,7 +175,8 @@ public final class AgentNode {
       } else {
         stop(node, incarnation, command: command, partition: partition)
       }
-    case .launchRuntime, .launchSwitch, .stopNode, .notifyClusterConfig, .unknown:
+    case .launchRuntime, .launchSwitch, .stopNode, .fence, .notifyClusterConfig, .drainRuntime, .setMigrationTarget, .cancelMigration,
+      .unknown:
       break
     }
   }
@@ -221,10 +223,15 @@ public final class AgentNode {
     let identity = NodeProcess.Identity(cluster: cluster, node: node, incarnation: incarnation, host: configuration.host)
     guard processes[identity] != nil else { return answer(command.slot, .completed, partition) }
     answer(command.slot, .received, partition)
-    processes[identity]!.stop(now: CycleClock.monotonicNanoseconds() / 1_000_000)
+    if case .fence = command.body {
+      logger.notice("Fenced.", metadata: ["node": "\(identity)", "why": "\(command.reason)"])
+      processes[identity]!.kill()
+    } else {
+      processes[identity]!.stop(now: CycleClock.monotonicNanoseconds() / 1_000_000)
+    }
   }
 
-  /// Notices ends, and presses those that were asked to end.
+  /// Notices ends, presses those that were asked to end, and ends those that stand still.
   private func supervise() {
     let now = CycleClock.monotonicNanoseconds() / 1_000_000
     for identity in processes.keys {
@@ -240,6 +247,10 @@ public final class AgentNode {
         }
       } else if processes[identity]!.stopping != .no {
         processes[identity]!.stop(now: now)
+      } else if processes[identity]!.isStandingStill(now: now) {
+        // A process that may go on at any moment is worse than none: nobody would know whose flows are whose.
+        logger.error("Stopped by a signal, and ended for it.", metadata: ["node": "\(identity)"])
+        processes[identity]!.kill()
       }
     }
   }

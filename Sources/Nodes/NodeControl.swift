@@ -27,6 +27,11 @@ final class NodeControl: @unchecked Sendable {
   private var workload: WorkloadMeter
   /// Commands whose effect the worker has not confirmed yet, by the version of their table.
   private var pending: [UInt64: Slot] = [:]
+  /// The worker's turns when they last changed, when that was, and when they were last looked at; in milliseconds.
+  private var lastPasses: UInt64 = .max
+  private var lastMoved: UInt64 = 0
+  private var lastLook: UInt64 = 0
+  private static var standstill: UInt64 { 500 }
 
   init(
     order: LaunchOrder, slot: Slot, spec: LaunchSpec, consumer: KafkaConsumer, rings: WorkerRings, published: PublishedCounters,
@@ -69,6 +74,7 @@ final class NodeControl: @unchecked Sendable {
       follow(waiting: Int(min(10, spec.heartbeatInterval)))
       listenToWorker()
       let now = CycleClock.monotonicNanoseconds() / 1_000_000
+      endIfFrozen(passes: published.read().passes, now: now)
       if now >= nextHeartbeat {
         let counters = published.read()
         voice.say(
@@ -93,6 +99,19 @@ final class NodeControl: @unchecked Sendable {
       .workload(workload.measure(published, dropNames: dropNames, at: CycleClock.monotonicNanoseconds() / 1_000_000)),
       to: order.partition)
     voice.finish(milliseconds: 2_000)
+  }
+
+  /// A worker that turns no more while this thread does will not come back. The process ends itself, so that the agent
+  /// sees it at once; should it not manage to, the heartbeats tell the same.
+  private func endIfFrozen(passes: UInt64, now: UInt64) {
+    // After a pause of the whole process both threads begin anew.
+    if passes != lastPasses || now - lastLook > Self.standstill / 2 { lastMoved = now }
+    lastPasses = passes
+    lastLook = now
+    guard now - lastMoved >= max(Self.standstill, spec.heartbeatInterval * 50) else { return }
+    logger.critical("The worker stands still; ending.", metadata: ["for": "\(now - lastMoved) ms", "passes": "\(passes)"])
+    voice.finish(milliseconds: 100)
+    _exit(ExitStatus.failure)
   }
 
   // MARK: Commands
@@ -127,7 +146,11 @@ final class NodeControl: @unchecked Sendable {
       }
     case .stopNode(spec.node, spec.incarnation) where command.target == .node(spec.node, spec.incarnation):
       Shutdown.request()
-    case .launchRuntime, .launchSwitch, .stopNode, .unknown:
+    case .setMigrationTarget(let move) where move.source == spec.node && move.sourceIncarnation == spec.incarnation:
+      answer(command.slot, .rejected(reason: "this runtime cannot migrate flows"))
+    case .drainRuntime, .setMigrationTarget, .cancelMigration:
+      break  // the table says who drains; nothing is moved
+    case .launchRuntime, .launchSwitch, .stopNode, .fence, .unknown:
       break  // the agent's work
     }
   }

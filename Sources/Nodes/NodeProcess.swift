@@ -17,6 +17,8 @@ struct NodeProcess {
   /// Tells this process from a later one of the same number.
   private let startTime: String?
   var stopping: Stopping = .no
+  private var stoppedSince: UInt64?
+  private var nextLook: UInt64 = 0
 
   enum Stopping: Equatable {
     case no
@@ -91,14 +93,38 @@ struct NodeProcess {
   mutating func stop(now: UInt64) {
     switch stopping {
     case .no:
-      kill(pid, SIGTERM)
+      Glibc.kill(pid, SIGTERM)
       stopping = .asked(deadline: now + 5_000)
     case .asked(let deadline) where now >= deadline:
-      kill(pid, SIGKILL)
-      stopping = .killed
+      kill()
     case .asked, .killed:
       break
     }
+  }
+
+  /// SIGKILL at once.
+  mutating func kill() {
+    guard stopping != .killed else { return }
+    Glibc.kill(pid, SIGKILL)
+    stopping = .killed
+  }
+
+  /// Whether it has been stopped by a signal (SIGSTOP) for half a second; asked often, it looks ten times a second.
+  mutating func isStandingStill(now: UInt64) -> Bool {
+    guard now >= nextLook else { return false }
+    nextLook = now + 100
+    guard Self.isStopped(pid) else {
+      stoppedSince = nil
+      return false
+    }
+    stoppedSince = stoppedSince ?? now
+    return now - stoppedSince! >= 500
+  }
+
+  /// State `T` in `/proc/PID/stat`. A process under a debugger is `t`, and its debugger's business.
+  private static func isStopped(_ pid: pid_t) -> Bool {
+    guard let text = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8), let name = text.lastIndex(of: ")") else { return false }
+    return text[name...].dropFirst(2).first == "T"
   }
 
   // MARK: Finding

@@ -152,6 +152,17 @@ extension Event.Body {
         "slot": .number(acknowledgement.slot.number), "by": .string(acknowledgement.by.summary),
         "outcome": .string(acknowledgement.outcome.summary),
       ])
+    case .peerSilent(let silent):
+      .object([
+        "node": .number(silent.node.number), "incarnation": .number(silent.incarnation.number), "by": .number(silent.by.number),
+      ])
+    case .rulesActivated(let version): .object(["rules": .number(version)])
+    case .policyActivated(let policy): .object(["policy": .string(policy.name), "summary": .string(summary)])
+    case .beacon(let beacon):
+      .object([
+        "position": beacon.position.map { JSON.number($0.value) }, "stateHash": .string(String(beacon.stateHash, radix: 16)),
+        "logHash": .string(String(beacon.logHash, radix: 16)), "rules": .number(beacon.rules),
+      ])
     case .tick: .object([JSON.Member]())
     case .unknown(let body): .object(["tag": .number(body.tag)])
     }

@@ -74,9 +74,14 @@ struct ClusterStory {
   }
 
   @discardableResult
-  mutating func workload(_ launch: LaunchSpec, flows: UInt64, after delay: UInt64 = 0) -> [Command] {
+  mutating func workload(
+    _ launch: LaunchSpec, flows: UInt64, drops: UInt64 = 0, busy: UInt32 = 0, after delay: UInt64 = 0
+  ) -> [Command] {
     var load = NodeWorkload(node: launch.node, interval: 500)
     load.activeFlows = flows
+    load.busyShare = busy
+    load.droppedPackets = drops
+    if drops > 0 { load.drops = [.init(reason: "missed-by-port", packets: drops)] }
     return say(
       .workload(load), by: .node(launch.kind, launch.cluster, launch.node), life: launch.incarnation.number, after: delay)
   }
@@ -86,6 +91,13 @@ struct ClusterStory {
     say(
       .heartbeat(Heartbeat(node: launch.node, workerLoops: time, busyLoops: 0)),
       by: .node(launch.kind, launch.cluster, launch.node), life: launch.incarnation.number, after: delay)
+  }
+
+  @discardableResult
+  mutating func peerSilent(_ launch: LaunchSpec, by peer: LaunchSpec, after delay: UInt64 = 0) -> [Command] {
+    say(
+      .peerSilent(PeerSilent(by: peer.node, node: launch.node, incarnation: launch.incarnation)),
+      by: .node(peer.kind, peer.cluster, peer.node), life: peer.incarnation.number, after: delay)
   }
 
   /// Seconds pass: a tick each, and the agents' heartbeats with it.
@@ -123,7 +135,10 @@ extension Command {
   }
   var table: ClusterTable? { if case .notifyClusterConfig(let table) = body { table } else { nil } }
   var stopped: (node: NodeID, incarnation: Incarnation)? {
-    if case .stopNode(let node, let incarnation) = body { (node, incarnation) } else { nil }
+    switch body {
+    case .stopNode(let node, let incarnation), .fence(let node, let incarnation): (node, incarnation)
+    default: nil
+    }
   }
 
   /// One line, for expectations that read as a list.
@@ -133,6 +148,10 @@ extension Command {
       "\(slot) table \(table.version): " + table.members.map { "\($0.node)/\($0.incarnation) \($0.state)" }.joined(separator: ", ")
     case .launchRuntime(let spec): "\(slot) launch runtime \(spec.node)/\(spec.incarnation) on \(spec.host), share \(spec.poolShare)"
     case .launchSwitch(let spec): "\(slot) launch switch \(spec.node)/\(spec.incarnation) on \(spec.host)"
+    case .fence(let node, let incarnation): "\(slot) fence \(node)/\(incarnation)"
+    case .drainRuntime(let node, let incarnation): "\(slot) drain \(node)/\(incarnation)"
+    case .setMigrationTarget(let move): "\(slot) move \(move.flows) flows from \(move.source) to \(move.target)"
+    case .cancelMigration(let cancelled): "\(slot) cancel \(cancelled)"
     case .stopNode(let node, let incarnation): "\(slot) stop \(node)/\(incarnation)"
     case .unknown: "\(slot) unknown"
     }

@@ -9,6 +9,8 @@ struct ClusterWorld {
     var ready: UInt64
     var command: Command
     var hasStarted = false
+    /// It runs, and nobody hears it.
+    var isMute = false
   }
 
   var story = ClusterStory()
@@ -23,11 +25,14 @@ struct ClusterWorld {
   /// Commands that have not reached their agents, and when they will.
   private var onTheWay: [(command: Command, at: UInt64)] = []
   private var isHealthy = false
+  private var rules = DecisionRules.first
 
   init(seed: UInt64) { random = RandomNumbers(seed: seed) }
 
-  static func run(seed: UInt64, steps: Int = 400) -> ClusterWorld {
+  static func run(seed: UInt64, steps: Int = 400, rules: UInt32 = DecisionRules.first) -> ClusterWorld {
     var world = ClusterWorld(seed: seed)
+    world.rules = rules
+    if rules > DecisionRules.first { world.story.say(.rulesActivated(rules), by: .tool(2), isCritical: true) }
     for name in ["a", "b", "c"].prefix(Int.random(in: 1...3, using: &world.random)) {
       world.agents.append(HostID(name)!)
       world.story.agent(name)
@@ -40,6 +45,7 @@ struct ClusterWorld {
   /// Everything works again, for long enough.
   mutating func heal() {
     isHealthy = true
+    for index in processes.indices { processes[index].isMute = false }
     for agent in agents { story.agent(agent.name, runtimes: 64, switches: 8, life: 1) }
     for _ in 0..<800 { step() }
   }
@@ -55,7 +61,8 @@ struct ClusterWorld {
     switch Int.random(in: 0..<40, using: &random) {
     case 0...2: if let index = processes.indices.randomElement(using: &random) { end(index, .signal(9)) }
     case 3...6: if let process = processes.filter(\.hasStarted).randomElement(using: &random) {
-      story.workload(process.launch, flows: UInt64.random(in: 0...10_000, using: &random))
+      let drops = rules >= DecisionRules.failureDetection ? UInt64.random(in: 0...200, using: &random) : 0
+      story.workload(process.launch, flows: UInt64.random(in: 0...10_000, using: &random), drops: drops)
     }
     case 7, 8:
       var spec = Samples.spec
@@ -66,6 +73,16 @@ struct ClusterWorld {
     case 9 where Int.random(in: 0..<4, using: &random) == 0:
       story.say(.clusterDeleted(Samples.cluster), by: .tool(1))
       story.apply(Samples.spec, after: 100)
+    case let draw where (10...13).contains(draw) && rules >= DecisionRules.failureDetection:
+      if let index = processes.indices.randomElement(using: &random) { processes[index].isMute.toggle() }
+    case let draw where (14...17).contains(draw) && rules >= DecisionRules.failureDetection:
+      guard let mute = processes.first(where: \.isMute), let peer = processes.first(where: { $0.hasStarted && !$0.isMute }) else { break }
+      story.peerSilent(mute.launch, by: peer.launch)
+    case 18 where rules >= DecisionRules.failureDetection:
+      var policy = Samples.dropPolicy
+      policy.minimumRuntimes = 1
+      policy.cooldown = UInt64.random(in: 0...2_000, using: &random)
+      story.say(.policyActivated(Bool.random(using: &random) ? policy : ScalingPolicy(.manual)), by: .tool(3))
     default: break
     }
   }
@@ -73,7 +90,7 @@ struct ClusterWorld {
   private mutating func pass(milliseconds: UInt64) {
     story.say(.tick, by: .coordinator(Samples.host), after: milliseconds)
     for agent in agents { story.say(.agentHeartbeat(agent), by: .agent(agent)) }
-    for process in processes where process.hasStarted { story.heartbeat(process.launch) }
+    for process in processes where process.hasStarted && !process.isMute { story.heartbeat(process.launch) }
   }
 
   private mutating func receiveCommands() {

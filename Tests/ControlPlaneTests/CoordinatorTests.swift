@@ -48,7 +48,7 @@ import Testing
 
     // A third that has nothing to do does nothing.
     let third = TestCoordinator(bus, name: "three")
-    try bus.waitForTick(by: "three")
+    try bus.waitForBeacon(by: "three")
     third.stop()
     #expect(try bus.commands(atLeast: 5) == all)
   }
@@ -101,7 +101,7 @@ import Testing
     let letters = try bus.letters(atLeast: 1)
     first.stop()
     let second = TestCoordinator(bus, name: "two")
-    try bus.waitForTick(by: "two")
+    try bus.waitForBeacon(by: "two")
     _ = try raw.sendAndWait(topic: ServiceTopics.events, partition: 1, value: [])
     let both = try bus.letters(atLeast: 2)
     second.stop()
@@ -171,10 +171,10 @@ final class TestBus {
     try records(of: ServiceTopics.deadLetters, atLeast: count) { try RecordCodec.decodeDeadLetter($0) }
   }
 
-  func waitForTick(by name: String) throws {
+  func waitForBeacon(by name: String) throws {
     try wait {
       try records(of: ServiceTopics.events, atLeast: 0) { try? RecordCodec.decodeEvent($0) }
-        .contains { $0?.body == .tick && $0?.producer == .coordinator(HostID(name)!) }
+        .contains { $0?.body.name == "beacon" && $0?.producer == .coordinator(HostID(name)!) }
     }
   }
 

@@ -104,7 +104,44 @@ enum Samples {
     ("cluster-registered", .clusterRegistered(cluster)),
     ("cluster-applied", .clusterApplied(spec)),
     ("cluster-deleted", .clusterDeleted(cluster)),
+    ("beacon", .beacon(Beacon(position: Offset(0), stateHash: 0xfeed, logHash: 0xbeef, rules: 2))),
+    ("beacon-first", .beacon(Beacon(position: nil, stateHash: 1, logHash: 2, rules: 1))),
+    ("peer-silent", .peerSilent(PeerSilent(by: NodeID(1)!, node: node, incarnation: Incarnation(9)))),
+    ("rules-activated", .rulesActivated(2)),
+    ("policy-manual", .policyActivated(policy(.manual))),
+    ("policy-drop-threshold", .policyActivated(dropPolicy)),
+    ("policy-target-utilisation", .policyActivated(policy(.targetUtilisation(utilisation)))),
+    ("node-started-migrating", .nodeStarted(
+      NodeStarted(node: node, kind: .runtime, host: host, processID: 4_242, ports: ports, startup: 210, canMigrate: true))),
   ]
+
+  static let dropPolicy: ScalingPolicy = {
+    var rule = ScalingPolicy.DropThreshold()
+    rule.drops = 100
+    rule.reasons = ["missed-by-port", "full"]
+    rule.idleBusyShare = 250_000
+    return policy(.dropThreshold(rule))
+  }()
+
+  private static let utilisation: ScalingPolicy.TargetUtilisation = {
+    var rule = ScalingPolicy.TargetUtilisation()
+    rule.busyShare = 550_000
+    rule.tolerance = 50_000
+    return rule
+  }()
+
+  private static func policy(_ kind: ScalingPolicy.Kind) -> ScalingPolicy {
+    var policy = ScalingPolicy(kind)
+    policy.minimumRuntimes = 2
+    policy.maximumRuntimes = 4
+    policy.cooldown = 1
+    policy.overloadPatience = 2
+    policy.idlePatience = 3
+    policy.flowsPerMove = 4
+    policy.concurrentMoves = 5
+    policy.drainTimeout = 6
+    return policy
+  }
 
   static let events: [(name: String, event: Event)] = bodies.enumerated().map { index, sample in
     let causation: Event.Causation = [.none, .event(Offset(0)), .command(Slot(12))][index % 3]
@@ -121,6 +158,11 @@ enum Samples {
     ("launch-runtime", .host(host), .launchRuntime(launch)),
     ("launch-switch", .host(host), .launchSwitch(switchLaunch)),
     ("stop-node", .node(node, Incarnation(9)), .stopNode(node, Incarnation(9))),
+    ("fence", .host(host), .fence(node, Incarnation(9))),
+    ("drain-runtime", .node(node, Incarnation(9)), .drainRuntime(node, Incarnation(9))),
+    ("set-migration-target", .node(node, Incarnation(9)), .setMigrationTarget(
+      FlowMove(source: node, sourceIncarnation: Incarnation(9), target: NodeID(4)!, targetIncarnation: Incarnation(1), flows: 500))),
+    ("cancel-migration", .node(node, Incarnation(9)), .cancelMigration(Slot(5))),
   ]
 
   static let commands: [(name: String, command: Command)] = orders.enumerated().map { index, sample in

@@ -4,3 +4,4 @@
 #include "events.pb-c.h"
 #include "commands.pb-c.h"
 #include "dead_letters.pb-c.h"
+#include "snapshots.pb-c.h"

@@ -21,6 +21,8 @@ typedef struct Nfvactor__V1__WholeCluster Nfvactor__V1__WholeCluster;
 typedef struct Nfvactor__V1__ClusterTable Nfvactor__V1__ClusterTable;
 typedef struct Nfvactor__V1__Member Nfvactor__V1__Member;
 typedef struct Nfvactor__V1__Launch Nfvactor__V1__Launch;
+typedef struct Nfvactor__V1__FlowMove Nfvactor__V1__FlowMove;
+typedef struct Nfvactor__V1__CancelMigration Nfvactor__V1__CancelMigration;
 
 
 /* --- enums --- */
@@ -49,7 +51,11 @@ typedef enum {
   NFVACTOR__V1__COMMAND__BODY_NOTIFY_CLUSTER_CONFIG = 16,
   NFVACTOR__V1__COMMAND__BODY_LAUNCH_RUNTIME = 17,
   NFVACTOR__V1__COMMAND__BODY_LAUNCH_SWITCH = 18,
-  NFVACTOR__V1__COMMAND__BODY_STOP_NODE = 19
+  NFVACTOR__V1__COMMAND__BODY_STOP_NODE = 19,
+  NFVACTOR__V1__COMMAND__BODY_SET_MIGRATION_TARGET = 20,
+  NFVACTOR__V1__COMMAND__BODY_FENCE = 22,
+  NFVACTOR__V1__COMMAND__BODY_DRAIN_RUNTIME = 24,
+  NFVACTOR__V1__COMMAND__BODY_CANCEL_MIGRATION = 25
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__COMMAND__BODY__CASE)
 } Nfvactor__V1__Command__BodyCase;
 
@@ -88,6 +94,10 @@ struct  Nfvactor__V1__Command
     Nfvactor__V1__Launch *launch_runtime;
     Nfvactor__V1__Launch *launch_switch;
     Nfvactor__V1__NodeLife *stop_node;
+    Nfvactor__V1__FlowMove *set_migration_target;
+    Nfvactor__V1__NodeLife *fence;
+    Nfvactor__V1__NodeLife *drain_runtime;
+    Nfvactor__V1__CancelMigration *cancel_migration;
   };
 };
 #define NFVACTOR__V1__COMMAND__INIT \
@@ -167,6 +177,31 @@ struct  Nfvactor__V1__Launch
 #define NFVACTOR__V1__LAUNCH__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__launch__descriptor) \
     , (char *)protobuf_c_empty_string, NULL, NFVACTOR__V1__NODE_KIND__NODE_KIND_UNSPECIFIED, (char *)protobuf_c_empty_string, NULL, 0, 0, NULL, 0, 0, NFVACTOR__V1__POLLING__POLLING_UNSPECIFIED }
+
+
+struct  Nfvactor__V1__FlowMove
+{
+  ProtobufCMessage base;
+  Nfvactor__V1__NodeLife *source;
+  Nfvactor__V1__NodeLife *target;
+  uint32_t flows;
+};
+#define NFVACTOR__V1__FLOW_MOVE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__flow_move__descriptor) \
+    , NULL, NULL, 0 }
+
+
+/*
+ * Of the migration that the slot asked for.
+ */
+struct  Nfvactor__V1__CancelMigration
+{
+  ProtobufCMessage base;
+  uint64_t slot;
+};
+#define NFVACTOR__V1__CANCEL_MIGRATION__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__cancel_migration__descriptor) \
+    , 0 }
 
 
 /* Nfvactor__V1__Command methods */
@@ -264,6 +299,44 @@ Nfvactor__V1__Launch *
 void   nfvactor__v1__launch__free_unpacked
                      (Nfvactor__V1__Launch *message,
                       ProtobufCAllocator *allocator);
+/* Nfvactor__V1__FlowMove methods */
+void   nfvactor__v1__flow_move__init
+                     (Nfvactor__V1__FlowMove         *message);
+size_t nfvactor__v1__flow_move__get_packed_size
+                     (const Nfvactor__V1__FlowMove   *message);
+size_t nfvactor__v1__flow_move__pack
+                     (const Nfvactor__V1__FlowMove   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__flow_move__pack_to_buffer
+                     (const Nfvactor__V1__FlowMove   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__FlowMove *
+       nfvactor__v1__flow_move__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__flow_move__free_unpacked
+                     (Nfvactor__V1__FlowMove *message,
+                      ProtobufCAllocator *allocator);
+/* Nfvactor__V1__CancelMigration methods */
+void   nfvactor__v1__cancel_migration__init
+                     (Nfvactor__V1__CancelMigration         *message);
+size_t nfvactor__v1__cancel_migration__get_packed_size
+                     (const Nfvactor__V1__CancelMigration   *message);
+size_t nfvactor__v1__cancel_migration__pack
+                     (const Nfvactor__V1__CancelMigration   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__cancel_migration__pack_to_buffer
+                     (const Nfvactor__V1__CancelMigration   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__CancelMigration *
+       nfvactor__v1__cancel_migration__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__cancel_migration__free_unpacked
+                     (Nfvactor__V1__CancelMigration *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Nfvactor__V1__Command_Closure)
@@ -281,6 +354,12 @@ typedef void (*Nfvactor__V1__Member_Closure)
 typedef void (*Nfvactor__V1__Launch_Closure)
                  (const Nfvactor__V1__Launch *message,
                   void *closure_data);
+typedef void (*Nfvactor__V1__FlowMove_Closure)
+                 (const Nfvactor__V1__FlowMove *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__CancelMigration_Closure)
+                 (const Nfvactor__V1__CancelMigration *message,
+                  void *closure_data);
 
 /* --- services --- */
 
@@ -293,6 +372,8 @@ extern const ProtobufCMessageDescriptor nfvactor__v1__cluster_table__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__member__descriptor;
 extern const ProtobufCEnumDescriptor    nfvactor__v1__member__state__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__launch__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__flow_move__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__cancel_migration__descriptor;
 
 PROTOBUF_C__END_DECLS
 

@@ -26,6 +26,10 @@ typedef struct Nfvactor__V1__AddressRange Nfvactor__V1__AddressRange;
 typedef struct Nfvactor__V1__NetworkSide Nfvactor__V1__NetworkSide;
 typedef struct Nfvactor__V1__Network Nfvactor__V1__Network;
 typedef struct Nfvactor__V1__ClusterSpec Nfvactor__V1__ClusterSpec;
+typedef struct Nfvactor__V1__ScalingPolicy Nfvactor__V1__ScalingPolicy;
+typedef struct Nfvactor__V1__ScalingPolicy__Manual Nfvactor__V1__ScalingPolicy__Manual;
+typedef struct Nfvactor__V1__ScalingPolicy__DropThreshold Nfvactor__V1__ScalingPolicy__DropThreshold;
+typedef struct Nfvactor__V1__ScalingPolicy__TargetUtilisation Nfvactor__V1__ScalingPolicy__TargetUtilisation;
 
 
 /* --- enums --- */
@@ -230,6 +234,76 @@ struct  Nfvactor__V1__ClusterSpec
 #define NFVACTOR__V1__CLUSTER_SPEC__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__cluster_spec__descriptor) \
     , (char *)protobuf_c_empty_string, NULL, 0, 0, 0, 0, 0, NFVACTOR__V1__POLLING__POLLING_UNSPECIFIED, NULL }
+
+
+struct  Nfvactor__V1__ScalingPolicy__Manual
+{
+  ProtobufCMessage base;
+};
+#define NFVACTOR__V1__SCALING_POLICY__MANUAL__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__scaling_policy__manual__descriptor) \
+     }
+
+
+struct  Nfvactor__V1__ScalingPolicy__DropThreshold
+{
+  ProtobufCMessage base;
+  uint64_t drops;
+  /*
+   * None: all.
+   */
+  size_t n_reasons;
+  char **reasons;
+  uint32_t idle_busy_share;
+};
+#define NFVACTOR__V1__SCALING_POLICY__DROP_THRESHOLD__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__scaling_policy__drop_threshold__descriptor) \
+    , 0, 0,NULL, 0 }
+
+
+struct  Nfvactor__V1__ScalingPolicy__TargetUtilisation
+{
+  ProtobufCMessage base;
+  uint32_t busy_share;
+  uint32_t tolerance;
+};
+#define NFVACTOR__V1__SCALING_POLICY__TARGET_UTILISATION__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__scaling_policy__target_utilisation__descriptor) \
+    , 0, 0 }
+
+
+typedef enum {
+  NFVACTOR__V1__SCALING_POLICY__KIND__NOT_SET = 0,
+  NFVACTOR__V1__SCALING_POLICY__KIND_MANUAL = 1,
+  NFVACTOR__V1__SCALING_POLICY__KIND_DROP_THRESHOLD = 2,
+  NFVACTOR__V1__SCALING_POLICY__KIND_TARGET_UTILISATION = 3
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__SCALING_POLICY__KIND__CASE)
+} Nfvactor__V1__ScalingPolicy__KindCase;
+
+/*
+ * Shares are parts per million, times milliseconds.
+ */
+struct  Nfvactor__V1__ScalingPolicy
+{
+  ProtobufCMessage base;
+  uint32_t minimum_runtimes;
+  uint32_t maximum_runtimes;
+  uint64_t cooldown;
+  uint64_t overload_patience;
+  uint64_t idle_patience;
+  uint32_t flows_per_move;
+  uint32_t concurrent_moves;
+  uint64_t drain_timeout;
+  Nfvactor__V1__ScalingPolicy__KindCase kind_case;
+  union {
+    Nfvactor__V1__ScalingPolicy__Manual *manual;
+    Nfvactor__V1__ScalingPolicy__DropThreshold *drop_threshold;
+    Nfvactor__V1__ScalingPolicy__TargetUtilisation *target_utilisation;
+  };
+};
+#define NFVACTOR__V1__SCALING_POLICY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__scaling_policy__descriptor) \
+    , 0, 0, 0, 0, 0, 0, 0, 0, NFVACTOR__V1__SCALING_POLICY__KIND__NOT_SET, {0} }
 
 
 /* Nfvactor__V1__NodeLife methods */
@@ -441,6 +515,34 @@ Nfvactor__V1__ClusterSpec *
 void   nfvactor__v1__cluster_spec__free_unpacked
                      (Nfvactor__V1__ClusterSpec *message,
                       ProtobufCAllocator *allocator);
+/* Nfvactor__V1__ScalingPolicy__Manual methods */
+void   nfvactor__v1__scaling_policy__manual__init
+                     (Nfvactor__V1__ScalingPolicy__Manual         *message);
+/* Nfvactor__V1__ScalingPolicy__DropThreshold methods */
+void   nfvactor__v1__scaling_policy__drop_threshold__init
+                     (Nfvactor__V1__ScalingPolicy__DropThreshold         *message);
+/* Nfvactor__V1__ScalingPolicy__TargetUtilisation methods */
+void   nfvactor__v1__scaling_policy__target_utilisation__init
+                     (Nfvactor__V1__ScalingPolicy__TargetUtilisation         *message);
+/* Nfvactor__V1__ScalingPolicy methods */
+void   nfvactor__v1__scaling_policy__init
+                     (Nfvactor__V1__ScalingPolicy         *message);
+size_t nfvactor__v1__scaling_policy__get_packed_size
+                     (const Nfvactor__V1__ScalingPolicy   *message);
+size_t nfvactor__v1__scaling_policy__pack
+                     (const Nfvactor__V1__ScalingPolicy   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__scaling_policy__pack_to_buffer
+                     (const Nfvactor__V1__ScalingPolicy   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__ScalingPolicy *
+       nfvactor__v1__scaling_policy__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__scaling_policy__free_unpacked
+                     (Nfvactor__V1__ScalingPolicy *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Nfvactor__V1__NodeLife_Closure)
@@ -476,6 +578,18 @@ typedef void (*Nfvactor__V1__Network_Closure)
 typedef void (*Nfvactor__V1__ClusterSpec_Closure)
                  (const Nfvactor__V1__ClusterSpec *message,
                   void *closure_data);
+typedef void (*Nfvactor__V1__ScalingPolicy__Manual_Closure)
+                 (const Nfvactor__V1__ScalingPolicy__Manual *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__ScalingPolicy__DropThreshold_Closure)
+                 (const Nfvactor__V1__ScalingPolicy__DropThreshold *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__ScalingPolicy__TargetUtilisation_Closure)
+                 (const Nfvactor__V1__ScalingPolicy__TargetUtilisation *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__ScalingPolicy_Closure)
+                 (const Nfvactor__V1__ScalingPolicy *message,
+                  void *closure_data);
 
 /* --- services --- */
 
@@ -497,6 +611,10 @@ extern const ProtobufCMessageDescriptor nfvactor__v1__address_range__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__network_side__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__network__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__cluster_spec__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__scaling_policy__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__scaling_policy__manual__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__scaling_policy__drop_threshold__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__scaling_policy__target_utilisation__descriptor;
 
 PROTOBUF_C__END_DECLS
 

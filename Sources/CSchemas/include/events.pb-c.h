@@ -35,6 +35,9 @@ typedef struct Nfvactor__V1__ProcessExited Nfvactor__V1__ProcessExited;
 typedef struct Nfvactor__V1__ClusterRegistered Nfvactor__V1__ClusterRegistered;
 typedef struct Nfvactor__V1__ClusterApplied Nfvactor__V1__ClusterApplied;
 typedef struct Nfvactor__V1__ClusterDeleted Nfvactor__V1__ClusterDeleted;
+typedef struct Nfvactor__V1__Beacon Nfvactor__V1__Beacon;
+typedef struct Nfvactor__V1__PeerSilent Nfvactor__V1__PeerSilent;
+typedef struct Nfvactor__V1__RulesActivated Nfvactor__V1__RulesActivated;
 
 
 /* --- enums --- */
@@ -62,7 +65,11 @@ typedef enum {
   NFVACTOR__V1__EVENT__BODY_PROCESS_EXITED = 24,
   NFVACTOR__V1__EVENT__BODY_CLUSTER_REGISTERED = 25,
   NFVACTOR__V1__EVENT__BODY_CLUSTER_APPLIED = 26,
-  NFVACTOR__V1__EVENT__BODY_CLUSTER_DELETED = 27
+  NFVACTOR__V1__EVENT__BODY_CLUSTER_DELETED = 27,
+  NFVACTOR__V1__EVENT__BODY_BEACON = 28,
+  NFVACTOR__V1__EVENT__BODY_PEER_SILENT = 29,
+  NFVACTOR__V1__EVENT__BODY_RULES_ACTIVATED = 30,
+  NFVACTOR__V1__EVENT__BODY_POLICY_ACTIVATED = 31
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__EVENT__BODY__CASE)
 } Nfvactor__V1__Event__BodyCase;
 
@@ -103,6 +110,10 @@ struct  Nfvactor__V1__Event
     Nfvactor__V1__ClusterRegistered *cluster_registered;
     Nfvactor__V1__ClusterApplied *cluster_applied;
     Nfvactor__V1__ClusterDeleted *cluster_deleted;
+    Nfvactor__V1__Beacon *beacon;
+    Nfvactor__V1__PeerSilent *peer_silent;
+    Nfvactor__V1__RulesActivated *rules_activated;
+    Nfvactor__V1__ScalingPolicy *policy_activated;
   };
 };
 #define NFVACTOR__V1__EVENT__INIT \
@@ -186,10 +197,14 @@ struct  Nfvactor__V1__NodeStarted
    * Milliseconds.
    */
   uint64_t startup;
+  /*
+   * It carries out migration commands.
+   */
+  protobuf_c_boolean can_migrate;
 };
 #define NFVACTOR__V1__NODE_STARTED__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__node_started__descriptor) \
-    , 0, NFVACTOR__V1__NODE_KIND__NODE_KIND_UNSPECIFIED, (char *)protobuf_c_empty_string, 0, NULL, 0 }
+    , 0, NFVACTOR__V1__NODE_KIND__NODE_KIND_UNSPECIFIED, (char *)protobuf_c_empty_string, 0, NULL, 0, 0 }
 
 
 struct  Nfvactor__V1__NodeStopping
@@ -364,6 +379,61 @@ struct  Nfvactor__V1__ClusterDeleted
 #define NFVACTOR__V1__CLUSTER_DELETED__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__cluster_deleted__descriptor) \
     , (char *)protobuf_c_empty_string }
+
+
+typedef enum {
+  NFVACTOR__V1__BEACON__PROGRESS__NOT_SET = 0,
+  NFVACTOR__V1__BEACON__PROGRESS_POSITION = 1
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__BEACON__PROGRESS__CASE)
+} Nfvactor__V1__Beacon__ProgressCase;
+
+/*
+ * A replica lives, and log time moves.
+ */
+struct  Nfvactor__V1__Beacon
+{
+  ProtobufCMessage base;
+  /*
+   * Of the replica after `position`.
+   */
+  uint64_t state_hash;
+  uint64_t log_hash;
+  /*
+   * The newest decision rules that it can follow.
+   */
+  uint32_t rules;
+  Nfvactor__V1__Beacon__ProgressCase progress_case;
+  union {
+    uint64_t position;
+  };
+};
+#define NFVACTOR__V1__BEACON__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__beacon__descriptor) \
+    , 0, 0, 0, NFVACTOR__V1__BEACON__PROGRESS__NOT_SET, {0} }
+
+
+struct  Nfvactor__V1__PeerSilent
+{
+  ProtobufCMessage base;
+  uint32_t by;
+  Nfvactor__V1__NodeLife *life;
+};
+#define NFVACTOR__V1__PEER_SILENT__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__peer_silent__descriptor) \
+    , 0, NULL }
+
+
+/*
+ * From here on decisions follow these rules. Always critical.
+ */
+struct  Nfvactor__V1__RulesActivated
+{
+  ProtobufCMessage base;
+  uint32_t version;
+};
+#define NFVACTOR__V1__RULES_ACTIVATED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__rules_activated__descriptor) \
+    , 0 }
 
 
 /* Nfvactor__V1__Event methods */
@@ -631,6 +701,63 @@ Nfvactor__V1__ClusterDeleted *
 void   nfvactor__v1__cluster_deleted__free_unpacked
                      (Nfvactor__V1__ClusterDeleted *message,
                       ProtobufCAllocator *allocator);
+/* Nfvactor__V1__Beacon methods */
+void   nfvactor__v1__beacon__init
+                     (Nfvactor__V1__Beacon         *message);
+size_t nfvactor__v1__beacon__get_packed_size
+                     (const Nfvactor__V1__Beacon   *message);
+size_t nfvactor__v1__beacon__pack
+                     (const Nfvactor__V1__Beacon   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__beacon__pack_to_buffer
+                     (const Nfvactor__V1__Beacon   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__Beacon *
+       nfvactor__v1__beacon__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__beacon__free_unpacked
+                     (Nfvactor__V1__Beacon *message,
+                      ProtobufCAllocator *allocator);
+/* Nfvactor__V1__PeerSilent methods */
+void   nfvactor__v1__peer_silent__init
+                     (Nfvactor__V1__PeerSilent         *message);
+size_t nfvactor__v1__peer_silent__get_packed_size
+                     (const Nfvactor__V1__PeerSilent   *message);
+size_t nfvactor__v1__peer_silent__pack
+                     (const Nfvactor__V1__PeerSilent   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__peer_silent__pack_to_buffer
+                     (const Nfvactor__V1__PeerSilent   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__PeerSilent *
+       nfvactor__v1__peer_silent__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__peer_silent__free_unpacked
+                     (Nfvactor__V1__PeerSilent *message,
+                      ProtobufCAllocator *allocator);
+/* Nfvactor__V1__RulesActivated methods */
+void   nfvactor__v1__rules_activated__init
+                     (Nfvactor__V1__RulesActivated         *message);
+size_t nfvactor__v1__rules_activated__get_packed_size
+                     (const Nfvactor__V1__RulesActivated   *message);
+size_t nfvactor__v1__rules_activated__pack
+                     (const Nfvactor__V1__RulesActivated   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__rules_activated__pack_to_buffer
+                     (const Nfvactor__V1__RulesActivated   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__RulesActivated *
+       nfvactor__v1__rules_activated__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__rules_activated__free_unpacked
+                     (Nfvactor__V1__RulesActivated *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Nfvactor__V1__Event_Closure)
@@ -690,6 +817,15 @@ typedef void (*Nfvactor__V1__ClusterApplied_Closure)
 typedef void (*Nfvactor__V1__ClusterDeleted_Closure)
                  (const Nfvactor__V1__ClusterDeleted *message,
                   void *closure_data);
+typedef void (*Nfvactor__V1__Beacon_Closure)
+                 (const Nfvactor__V1__Beacon *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__PeerSilent_Closure)
+                 (const Nfvactor__V1__PeerSilent *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__RulesActivated_Closure)
+                 (const Nfvactor__V1__RulesActivated *message,
+                  void *closure_data);
 
 /* --- services --- */
 
@@ -715,6 +851,9 @@ extern const ProtobufCMessageDescriptor nfvactor__v1__process_exited__descriptor
 extern const ProtobufCMessageDescriptor nfvactor__v1__cluster_registered__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__cluster_applied__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__cluster_deleted__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__beacon__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__peer_silent__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__rules_activated__descriptor;
 
 PROTOBUF_C__END_DECLS
 

@@ -1,0 +1,13 @@
+/// Which decisions follow from which state, by version. A version in use never changes.
+///
+/// A log is decided about by rules 1 from its beginning, and by newer ones from the record `rulesActivated` on, which
+/// a replica writes when every living replica can follow them. So a program with better rules still computes every
+/// command of an old log as it was, and an older program stops at that record instead of deciding otherwise.
+public enum DecisionRules {
+  /// Lives, launches, stops, tables.
+  public static let first: UInt32 = 1
+  /// Nodes are declared dead by evidence; scaling policies act; stalls are noticed within 300 ms.
+  public static let failureDetection: UInt32 = 2
+  /// The newest that this program can follow.
+  public static let newest = failureDetection
+}

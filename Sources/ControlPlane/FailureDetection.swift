@@ -1,0 +1,145 @@
+import ControlMessages
+
+// Which lives are declared dead, from rules 2 on, and on what evidence.
+//
+//   the agent saw the process end          enough alone (`processExited`)
+//   heartbeats come, the worker stands     enough alone: the node says so itself
+//   silence in log time                    only with a second witness: a peer on the data plane, or its host silent too
+//
+// Many silent at once are held back: more likely it is the log that some of them cannot reach.
+
+extension ClusterState {
+  /// A life that was declared dead, for people and for audits.
+  public struct Death: Hashable, Sendable {
+    public let node: NodeID
+    public let incarnation: Incarnation
+    /// Of the record that gave the last evidence.
+    public let timestamp: Timestamp
+    /// Milliseconds from the last sign that it was well to this.
+    public let silence: UInt64
+    public let evidence: String
+
+    package init(node: NodeID, incarnation: Incarnation, timestamp: Timestamp, silence: UInt64, evidence: String) {
+      self.node = node
+      self.incarnation = incarnation
+      self.timestamp = timestamp
+      self.silence = silence
+      self.evidence = evidence
+    }
+  }
+
+  public struct PeerWitness: Hashable, Sendable {
+    public let by: NodeID
+    public let at: UInt64
+
+    package init(by: NodeID, at: UInt64) {
+      self.by = by
+      self.at = at
+    }
+  }
+
+  enum Evidence: Hashable {
+    case workerStands(UInt64)
+    case silentToPeer(UInt64, NodeID)
+    case silentWithHost(UInt64, HostID)
+
+    /// Milliseconds since the last sign that it was well.
+    var silence: UInt64 {
+      switch self {
+      case .workerStands(let time), .silentToPeer(let time, _), .silentWithHost(let time, _): time
+      }
+    }
+
+    var sentence: String {
+      switch self {
+      case .workerStands(let time): "its worker has stood still for \(time) ms"
+      case .silentToPeer(let time, let peer): "silent for \(time) ms, and node \(peer) gets no answer either"
+      case .silentWithHost(let time, let host): "silent for \(time) ms, and so is \(host)"
+      }
+    }
+  }
+
+  static let rememberedDeaths = 64
+
+  mutating func heard(nodeAt index: Int) {
+    nodes[index].lastHeard = clock.elapsed
+    nodes[index].peerWitness = nil
+    if nodes[index].isSilent { wake.at = 0 }
+  }
+
+  mutating func heard(_ heartbeat: Heartbeat, at index: Int) {
+    heard(nodeAt: index)
+    if heartbeat.workerLoops != nodes[index].workerLoops {
+      nodes[index].workerLoops = heartbeat.workerLoops
+      nodes[index].loopsMovedAt = clock.elapsed
+    } else if clock.elapsed - nodes[index].loopsMovedAt >= frozenBound {
+      wake.at = 0
+    }
+  }
+
+  /// A word counts when its speaker serves and means the life that is there.
+  mutating func heard(_ silent: PeerSilent, from incarnation: Incarnation) -> Bool {
+    guard silent.by != silent.node, nodeIndex(silent.by, incarnation) != nil,
+      let index = nodeIndex(silent.node, silent.incarnation)
+    else { return false }
+    nodes[index].peerWitness = PeerWitness(by: silent.by, at: clock.elapsed)
+    wake.at = 0
+    return true
+  }
+
+  /// Declares dead what the evidence suffices for.
+  mutating func declareDeaths() {
+    let serving = nodes.count { $0.isServing }
+    let silent = nodes.count { $0.isServing && $0.isSilent }
+    if silent >= 2, silent * 2 > serving {
+      manySilentSince = manySilentSince ?? clock.elapsed
+    } else {
+      manySilentSince = nil
+    }
+    for index in nodes.indices {
+      guard let evidence = evidence(against: nodes[index]), maySpeak(evidence) else { continue }
+      declareDead(at: index, evidence)
+    }
+  }
+
+  private func evidence(against node: Node) -> Evidence? {
+    guard node.isServing, let host = node.host else { return nil }
+    if node.isSilent {
+      let silence = clock.elapsed - node.lastHeard
+      if let witness = node.peerWitness, clock.elapsed - witness.at <= Patience.witness {
+        return .silentToPeer(silence, witness.by)
+      }
+      return self.host(host)?.isSilent == true ? .silentWithHost(silence, host) : nil
+    }
+    let standing = node.lastHeard - min(node.lastHeard, node.loopsMovedAt)
+    return standing >= frozenBound ? .workerStands(standing) : nil
+  }
+
+  private func maySpeak(_ evidence: Evidence) -> Bool {
+    if case .workerStands = evidence { return true }
+    guard clock.elapsed - clock.lastStall >= Patience.afterStall else { return false }
+    guard let since = manySilentSince else { return true }
+    return clock.elapsed - since >= Patience.massHold && clock.elapsed - lastDeclared >= Patience.massPace
+  }
+
+  /// The life may still run somewhere: it keeps what it holds until it is known to be over, and is to be fenced.
+  private mutating func declareDead(at index: Int, _ evidence: Evidence) {
+    guard let host = nodes[index].host else { return }
+    let node = nodes[index]
+    if deaths.count == Self.rememberedDeaths { deaths.removeFirst() }
+    deaths.append(
+      Death(
+        node: node.id, incarnation: node.incarnation, timestamp: clock.now, silence: evidence.silence, evidence: evidence.sentence))
+    lastDeclared = clock.elapsed
+    abandoned.append(
+      AbandonedLife(
+        node: node.id, kind: node.kind, incarnation: node.incarnation, host: host, poolShare: node.poolShare, isDeclaredDead: true))
+    lifeEnded(at: index, "was declared dead: \(evidence.sentence)")
+  }
+
+  var frozenBound: UInt64 { Patience.workerStandstill(heartbeatInterval: spec?.heartbeatInterval ?? 10) }
+}
+
+extension ClusterState.Node {
+  var isServing: Bool { if case .serving = phase { true } else { false } }
+}

@@ -1,0 +1,149 @@
+import ControlMessages
+
+// What a scaling policy sees and remembers. It looks at every workload event; what it then decides is in
+// `ScalingDecisions.swift`.
+
+extension ClusterState {
+  public struct Scaling: Hashable, Sendable {
+    /// nil: the counts are the operator's.
+    public package(set) var policy: ScalingPolicy?
+    /// Where the policy was activated: its version.
+    public package(set) var version = Offset(0)
+    /// Runtimes that the policy wants; nil: as many as the operator.
+    public package(set) var target: UInt32?
+    /// `clock.elapsed` of the last action, and since when there has been reason for one.
+    public package(set) var lastAction: UInt64 = 0
+    public package(set) var overloadedSince: UInt64?
+    public package(set) var idleSince: UInt64?
+    public package(set) var moves: [Move] = []
+
+    package init() {}
+
+    func runtimes(of spec: ClusterSpec, under rules: UInt32) -> UInt32 {
+      guard rules >= DecisionRules.failureDetection, let policy, policy.kind != .manual else { return spec.runtimes }
+      return min(max(target ?? spec.runtimes, policy.minimumRuntimes), policy.maximumRuntimes)
+    }
+  }
+
+  /// Flows on their way from an overloaded runtime to one launched for them, one command at a time.
+  public struct Move: Hashable, Sendable {
+    public let source: NodeID
+    public let sourceIncarnation: Incarnation
+    public let target: NodeID
+    public let targetIncarnation: Incarnation
+    /// Half of what the source carried when this was decided.
+    public let goal: UInt64
+    /// Flows asked for so far.
+    public package(set) var asked: UInt64 = 0
+    /// The command under way, and when it is cancelled.
+    public package(set) var slot = Slot.none
+    public package(set) var deadline: UInt64 = 0
+
+    package init(
+      source: NodeID, sourceIncarnation: Incarnation, target: NodeID, targetIncarnation: Incarnation, goal: UInt64
+    ) {
+      self.source = source
+      self.sourceIncarnation = sourceIncarnation
+      self.target = target
+      self.targetIncarnation = targetIncarnation
+      self.goal = goal
+    }
+  }
+
+  enum LoadJudgement: Hashable { case overloaded, fine, idle }
+
+  mutating func activate(_ policy: ScalingPolicy, at offset: Offset) -> Bool {
+    guard policy.problem == nil else { return false }
+    let current = wanted(.runtime)
+    let moves = scaling.moves
+    scaling = Scaling()
+    scaling.policy = policy
+    scaling.version = offset
+    scaling.moves = moves
+    scaling.lastAction = clock.elapsed
+    if policy.kind != .manual, spec != nil, !isDeleted { scaling.target = current }
+    return true
+  }
+
+  /// Notes since when there has been too much or too little to do.
+  mutating func judgeLoad() {
+    guard let policy = scaling.policy else { return }
+    let judgement = judge(policy)
+    scaling.overloadedSince = judgement == .overloaded ? scaling.overloadedSince ?? clock.elapsed : nil
+    scaling.idleSince = judgement == .idle ? scaling.idleSince ?? clock.elapsed : nil
+  }
+
+  private func judge(_ policy: ScalingPolicy) -> LoadJudgement {
+    let loads = carriers.map(\.workload)
+    let known = loads.compactMap { $0 }
+    let busy = known.reduce(0) { $0 + UInt64($1.busyShare) }
+    let count = UInt64(known.count)
+    let isKnown = known.count == loads.count && count > 0
+    switch policy.kind {
+    case .manual: return .fine
+    case .dropThreshold(let rule):
+      if known.contains(where: { rule.counts($0) > rule.drops }) { return .overloaded }
+      return isKnown && count > 1 && busy < UInt64(rule.idleBusyShare) * (count - 1) ? .idle : .fine
+    case .targetUtilisation(let rule):
+      guard isKnown else { return .fine }
+      if busy > UInt64(rule.busyShare + rule.tolerance) * count { return .overloaded }
+      return count > 1 && busy < UInt64(rule.busyShare - rule.tolerance) * (count - 1) ? .idle : .fine
+    }
+  }
+
+  /// Runtimes that take new flows.
+  var carriers: [Node] { nodes.filter { $0.kind == .runtime && $0.memberState == .serving } }
+
+  // MARK: Draining
+
+  /// Nothing is left on a draining runtime. Two intervals are given, so that switches have heard of it first.
+  mutating func noteDrained(at index: Int, _ load: NodeWorkload) {
+    guard let drain = nodes[index].drain, nodes[index].isServing, load.activeFlows == 0,
+      clock.elapsed - drain.since >= 2 * (spec?.workloadInterval ?? 500)
+    else { return }
+    nodes[index].phase = .stopping(nil)
+  }
+
+  mutating func expireDrains() {
+    for index in nodes.indices {
+      guard let drain = nodes[index].drain, nodes[index].isServing, clock.elapsed >= drain.deadline else { continue }
+      nodes[index].phase = .stopping(nil)
+    }
+  }
+
+  // MARK: Moving flows
+
+  mutating func answered(by node: NodeID, _ acknowledgement: CommandAcknowledgement) {
+    guard
+      let index = scaling.moves.firstIndex(where: {
+        $0.source == node && $0.slot == acknowledgement.slot && $0.slot != .none
+      })
+    else { return }
+    switch acknowledgement.outcome {
+    case .completed: scaling.moves[index].slot = .none
+    case .rejected: scaling.moves.remove(at: index)
+    case .received, .applied, .progress: break
+    }
+  }
+
+  /// A move ends when it is done, or when one of its two ends is no longer the life it was.
+  mutating func settleMoves() {
+    guard !scaling.moves.isEmpty else { return }
+    scaling.moves = scaling.moves.filter { move in
+      (move.asked < move.goal || move.slot != .none) && nodeIndex(move.source, move.sourceIncarnation) != nil
+        && nodeIndex(move.target, move.targetIncarnation) != nil
+    }
+  }
+}
+
+extension ScalingPolicy.DropThreshold {
+  /// The drops of one interval that speak of overload.
+  func counts(_ load: NodeWorkload) -> UInt64 {
+    if reasons.isEmpty { return load.droppedPackets }
+    return load.drops.reduce(0) { sum, drops in
+      guard reasons.contains(drops.reason) else { return sum }
+      let (total, overflow) = sum.addingReportingOverflow(drops.packets)
+      return overflow ? .max : total
+    }
+  }
+}
