@@ -54,7 +54,7 @@ let engines: [Target] = [
   .target(
     name: "Dataplane",
     dependencies: [
-      "CIntrinsics", "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FlowActors", "ModuleGraphs",
+      "CIntrinsics", "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "ReliableChannels", "FlowActors", "ModuleGraphs",
     ], swiftSettings: packetPath),
   .target(name: "ControlPlane", dependencies: ["ControlMessages"]),
 ]

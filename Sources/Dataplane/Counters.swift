@@ -9,12 +9,15 @@ public struct Counters: Sendable {
   public var forwarded: UInt64 = 0
   public var forwardedBytes: UInt64 = 0
   public var dropped: UInt64 = 0
-  /// Packets that were for the node itself: ARP.
+  /// Packets that were for the node itself, ARP and frames of channels; packets held for a flow that is on its way here
+  /// (received again when it has come), and packets sent after a flow that has left.
   public var consumed: UInt64 = 0
   public var flowsCreated: UInt64 = 0
   public var flowsExpired: UInt64 = 0
   public var flowsEvicted: UInt64 = 0
   public var flowsRefused: UInt64 = 0
+  public var flowsMigratedIn: UInt64 = 0
+  public var flowsMigratedOut: UInt64 = 0
   /// Flows there are now.
   public var activeFlows: UInt64 = 0
   /// Frames that the port lost because the worker was late.
@@ -33,19 +36,21 @@ public struct Counters: Sendable {
     self.passes = passes
   }
 
-  /// Counts the frames of a batch as received, those of `dropped` as dropped, and the others as sent on.
+  /// Counts the frames of a batch as received, those of `lost` as dropped, those of `used` as consumed, and the others
+  /// as sent on.
   @inline(__always)
-  mutating func settle(_ batch: PacketBatch, dropped lost: UInt64) {
+  mutating func settle(_ batch: PacketBatch, dropped lost: UInt64, consumed used: UInt64) {
     let burst = Burst(batch)
     let count = batch.count
     var bytes: UInt64 = 0
     for index in 0..<count { bytes &+= UInt64(burst[index].length) }
     received &+= UInt64(count)
     receivedBytes &+= bytes
-    PacketBatch.forEach(in: lost) { bytes &-= UInt64(burst[$0].length) }
-    let lostCount = UInt64(lost.nonzeroBitCount)
+    PacketBatch.forEach(in: lost | used) { bytes &-= UInt64(burst[$0].length) }
+    let (lostCount, usedCount) = (UInt64(lost.nonzeroBitCount), UInt64(used.nonzeroBitCount))
     dropped &+= lostCount
-    forwarded &+= UInt64(count) &- lostCount
+    consumed &+= usedCount
+    forwarded &+= UInt64(count) &- lostCount &- usedCount
     forwardedBytes &+= bytes
   }
 
@@ -77,7 +82,7 @@ public final class PublishedCounters: Sendable {
   private let cells: [Cell]
   private static let fields: [WritableKeyPath<Counters, UInt64> & Sendable] = [
     \.received, \.receivedBytes, \.forwarded, \.forwardedBytes, \.dropped, \.consumed, \.flowsCreated, \.flowsExpired,
-    \.flowsEvicted, \.flowsRefused, \.activeFlows, \.missed, \.passes, \.busyPasses, \.busyCycles, \.totalCycles,
+    \.flowsEvicted, \.flowsRefused, \.flowsMigratedIn, \.flowsMigratedOut, \.activeFlows, \.missed, \.passes, \.busyPasses, \.busyCycles, \.totalCycles,
   ]
 
   private final class Cell: Sendable { let value = Atomic<UInt64>(0) }
@@ -89,7 +94,7 @@ public final class PublishedCounters: Sendable {
     // Written out: a key path per field and millisecond would be the worker's slowest code.
     let values = (
       counters.received, counters.receivedBytes, counters.forwarded, counters.forwardedBytes, counters.dropped, counters.consumed,
-      counters.flowsCreated, counters.flowsExpired, counters.flowsEvicted, counters.flowsRefused, counters.activeFlows,
+      counters.flowsCreated, counters.flowsExpired, counters.flowsEvicted, counters.flowsRefused, counters.flowsMigratedIn, counters.flowsMigratedOut, counters.activeFlows,
       counters.missed, counters.passes, counters.busyPasses, counters.busyCycles, counters.totalCycles
     )
     withUnsafeBytes(of: values) { bytes in

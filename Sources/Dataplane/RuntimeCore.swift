@@ -14,7 +14,7 @@ import Wire
 /// would have come out one frame at a time.
 @safe
 public struct RuntimeCore: ~Copyable {
-  public private(set) var flows: FlowStore<FlowActor>
+  public internal(set) var flows: FlowStore<FlowActor>
   public let chain: ServiceChain
   public var counters = Counters()
   public var drops = DropCounters()
@@ -30,12 +30,21 @@ public struct RuntimeCore: ~Copyable {
   /// Sees every frame that found its flow, before the chain rewrites it; for the same tools.
   public var frameFound: ((borrowing Frame) -> Void)?
 
+  /// Frames of this call whose flow is not served here: on its way here, or gone.
+  private var detoured: UInt64 = 0
+  /// Where packets that were held for their flow come in again.
+  var returns: ReturningPackets?
+  /// The time of the present pass, for what a migration asks.
+  var moment = Tick.zero
+  /// Where the search for a flow that may leave goes on.
+  var departureHand: UInt32 = 0
+
   public init(chain: ServiceChain, rules: FlowRules, seed: UInt64, now: Tick, memory: MemorySource) {
     self.chain = chain
     self.rules = rules
     flows = FlowStore(
-      capacity: rules.capacity, ipv6Capacity: rules.ipv6Capacity, stateSize: chain.stateSize, seed: seed, timeouts: rules.timeouts,
-      now: now, memory: memory)
+      capacity: rules.capacity, ipv6Capacity: rules.ipv6Capacity, stateSize: chain.stateSize, seed: seed,
+      timeouts: rules.timeouts + [FlowRules.departedTimeout], now: now, memory: memory)
   }
 
   /// Processes the live frames of `batch`; those still live afterwards are to be sent on, each in its `direction`.
@@ -44,8 +53,11 @@ public struct RuntimeCore: ~Copyable {
   ///   - clientSide: frames that may open a flow or belong to a forward direction.
   ///   - serverSide: frames that may belong to a reverse direction. A frame can be in both sets: a capture
   ///     does not say which side a packet came from.
-  public mutating func process(_ batch: PacketBatch, clientSide: UInt64, serverSide: UInt64, now: Tick) {
+  /// - Returns: frames of flows that this runtime does not serve, in their `slot`: neither live nor dropped.
+  @discardableResult
+  public mutating func process(_ batch: PacketBatch, clientSide: UInt64, serverSide: UInt64, now: Tick) -> UInt64 {
     var burst = Burst(batch)
+    detoured = 0
     let checksums = rules.checksums
     PacketBatch.forEach(in: burst.live) { index in
       if let reason = burst[index].parse(checksums: checksums) {
@@ -78,6 +90,7 @@ public struct RuntimeCore: ~Copyable {
     }
     finishRun(&burst, now: now)
     batch.live = burst.live
+    return detoured
   }
 
   // MARK: Flows of a burst
@@ -86,7 +99,8 @@ public struct RuntimeCore: ~Copyable {
   @inline(__always)
   private mutating func joinCandidate(_ frame: borrowing Frame, _ bit: UInt64, clientSide: UInt64, serverSide: UInt64) -> Bool {
     let slot = frame.slot
-    guard slot != .max, flows.holds(frame, slot, frame.direction), flows[slot].actor.hasForwarded else { return false }
+    guard slot != .max, flows.holds(frame, slot, frame.direction), flows[slot].actor.hasForwarded, flows[slot].phase.isServing
+    else { return false }
     guard (frame.direction == .forward ? clientSide : serverSide) & bit != 0 else { return false }
     let mark = flows[slot].burstMark
     guard mark >> 1 != runNumber || mark & 1 == UInt32(frame.direction.rawValue) else { return false }
@@ -115,6 +129,13 @@ public struct RuntimeCore: ~Copyable {
     if let (slot, direction) = found {
       guard (direction == .forward ? clientSide : serverSide) & bit != 0 else {
         burst.drop(index, .noFlow)
+        return false
+      }
+      guard flows[slot].phase.isServing else {
+        burst[index].slot = slot
+        burst[index].direction = direction
+        burst.live &= ~bit
+        detoured |= bit
         return false
       }
       // The same flow the other way round in this run: what came before goes first.
@@ -173,8 +194,11 @@ public struct RuntimeCore: ~Copyable {
   }
 
   private mutating func end(_ slot: UInt32) {
-    flowEnded?(flows, slot)
-    unsafe chain.tell(.expires, state: flows.state(slot))
+    // What has left is another runtime's flow: only its record is still here.
+    if flows[slot].phase == .settled {
+      flowEnded?(flows, slot)
+      unsafe chain.tell(.expires, state: flows.state(slot))
+    }
     flows.remove(slot)
   }
 
@@ -229,9 +253,11 @@ public struct RuntimeCore: ~Copyable {
   }
 
   /// Counts the batch and what became of it: frames still live were sent on, every other was dropped for its reason.
-  public mutating func settle(_ batch: PacketBatch) {
-    let lost = batch.all & ~batch.live
-    counters.settle(batch, dropped: lost)
+  ///
+  /// - Parameter consumed: frames that were for the node itself, or are held, or were sent after their flow.
+  public mutating func settle(_ batch: PacketBatch, consumed: UInt64 = 0) {
+    let lost = batch.all & ~batch.live & ~consumed
+    counters.settle(batch, dropped: lost, consumed: consumed)
     let burst = Burst(batch)
     PacketBatch.forEach(in: lost) { drops.add(burst[$0].dropReason) }
   }
@@ -243,10 +269,13 @@ public struct RuntimeCore: ~Copyable {
     let (chain, flowEnded) = (chain, flowEnded)
     var expired: UInt64 = 0
     let fired = flows.advance(to: now, limit: limit) { flows, slot in
-      flowEnded?(flows, slot)
-      unsafe chain.tell(.expires, state: flows.state(slot))
+      if flows[slot].phase.isPinned { return flows.postpone(slot, now: now) }
+      if flows[slot].phase == .settled {
+        flowEnded?(flows, slot)
+        unsafe chain.tell(.expires, state: flows.state(slot))
+        expired += 1
+      }
       flows.remove(slot)
-      expired += 1
     }
     counters.flowsExpired &+= expired
     counters.activeFlows = UInt64(flows.count)
@@ -263,6 +292,8 @@ public struct FlowRules: Sendable {
   public var checksums = ChecksumPolicy.verify
   /// Idle timeouts in milliseconds, by `TimeoutClass`.
   public var timeouts: [UInt32] = [240_000, 7_440_000, 300_000, 60_000, 60_000]
+  /// How long after the last late packet the record of a flow that left is kept, in milliseconds.
+  static var departedTimeout: UInt32 { 2_000 }
 
   public init() {}
 }

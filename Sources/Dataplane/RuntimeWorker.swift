@@ -2,21 +2,28 @@ import FixedContainers
 import FlowActors
 import ModuleGraphs
 import NetworkFunctions
+import ReliableChannels
 import Wire
 
 extension Worker {
   /// A runtime: packets that the virtual switches send it go through the chain and back to the switch they came
   /// from, with the roles of both addresses exchanged.
+  ///
+  /// - Parameter identity: of a member of a cluster, whose flows can move; `nil` for a runtime by itself.
   public static func runtime(
-    port: PacketPort, address: FabricAddress, chain: ServiceChain, rules: FlowRules, seed: UInt64, rings: WorkerRings,
-    now: Tick, memory: MemorySource
+    port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, chain: ServiceChain, rules: FlowRules, seed: UInt64,
+    rings: WorkerRings, now: Tick, memory: MemorySource
   ) -> Worker {
     let published = PublishedCounters()
     let runtime = RuntimeGraph(
       port: port, address: address, core: RuntimeCore(chain: chain, rules: rules, seed: seed, now: now, memory: memory))
-    let liaison = Liaison(rings: rings) { _ in }  // a runtime answers whoever sent the packet
+    let migration = identity.map { owner in
+      MigrationGraph(runtime: runtime, owner: owner, capacity: rules.capacity, rings: rings, memory: memory)
+    }
+    runtime.migration = migration
+    let liaison = Liaison(rings: rings) { command, now in migration?.obey(command, now: now) }
     return Worker(
-      graphs: [runtime, TimerGraph { now in runtime.core.expireIdle(now: now, limit: 64) }],
+      graphs: [runtime] + (migration.map { [$0] } ?? []) + [TimerGraph { now in runtime.core.expireIdle(now: now, limit: 64) }],
       liaison: liaison, published: published,
       publishing: {
         runtime.core.counters.missed = port.missed
@@ -29,8 +36,10 @@ extension Worker {
 /// From the port through the flow actors and back to the port.
 final class RuntimeGraph: ModuleGraph {
   var core: RuntimeCore
-  private let port: PacketPort
-  private let address: FabricAddress
+  let port: PacketPort
+  let address: FabricAddress
+  /// Takes frames of channels, and packets of flows that are not served here.
+  unowned(unsafe) var migration: MigrationGraph?
   private let batch = PacketBatch()
 
   init(port: PacketPort, address: FabricAddress, core: consuming RuntimeCore) {
@@ -47,29 +56,48 @@ final class RuntimeGraph: ModuleGraph {
     port.receive(into: batch, now: now)
     let count = batch.count
     guard count > 0 else { return 0 }
-    let sides = sortBySide(count)
-    core.process(batch, clientSide: sides.client, serverSide: sides.server, now: now)
-    returnToSenders()
-    let refused = port.transmit(batch, mask: batch.live)
-    PacketBatch.forEach(in: refused) { batch.drop($0, .transmitQueueFull) }
-    core.settle(batch)
+    let control = serve(batch, now: now)
+    // Behind the packets that came before them: a switch's answer must find those processed.
+    if control != 0 { migration?.hear(batch, control, now: now) }
     port.release(batch, mask: batch.all & ~batch.live)
     batch.removeAll()
     return count
   }
 
-  /// Which frames came from either side, by the address the switch used; drops what is not for this node, or
-  /// not from a switch of this cluster: what passes is sent back to its sender.
-  private func sortBySide(_ count: Int) -> (client: UInt64, server: UInt64) {
+  /// Processes a batch and transmits what passes. What is not live afterwards is to be given back.
+  ///
+  /// - Returns: frames of channels, which are left alone.
+  func serve(_ batch: PacketBatch, now: Tick) -> UInt64 {
+    let sides = sortBySide(batch)
+    let detoured = core.process(batch, clientSide: sides.client, serverSide: sides.server, now: now)
+    var consumed = sides.control
+    if detoured != 0 { consumed |= migration?.detour(batch, detoured, now: now) ?? 0 }
+    returnToSenders(batch)
+    let refused = port.transmit(batch, mask: batch.live)
+    PacketBatch.forEach(in: refused) { batch.drop($0, .transmitQueueFull) }
+    core.settle(batch, consumed: consumed)
+    return sides.control
+  }
+
+  /// Which frames came from either side, by the address the switch used, and which are for the node itself; drops what
+  /// is not for this node, or not from a switch of this cluster: what passes is sent back to its sender.
+  private func sortBySide(_ batch: PacketBatch) -> (client: UInt64, server: UInt64, control: UInt64) {
     var burst = Burst(batch)
     let own = address
-    var sides = (client: UInt64(0), server: UInt64(0))
-    for index in 0..<count {
+    let takesControl = migration != nil
+    var sides = (client: UInt64(0), server: UInt64(0), control: UInt64(0))
+    for index in 0..<batch.count {
       let bit: UInt64 = 1 << UInt64(truncatingIfNeeded: index)
       switch own.side(of: burst[index].destinationMAC) {
       case .client: sides.client |= bit
       case .server: sides.server |= bit
-      case nil: burst.drop(index, .notForThisNode)
+      case nil:
+        if takesControl, burst[index].destinationMAC == own.control, burst[index].isOfType(ChannelFrame.etherType) {
+          sides.control |= bit
+          burst.live &= ~bit
+        } else {
+          burst.drop(index, .notForThisNode)
+        }
         continue
       }
       if !own.isPeer(burst[index].sourceMAC) { burst.drop(index, .unknownSource) }
@@ -79,7 +107,7 @@ final class RuntimeGraph: ModuleGraph {
   }
 
   /// Exchanges sender and receiver, and the roles of both.
-  private func returnToSenders() {
+  private func returnToSenders(_ batch: PacketBatch) {
     let burst = Burst(batch)
     PacketBatch.forEach(in: burst.live) { burst[$0].exchangeMACAddresses(changingLastByte: FabricAddress.roleFlip) }
   }

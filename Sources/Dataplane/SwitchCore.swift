@@ -119,10 +119,7 @@ struct SwitchCore: ~Copyable {
   private mutating func learn(_ frame: borrowing Frame, owner: UInt16, now: Tick) {
     if let slot = routes.findReversed(frame) {
       touch(slot, frame, now: now)
-      if routes[slot].actor.owner != owner {
-        routes[slot].actor.owner = owner
-        routes[slot].actor.epoch &+= 1
-      }
+      routes[slot].actor.hear(owner, now: now)
       return
     }
     let actor = SwitchActor(owner: owner)
@@ -169,9 +166,10 @@ struct SwitchCore: ~Copyable {
   }
 
   /// Counts the batch and what became of it; held packets are counted when they leave.
-  mutating func settle(_ batch: PacketBatch, held: UInt64) {
+  mutating func settle(_ batch: PacketBatch, held: UInt64, control: UInt64 = 0) {
     counters.receive(batch)
-    PacketBatch.forEach(in: batch.all & ~batch.live & ~held) { index in
+    counters.consumed &+= UInt64(control.nonzeroBitCount)
+    PacketBatch.forEach(in: batch.all & ~batch.live & ~held & ~control) { index in
       if batch[index].dropReason == .handledARP {
         counters.consumed &+= 1
       } else {
@@ -214,6 +212,9 @@ public struct FabricAddress: Hashable, Sendable {
     base = 0x02_4e_00_00_00_00 | UInt64(cluster & 0xff) << 24 | UInt64(node) << 8
   }
 
+  /// Where another node of the cluster takes frames of channels.
+  func controlAddress(ofNode node: UInt32) -> MACAddress { MACAddress(base & ~0xffff_ff | UInt64(node & 0xffff) << 8 | 3) }
+
   public func address(of side: Side) -> MACAddress { MACAddress(base | (side == .client ? 1 : 2)) }
   public var control: MACAddress { MACAddress(base | 3) }
 
@@ -235,4 +236,37 @@ public struct FabricAddress: Hashable, Sendable {
 
   /// The same node's address for the other side.
   public static func flipped(_ address: MACAddress) -> MACAddress { MACAddress(address.value ^ UInt64(roleFlip)) }
+}
+
+/// The routes of a switch while a migration changes some of them.
+///
+/// Both keys of a flow go from one owner to another or neither does. A switch that knows only one has had no packet of
+/// the other direction yet; it is asked about both, and one is enough.
+struct RouteChanges: MigratingRoutes, ~Copyable {
+  let state: SwitchState
+  let now: Tick
+
+  mutating func change(_ keys: FlowKeyPair, from: FlowOwner, to: FlowOwner) -> RouteChange {
+    state.core.change(keys, from: from, to: to, now: now)
+  }
+}
+
+extension SwitchCore {
+  mutating func change(_ keys: FlowKeyPair, from: FlowOwner, to: FlowOwner, now: Tick) -> RouteChange {
+    guard let old = runtimes.index(of: from), let new = runtimes.index(of: to), runtimes.entries[Int(new)].isServing else {
+      return .refused(epoch: 0)
+    }
+    let (forward, reverse) = (routes.find(keys.forward)?.slot, routes.find(keys.reverse)?.slot)
+    var epoch: UInt32 = 0
+    for case let slot? in [forward, reverse] {
+      epoch = max(epoch, routes[slot].actor.epoch)
+      guard routes[slot].actor.owner == old || routes[slot].actor.owner == new else { return .refused(epoch: epoch) }
+    }
+    guard forward != nil || reverse != nil else { return .unknown }
+    for case let slot? in [forward, reverse] where routes[slot].actor.owner == old {
+      routes[slot].actor.move(to: new, now: now)
+      epoch = max(epoch, routes[slot].actor.epoch)
+    }
+    return .changed(epoch: epoch)
+  }
 }

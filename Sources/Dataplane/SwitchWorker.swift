@@ -1,6 +1,7 @@
 import FixedContainers
 import FlowActors
 import ModuleGraphs
+import ReliableChannels
 import Wire
 
 /// The three ports of a virtual switch.
@@ -18,8 +19,10 @@ public struct SwitchPorts {
 
 extension Worker {
   /// A virtual switch: the same worker with switch actors instead of flow actors (paper §III-C).
+  ///
+  /// - Parameter identity: of a member of a cluster, which runtimes ask to change routes.
   public static func virtualSwitch(
-    ports: SwitchPorts, address: FabricAddress, client: UplinkSettings, server: UplinkSettings, rules: FlowRules,
+    ports: SwitchPorts, address: FabricAddress, identity: FlowOwner? = nil, client: UplinkSettings, server: UplinkSettings, rules: FlowRules,
     seed: UInt64, rings: WorkerRings, now: Tick, memory: MemorySource
   ) -> Worker {
     let published = PublishedCounters()
@@ -27,12 +30,19 @@ extension Worker {
       core: SwitchCore(fabric: address, rules: rules, seed: seed, now: now, memory: memory),
       client: Uplink(port: ports.client, settings: client), server: Uplink(port: ports.server, settings: server),
       fabric: ports.fabric)
+    let routes = identity.map { RouteGraph(state: state, address: address, owner: $0, memory: memory) }
     state.client.announce(now: now)
     state.server.announce(now: now)
-    let liaison = Liaison(rings: rings) { state.core.runtimes.update($0) }
+    let liaison = Liaison(rings: rings) { command, now in
+      guard case .members(let members) = command else { return }
+      state.core.runtimes.update(members.entries)
+      routes?.update(members.peers, now: now)
+    }
     return Worker(
       graphs: [
-        UplinkGraph(state: state, side: .client), UplinkGraph(state: state, side: .server), FabricGraph(state: state),
+        UplinkGraph(state: state, side: .client), UplinkGraph(state: state, side: .server),
+        FabricGraph(state: state, routes: routes),
+      ] + (routes.map { [$0] } ?? []) + [
         TimerGraph { now in
           state.serveWaiting(now: now)
           return state.core.expireIdle(now: now, limit: 64)
@@ -117,21 +127,73 @@ final class UplinkGraph: ModuleGraph {
 /// From the runtimes to the uplinks.
 final class FabricGraph: ModuleGraph {
   private let state: SwitchState
+  private let routes: RouteGraph?
   private let batch = PacketBatch()
 
-  init(state: SwitchState) { self.state = state }
+  init(state: SwitchState, routes: RouteGraph?) {
+    self.state = state
+    self.routes = routes
+  }
 
   override func run(at now: Tick) -> Int {
     state.fabric.receive(into: batch, now: now)
     guard !batch.isEmpty else { return 0 }
+    let control = routes?.sort(batch) ?? 0
     let sides = state.core.processFabric(batch, client: state.client, server: state.server, now: now)
     state.transmit(batch, sides.client, through: state.client.port)
     state.transmit(batch, sides.server, through: state.server.port)
-    state.core.settle(batch, held: sides.held)
+    state.core.settle(batch, held: sides.held, control: control)
+    if control != 0 { routes?.hear(batch, control, now: now) }
     state.fabric.release(batch, mask: batch.all & ~batch.live & ~sides.held)
     state.client.flush()
     state.server.flush()
     defer { batch.removeAll() }
     return batch.count
   }
+}
+
+/// A switch's part in migrations: its channels to the other nodes, and the routes they ask it to change.
+///
+/// Its answer to a change goes out over the fabric port, behind the packets that were dispatched before the change.
+final class RouteGraph: ModuleGraph {
+  private let state: SwitchState
+  private let address: FabricAddress
+  private let outgoing = PacketBatch()
+  private var peers: Peers
+  private var migration: MigrationSwitch
+
+  init(state: SwitchState, address: FabricAddress, owner: FlowOwner, memory: MemorySource) {
+    self.state = state
+    self.address = address
+    peers = Peers(address: address, node: owner.node, incarnation: owner.incarnation, memory: memory)
+    migration = MigrationSwitch(memory: memory)
+  }
+
+  func update(_ members: [Peer], now: Tick) { peers.update(members, now: now) { _, _ in } }
+
+  /// The frames of channels in a batch; they are not live any more.
+  func sort(_ batch: PacketBatch) -> UInt64 {
+    var burst = Burst(batch)
+    var control: UInt64 = 0
+    PacketBatch.forEach(in: burst.live) { index in
+      if burst[index].destinationMAC == address.control, burst[index].isOfType(ChannelFrame.etherType) { control |= 1 << UInt64(index) }
+    }
+    burst.live &= ~control
+    batch.live = burst.live
+    return control
+  }
+
+  func hear(_ batch: PacketBatch, _ frames: UInt64, now: Tick) {
+    PacketBatch.forEach(in: frames) { index in
+      guard let peer = batch[index].withBytes({ peers.receive($0, now: now) }) else { return }
+      var offset = 0
+      var changes = RouteChanges(state: state, now: now)
+      while let message = unsafe peers.message(at: &offset) {
+        guard MigrationMessage.kind(message.bytes) == .changeRoute else { continue }
+        _ = migration.receive(message.bytes, from: peer, routes: &changes, outbox: &peers)
+      }
+    }
+  }
+
+  override func run(at now: Tick) -> Int { peers.flush(through: state.fabric, batch: outgoing, now: now) }
 }

@@ -50,22 +50,47 @@ public final class Worker {
 public enum WorkerCommand: Sendable {
   /// Who is in the cluster now. Comes back in `applied`, so that it is freed where it was made.
   case members(Members)
+  /// Move flows of this runtime to another.
+  case migrate(MigrationOrder)
+  /// Begin no more of the run's moves.
+  case cancelMigration(run: UInt32)
   case stop
 
   public final class Members: Sendable {
     public let version: UInt64
+    /// The runtimes that a switch may give flows to.
     public let entries: [RuntimeTable.Entry]
+    /// All nodes, whom this one has channels to.
+    public let peers: [Peer]
 
-    public init(version: UInt64, entries: [RuntimeTable.Entry]) {
+    public init(version: UInt64, entries: [RuntimeTable.Entry], peers: [Peer] = []) {
       self.version = version
       self.entries = entries
+      self.peers = peers
     }
+  }
+}
+
+/// Some flows that are to go to one life of another runtime.
+public struct MigrationOrder: Sendable, Equatable {
+  /// Tells runs apart.
+  public var run: UInt32
+  public var target: FlowOwner
+  public var flows: Int
+
+  public init(run: UInt32, target: FlowOwner, flows: Int) {
+    self.run = run
+    self.target = target
+    self.flows = flows
   }
 }
 
 /// What a worker tells its control thread.
 public enum WorkerEvent: Sendable {
   case applied(WorkerCommand.Members)
+  /// How far a migration has come, or how it ended.
+  case migration(MigrationReport)
+  case migrationRefused(run: UInt32, reason: String)
   case stopped
 }
 
@@ -81,20 +106,21 @@ public final class WorkerRings: Sendable {
 /// liaison actor).
 final class Liaison: ModuleGraph {
   private let rings: WorkerRings
-  private let members: ([RuntimeTable.Entry]) -> Void
+  private let obey: (WorkerCommand, Tick) -> Void
   private(set) var isStopped = false
 
-  init(rings: WorkerRings, members: @escaping ([RuntimeTable.Entry]) -> Void) {
+  /// - Parameter obey: what a command means to the kind of worker.
+  init(rings: WorkerRings, obey: @escaping (WorkerCommand, Tick) -> Void) {
     self.rings = rings
-    self.members = members
+    self.obey = obey
   }
 
   override func run(at now: Tick) -> Int {
     guard let command = rings.commands.take() else { return 0 }
+    obey(command, now)
     switch command {
-    case .members(let update):
-      members(update.entries)
-      _ = rings.events.put(.applied(update))
+    case .members(let update): _ = rings.events.put(.applied(update))
+    case .migrate, .cancelMigration: break
     case .stop:
       isStopped = true
       _ = rings.events.put(.stopped)

@@ -26,6 +26,15 @@ public struct FlowActor: BitwiseCopyable, Sendable {
     }
   }
 
+  /// What travels with a flow.
+  public var travelling: UInt64 { UInt64(phase.rawValue) }
+
+  /// A flow that arrived: packets of it have passed elsewhere. An unknown phase is that of an open connection.
+  public init(travelling: UInt64) {
+    phase = Phase(rawValue: UInt8(truncatingIfNeeded: travelling)) ?? .established
+    hasForwarded = true
+  }
+
   /// Follows one packet; `true` when the phase changed.
   @inlinable @inline(__always)
   public mutating func follow(_ frame: borrowing Frame) -> Bool {
@@ -57,6 +66,9 @@ public enum TimeoutClass {
   public static let udp: UInt8 = 2
   public static let icmp: UInt8 = 3
   public static let other: UInt8 = 4
+
+  /// Flows that have left for another runtime: how long late packets are sent after them.
+  public static let departed: UInt8 = 5
 
   @inline(__always)
   public static func of(_ protocolNumber: UInt8, _ phase: FlowActor.Phase) -> UInt8 {

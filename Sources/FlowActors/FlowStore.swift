@@ -49,7 +49,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   public init(
     capacity: Int, ipv6Capacity: Int, stateSize: Int = 0, seed: UInt64, timeouts: [UInt32], now: Tick, memory: MemorySource
   ) {
-    precondition(MemoryLayout<FlowRecord<Actor>>.stride == 64, "a flow record is one cache line")
+    precondition(MemoryLayout<FlowRecord<Actor>>.size <= 64, "a flow record fits into one cache line")
     stride = 64 + (stateSize + 15) / 16 * 16
     unsafe blocks = UnsafeMutableRawPointer(memory.allocate(UInt64.self, count: capacity * stride / 8))
     unsafe ipv6Keys = memory.allocate(IPv6Keys.self, count: ipv6Capacity)
@@ -168,7 +168,41 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     return unsafe value & 1 == 0 ? keys.pointee.forward : keys.pointee.reverse
   }
 
+  /// The flow with this key, and the direction the key is of.
+  public func find(_ key: FlowKey) -> (slot: UInt32, direction: Direction)? {
+    let value =
+      switch key {
+      case .ipv4(let key): find(key, key.hash(seed: seed))
+      case .ipv6(let key): find(key, key.hash(seed: seed))
+      }
+    return value.map { ($0 >> 1, $0 & 1 == 0 ? .forward : .reverse) }
+  }
+
+  /// Both keys of a flow whose reverse key is known.
+  public func keys(of slot: UInt32) -> FlowKeyPair {
+    let record = unsafe record(slot).pointee
+    guard record.isIPv6 else { return .ipv4(forward: record.forward, reverse: record.reverse) }
+    let keys = unsafe ipv6Keys[Int(record.ipv6Slot)]
+    return .ipv6(forward: keys.forward, reverse: keys.reverse)
+  }
+
   // MARK: Coming and going
+
+  /// Makes a flow of which both keys are known; `nil` when there is no room. Neither key may be known here.
+  public mutating func create(_ keys: FlowKeyPair, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
+    guard let slot = create(keys.forward, hash: keys.forward.hash(seed: seed), actor: actor, timeoutClass: timeoutClass, now: now)
+    else { return nil }
+    guard table.insert(keys.reverse.hash(seed: seed), slot << 1 | 1) else {
+      remove(slot)
+      return nil
+    }
+    switch keys {
+    case .ipv4(_, let reverse): unsafe record(slot).pointee.reverse = reverse
+    case .ipv6(_, let reverse): unsafe ipv6Keys[Int(record(slot).pointee.ipv6Slot)].reverse = reverse
+    }
+    unsafe record(slot).pointee.knowsReverse = true
+    return slot
+  }
 
   /// Makes a flow whose forward key is the frame's; `nil` when there is no room.
   public mutating func create(_ frame: borrowing Frame, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
@@ -277,6 +311,11 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     timers.arm(slot, at: deadline(of: slot, now: now) >> Self.timerShift)
   }
 
+  /// Arms the timer of a flow anew that fired and was left alone.
+  public mutating func postpone(_ slot: UInt32, now: Tick) {
+    timers.arm(slot, at: (now.milliseconds + UInt64(timeouts[Int(record(slot).pointee.timeoutClass)])) >> Self.timerShift)
+  }
+
   /// When the flow will have been idle for its timeout, in milliseconds.
   private func deadline(of slot: UInt32, now: Tick) -> UInt64 {
     let record = unsafe record(slot).pointee
@@ -328,7 +367,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
       let slot = hand
       hand = Int(hand) + 1 < capacity ? hand + 1 : 0
       let record = record(slot)
-      if unsafe record.pointee.isUsed, unsafe record.pointee.timeoutClass == timeoutClass {
+      if unsafe record.pointee.isUsed, unsafe record.pointee.timeoutClass == timeoutClass, unsafe !record.pointee.phase.isPinned {
         if !needsIPv6Key { return slot }
         if unsafe record.pointee.isIPv6 { return slot }
       }
@@ -351,9 +390,9 @@ public struct FlowRecord<Actor: BitwiseCopyable>: BitwiseCopyable {
   public internal(set) var timeoutClass: UInt8
   public internal(set) var knowsReverse: Bool
   public internal(set) var isUsed: Bool
+  /// Where the flow is in its migration.
+  public var phase: MigrationPhase
   public var actor: Actor
-  /// Fills the cache line: a record that straddles two would cost two misses.
-  private var spare: UInt64 = 0
 
   init(actor: Actor) {
     forward = .none
@@ -364,15 +403,40 @@ public struct FlowRecord<Actor: BitwiseCopyable>: BitwiseCopyable {
     timeoutClass = 0
     knowsReverse = false
     isUsed = true
+    phase = .settled
     self.actor = actor
   }
 
   @inlinable var isIPv6: Bool { ipv6Slot != .max }
 }
 
-private enum FlowKey {
+/// The key of one direction.
+public enum FlowKey: BitwiseCopyable, Equatable, Sendable {
   case ipv4(IPv4FiveTuple)
   case ipv6(IPv6FiveTuple)
+
+  func hash(seed: UInt64) -> UInt64 {
+    switch self {
+    case .ipv4(let key): key.hash(seed: seed)
+    case .ipv6(let key): key.hash(seed: seed)
+    }
+  }
+}
+
+extension FlowKeyPair {
+  public var forward: FlowKey {
+    switch self {
+    case .ipv4(let forward, _): .ipv4(forward)
+    case .ipv6(let forward, _): .ipv6(forward)
+    }
+  }
+
+  public var reverse: FlowKey {
+    switch self {
+    case .ipv4(_, let reverse): .ipv4(reverse)
+    case .ipv6(_, let reverse): .ipv6(reverse)
+    }
+  }
 }
 
 @usableFromInline

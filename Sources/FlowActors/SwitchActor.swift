@@ -8,10 +8,34 @@ import Wire
 public struct SwitchActor: BitwiseCopyable, Sendable {
   /// Index into the switch's `RuntimeTable`.
   public var owner: UInt16
+  /// Whom a migration took the flow from, `.max` when there was none; and when, in milliseconds of the worker's time.
+  private var former: UInt16 = .max
+  private var movedAt: UInt32 = 0
   /// Fences earlier owners: grows with every change of the owner.
   public var epoch: UInt32 = 0
 
   public init(owner: UInt16) { self.owner = owner }
+
+  /// Gives the route to another runtime by the word of a migration.
+  public mutating func move(to owner: UInt16, now: Tick) {
+    former = self.owner
+    movedAt = UInt32(truncatingIfNeeded: now.milliseconds)
+    self.owner = owner
+    epoch &+= 1
+  }
+
+  /// A packet of the flow came from this runtime. If it is not the owner, the flow has begun anew there and the
+  /// route follows; unless it has just moved away from there, and the packet is one that was sent before.
+  public mutating func hear(_ runtime: UInt16, now: Tick) {
+    if runtime == owner { return }
+    if runtime == former, UInt32(truncatingIfNeeded: now.milliseconds) &- movedAt < Self.linger { return }
+    owner = runtime
+    former = .max
+    epoch &+= 1
+  }
+
+  /// Milliseconds for which packets may still be on their way from a flow's former runtime.
+  static var linger: UInt32 { 2_000 }
 }
 
 /// The runtimes a virtual switch may give flows to, and how loaded each is.
@@ -56,6 +80,11 @@ public struct RuntimeTable: Sendable {
         entries.append(member)
       }
     }
+  }
+
+  /// The place of one life of one runtime.
+  public func index(of owner: FlowOwner) -> UInt16? {
+    entries.firstIndex { $0.node == owner.node && $0.incarnation == owner.incarnation }.map { UInt16($0) }
   }
 
   /// The serving runtime with the fewest flows; the lower node id among equals.

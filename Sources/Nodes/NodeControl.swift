@@ -27,6 +27,8 @@ final class NodeControl: @unchecked Sendable {
   private var workload: WorkloadMeter
   /// Commands whose effect the worker has not confirmed yet, by the version of their table.
   private var pending: [UInt64: Slot] = [:]
+  /// Migrations that the worker is at, by the number it knows them by.
+  private var moves: [UInt32: Slot] = [:]
   /// The worker's turns when they last changed, when that was, and when they were last looked at; in milliseconds.
   private var lastPasses: UInt64 = .max
   private var lastMoved: UInt64 = 0
@@ -139,7 +141,8 @@ final class NodeControl: @unchecked Sendable {
     case .notifyClusterConfig(let table):
       listenToWorker()  // each command is answered: the ring of answers must not fill while the past is read
       pending[table.version] = command.slot
-      let members = WorkerCommand.Members(version: table.version, entries: table.members.compactMap(RuntimeTable.Entry.init(member:)))
+      let members = WorkerCommand.Members(
+        version: table.version, entries: table.members.compactMap(RuntimeTable.Entry.init(member:)), peers: table.members.compactMap(Peer.init(member:)))
       if !rings.commands.put(.members(members)) {
         pending[table.version] = nil
         answer(command.slot, .rejected(reason: "the worker does not take commands"))
@@ -147,9 +150,11 @@ final class NodeControl: @unchecked Sendable {
     case .stopNode(spec.node, spec.incarnation) where command.target == .node(spec.node, spec.incarnation):
       Shutdown.request()
     case .setMigrationTarget(let move) where move.source == spec.node && move.sourceIncarnation == spec.incarnation:
-      answer(command.slot, .rejected(reason: "this runtime cannot migrate flows"))
+      migrate(move, slot: command.slot)
+    case .cancelMigration(let slot) where moves[UInt32(truncatingIfNeeded: slot.number)] != nil:
+      _ = rings.commands.put(.cancelMigration(run: UInt32(truncatingIfNeeded: slot.number)))
     case .drainRuntime, .setMigrationTarget, .cancelMigration:
-      break  // the table says who drains; nothing is moved
+      break  // the table says who drains, and its flows are moved by commands of their own
     case .launchRuntime, .launchSwitch, .stopNode, .fence, .unknown:
       break  // the agent's work
     }
@@ -161,12 +166,44 @@ final class NodeControl: @unchecked Sendable {
       causation: .command(slot))
   }
 
+  // MARK: Migrations
+
+  private func migrate(_ move: FlowMove, slot: Slot) {
+    let run = UInt32(truncatingIfNeeded: slot.number)
+    let order = MigrationOrder(
+      run: run, target: FlowOwner(node: move.target.number, incarnation: move.targetIncarnation.number), flows: Int(move.flows))
+    guard rings.commands.put(.migrate(order)) else { return answer(slot, .rejected(reason: "the worker does not take commands")) }
+    moves[run] = slot
+    logger.info("Moving flows.", metadata: ["flows": "\(move.flows)", "to": "\(move.target)", "run": "\(run)"])
+  }
+
   private func listenToWorker() {
     while let event = rings.events.take() {
-      if case .applied(let members) = event, let slot = pending.removeValue(forKey: members.version) {
-        answer(slot, .applied)
+      switch event {
+      case .applied(let members):
+        if let slot = pending.removeValue(forKey: members.version) { answer(slot, .applied) }
+      case .migration(let report):
+        if let slot = moves[report.run] { tell(report, slot) }
+      case .migrationRefused(let run, let reason):
+        if let slot = moves.removeValue(forKey: run) { answer(slot, .rejected(reason: reason)) }
+      case .stopped: break
       }
     }
+  }
+
+  private func tell(_ report: MigrationReport, _ slot: Slot) {
+    let moved = UInt64(report.moved)
+    guard let finished = report.finished else { return answer(slot, .progress(done: moved, of: UInt64(report.wanted))) }
+    moves[report.run] = nil
+    answer(slot, .progress(done: moved, of: UInt64(report.wanted)))
+    answer(slot, .completed)
+    logger.info(
+      "Flows moved.",
+      metadata: [
+        "run": "\(report.run)", "moved": "\(moved)", "wanted": "\(report.wanted)", "refused": "\(report.refused)",
+        "returned": "\(report.returned)", "bytes": "\(report.bytes)", "missed-deadlines": "\(report.missedDeadlines)",
+        "microseconds": "\((finished.nanoseconds - report.started.nanoseconds) / 1_000)",
+      ])
   }
 
   /// The worker ends after the pass it is in; one that is frozen is not waited for longer than two seconds.
@@ -189,5 +226,15 @@ extension RuntimeTable.Entry {
     self.init(
       node: member.node.number, incarnation: member.incarnation.number, input: MACAddress(ports.input.bits),
       output: MACAddress(ports.output.bits), isServing: member.state == .serving, flows: member.load.activeFlows)
+  }
+}
+
+extension Peer {
+  /// A node of the cluster that has started at least once.
+  init?(member: ClusterTable.Member) {
+    guard member.ports != nil || member.state == .dead else { return nil }
+    self.init(
+      node: member.node.number, incarnation: member.incarnation.number, isSwitch: member.kind == .virtualSwitch,
+      isAlive: member.state == .serving || member.state == .stopping)
   }
 }

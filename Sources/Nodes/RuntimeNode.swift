@@ -32,8 +32,8 @@ public enum RuntimeNode {
     let address = FabricAddress(cluster: UInt16(order.partition), node: spec.node.number)
     let rings = WorkerRings()
     let worker = Worker.runtime(
-      port: port, address: address, chain: chain, rules: rules, seed: .random(in: .min ... .max), rings: rings, now: .zero,
-      memory: environment.containerMemory)
+      port: port, address: address, identity: FlowOwner(spec), chain: chain, rules: rules, seed: .random(in: .min ... .max),
+      rings: rings, now: .zero, memory: environment.containerMemory)
     try launch.serve(
       worker, rings: rings, address: address, dropReasons: chain.dropReasons, capacity: rules.capacity, begun: begun)
   }
@@ -78,7 +78,7 @@ public enum SwitchNode {
     let address = FabricAddress(cluster: UInt16(order.partition), node: spec.node.number)
     let rings = WorkerRings()
     let worker = Worker.virtualSwitch(
-      ports: SwitchPorts(client: client, server: server, fabric: fabric), address: address,
+      ports: SwitchPorts(client: client, server: server, fabric: fabric), address: address, identity: FlowOwner(spec),
       client: UplinkSettings(network.client), server: UplinkSettings(network.server), rules: rules,
       seed: .random(in: .min ... .max), rings: rings, now: .zero, memory: environment.containerMemory)
     try launch.serve(worker, rings: rings, address: address, dropReasons: [], capacity: rules.capacity, begun: begun)
@@ -118,7 +118,7 @@ struct Launch {
         input: HardwareAddress(bits: address.address(of: .client).value),
         output: HardwareAddress(bits: address.address(of: .server).value),
         control: HardwareAddress(bits: address.control.value)),
-      startup: (CycleClock.monotonicNanoseconds() - begun) / 1_000_000)
+      startup: (CycleClock.monotonicNanoseconds() - begun) / 1_000_000, canMigrate: spec.kind == .runtime)
     let control = try NodeControl(
       order: order, slot: slot, spec: spec, consumer: consumer, rings: rings, published: worker.published,
       dropNames: dropNames(of: dropReasons), started: started, capacity: capacity, logger: logger)
@@ -128,6 +128,10 @@ struct Launch {
     pthread_join(thread, nil)
     logger.info("Stopped.")
   }
+}
+
+extension FlowOwner {
+  init(_ spec: LaunchSpec) { self.init(node: spec.node.number, incarnation: spec.incarnation.number) }
 }
 
 extension FlowRules {

@@ -41,6 +41,9 @@ public struct DropReason: Hashable, Sendable, BitwiseCopyable {
   public static let notConnectionStart = DropReason(code: 21)
   public static let flowTableFull = DropReason(code: 22)
   public static let keyTaken = DropReason(code: 23)
+  /// Migration: no room to hold the packet, or to send it after its flow.
+  public static let flowMigrating = DropReason(code: 24)
+  public static let channelFrame = DropReason(code: 25)
   // The virtual switch.
   public static let noRuntime = DropReason(code: 30)
   public static let unknownSource = DropReason(code: 31)
@@ -56,6 +59,8 @@ public struct DropReason: Hashable, Sendable, BitwiseCopyable {
     .init(.truncated, "truncated", "The frame ends before its headers say it does."),
     .init(.unknownEtherType, "unknown-ethertype", "The frame carries neither IPv4, IPv6 nor ARP."),
     .init(.notForThisNode, "not-for-this-node", "The destination MAC address is not one of this node's."),
+    .init(.flowMigrating, "flow-migrating", "The packet's flow is moving, and there was no room to hold the packet or to send it after the flow."),
+    .init(.channelFrame, "channel-frame", "A frame of a reliable channel that no peer of this cluster sent, or that was damaged."),
     .init(.scattered, "scattered", "The packet is larger than one receive buffer."),
     .init(.unexpectedARP, "unexpected-arp", "An ARP packet arrived where none is handled, or was malformed."),
     .init(.malformedIPv4, "malformed-ipv4", "The IPv4 header contradicts itself or the frame."),

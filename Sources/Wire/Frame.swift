@@ -231,6 +231,21 @@ extension Frame {
     unsafe body(UnsafeRawBufferPointer(start: bytes + payloadOffset, count: payloadLength).bytes)
   }
 
+  /// Whether it is of this EtherType, behind one VLAN tag at most. Needs no `parse`.
+  @inlinable @inline(__always)
+  public func isOfType(_ etherType: UInt16) -> Bool {
+    guard length >= 18 else { return false }
+    let type = load16(12)
+    return type == etherType || (type == 0x8100 && load16(16) == etherType)
+  }
+
+  /// Overwrites the frame's first bytes.
+  @unsafe
+  public func write(_ source: UnsafeRawPointer, count: Int) {
+    precondition(count <= Int(length), "bytes fit into the frame they are written to")
+    unsafe bytes.copyMemory(from: source, byteCount: count)
+  }
+
   /// Lends the whole frame, Ethernet header first.
   @inlinable
   public func withBytes<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {

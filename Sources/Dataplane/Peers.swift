@@ -1,0 +1,155 @@
+import FixedContainers
+import FlowActors
+import ModuleGraphs
+import ReliableChannels
+import Wire
+
+/// Another node of the cluster, as the coordinator's table names it.
+public struct Peer: Sendable, Equatable {
+  public var node: UInt32
+  public var incarnation: UInt64
+  public var isSwitch: Bool
+  public var isAlive: Bool
+
+  public init(node: UInt32, incarnation: UInt64, isSwitch: Bool, isAlive: Bool) {
+    self.node = node
+    self.incarnation = incarnation
+    self.isSwitch = isSwitch
+    self.isAlive = isAlive
+  }
+}
+
+/// The reliable channels of a worker, one to each other node of its cluster, over the port that its packets take.
+///
+/// A peer keeps its index, and its channel's memory, for as long as the worker lives; a later life of the node is a new
+/// session of the same channel. Messages that frames bring are laid out in memory set aside at start, and handled one by
+/// one, when the channel they came over is free to answer.
+@safe
+struct Peers: ~Copyable, MigrationOutbox {
+  static var capacity: Int { 63 }
+
+  private let address: FabricAddress
+  private let node: UInt32
+  private let incarnation: UInt64
+  private let settings: ChannelSettings
+  private let memory: MemorySource
+  private let channels: UnsafeMutablePointer<ReliableChannel>
+  private(set) var known: [Peer] = []
+  /// Frames being written, and messages that have come in: length (8 bytes), bytes, and so on.
+  private let outgoing: UnsafeMutableRawPointer
+  private let inbox: UnsafeMutableRawPointer
+  private var inboxLength = 0
+  private let inboxCapacity: Int
+
+  init(address: FabricAddress, node: UInt32, incarnation: UInt64, settings: ChannelSettings = .init(), memory: MemorySource) {
+    self.address = address
+    self.node = node
+    self.incarnation = incarnation
+    self.settings = settings
+    self.memory = memory
+    unsafe channels = .allocate(capacity: Self.capacity)
+    unsafe outgoing = UnsafeMutableRawPointer(memory.allocate(UInt8.self, count: settings.mtu + 64))
+    // One frame can complete everything that arrived early.
+    inboxCapacity = settings.receiveFrames * settings.mtu * 5 + settings.largestMessage + 64
+    unsafe inbox = UnsafeMutableRawPointer(memory.allocate(UInt8.self, count: inboxCapacity))
+  }
+
+  deinit {
+    unsafe channels.deinitialize(count: known.count)
+    unsafe channels.deallocate()
+  }
+
+  // MARK: Who there is
+
+  /// Takes over what the coordinator says. Calls `ended` for every peer whose life is over, or was replaced by another.
+  mutating func update(_ members: [Peer], now: Tick, ended: (UInt8, Peer) -> Void) {
+    for member in members where member.node != node {
+      if let index = known.firstIndex(where: { $0.node == member.node }) {
+        guard member.incarnation >= known[index].incarnation else { continue }
+        let before = known[index]
+        known[index] = member
+        if before.isAlive, member.incarnation > before.incarnation || !member.isAlive { ended(UInt8(index), before) }
+      } else if member.isAlive, known.count < Self.capacity {
+        let link = ChannelLink(destination: address.controlAddress(ofNode: member.node), source: address.control)
+        unsafe (channels + known.count).initialize(
+          to: ReliableChannel(
+            from: node, incarnation: incarnation, to: member.node, link: link, settings: settings, now: now, memory: memory))
+        known.append(member)
+      }
+    }
+  }
+
+  func index(ofNode node: UInt32) -> UInt8? { known.firstIndex { $0.node == node }.map { UInt8($0) } }
+
+  /// Indexes of the living switches, as bits.
+  var switches: UInt64 {
+    known.indices.reduce(0) { known[$1].isSwitch && known[$1].isAlive ? $0 | 1 << UInt64($1) : $0 }
+  }
+
+  // MARK: Messages
+
+  mutating func send(_ message: RawSpan, to peer: UInt8) -> Bool {
+    guard Int(peer) < known.count, known[Int(peer)].isAlive else { return false }
+    return unsafe channels[Int(peer)].send(message)
+  }
+
+  /// Takes a frame of a channel. What it completes is waiting in the inbox afterwards: see `handleMessages`.
+  ///
+  /// - Returns: whose it was; `nil` when it was refused.
+  mutating func receive(_ frame: UnsafeRawBufferPointer, now: Tick) -> UInt8? {
+    guard let source = unsafe ChannelFrame.sourceNode(frame), let peer = index(ofNode: source) else { return nil }
+    inboxLength = 0
+    let (inbox, capacity) = unsafe (inbox, inboxCapacity)
+    var length = 0
+    let reception = unsafe channels[Int(peer)].receive(frame, now: now) { message in
+      let end = length + 8 + (message.byteCount + 7) & ~7
+      precondition(end <= capacity, "a receive window's messages fit into the inbox")
+      unsafe inbox.storeBytes(of: message.byteCount, toByteOffset: length, as: Int.self)
+      unsafe message.withUnsafeBytes { bytes in
+        if let base = unsafe bytes.baseAddress { unsafe (inbox + length + 8).copyMemory(from: base, byteCount: bytes.count) }
+      }
+      length = end
+    }
+    inboxLength = length
+    if case .refused = reception { return nil }
+    return peer
+  }
+
+  /// The next message of the last frame; `nil` when there is none left. Valid until the next frame is received.
+  @unsafe
+  func message(at offset: inout Int) -> UnsafeRawBufferPointer? {
+    guard offset < inboxLength else { return nil }
+    let count = unsafe inbox.load(fromByteOffset: offset, as: Int.self)
+    defer { offset += 8 + (count + 7) & ~7 }
+    return unsafe UnsafeRawBufferPointer(start: inbox + offset + 8, count: count)
+  }
+
+  // MARK: Frames out
+
+  /// Sends what the channels have to send, behind everything the port was given before.
+  ///
+  /// - Returns: frames sent.
+  mutating func flush(through port: PacketPort, batch: PacketBatch, now: Tick) -> Int {
+    var frames = 0
+    for index in known.indices where known[index].isAlive {
+      _ = unsafe channels[index].poll(now: now)
+      while true {
+        let length = unsafe channels[index].fill(outgoing, now: now)
+        if length == 0 { break }
+        if batch.isFull { send(batch, through: port) }
+        // Without a buffer the frame is lost, as it could be on the way: it will be sent again.
+        guard port.makeFrame(in: batch, length: max(60, length), now: now) else { continue }
+        unsafe batch[batch.count - 1].write(outgoing, count: length)
+        frames += 1
+      }
+    }
+    if !batch.isEmpty { send(batch, through: port) }
+    return frames
+  }
+
+  private func send(_ batch: PacketBatch, through port: PacketPort) {
+    let refused = port.transmit(batch, mask: batch.live)
+    port.release(batch, mask: refused)
+    batch.removeAll()
+  }
+}

@@ -1,0 +1,70 @@
+import FlowActors
+import NetworkFunctions
+import Wire
+
+// What migrations ask of a runtime's flows. A flow goes with its record and its state; its functions learn of it by
+// `flowMigratesOut` and `flowMigratesIn`, once each, and no function has to do anything for it.
+
+extension RuntimeCore: DepartingFlows {
+  public mutating func choose() -> UInt32? {
+    for _ in 0..<flows.capacity {
+      let slot = departureHand
+      departureHand = Int(slot) + 1 < flows.capacity ? slot + 1 : 0
+      if flows[slot].isUsed, flows[slot].knowsReverse, flows[slot].phase == .settled, flows[slot].actor.hasForwarded { return slot }
+    }
+    return nil
+  }
+
+  public func keys(of slot: UInt32) -> FlowKeyPair { flows.keys(of: slot) }
+
+  public func travelling(_ slot: UInt32, now: Tick) -> TravellingFlow {
+    let idle = UInt32(truncatingIfNeeded: now.milliseconds) &- flows[slot].lastSeen
+    return TravellingFlow(timeoutClass: flows[slot].timeoutClass, idleMilliseconds: idle, actor: flows[slot].actor.travelling)
+  }
+
+  public func state(of slot: UInt32) -> UnsafeRawBufferPointer {
+    unsafe UnsafeRawBufferPointer(start: flows.state(slot), count: chain.stateSize)
+  }
+
+  public mutating func setPhase(_ phase: MigrationPhase, of slot: UInt32) { flows[slot].phase = phase }
+
+  public mutating func depart(_ slot: UInt32, to peer: UInt8) {
+    unsafe chain.tell(.migratesOut, state: flows.state(slot))
+    flows[slot].phase = MigrationPhase(.departed, peer: peer)
+    flows[slot].lastSeen = UInt32(truncatingIfNeeded: moment.milliseconds)
+    flows.setTimeoutClass(slot, TimeoutClass.departed, now: moment)
+    counters.flowsMigratedOut &+= 1
+  }
+}
+
+extension RuntimeCore: ArrivingFlows {
+  public mutating func expect(_ keys: FlowKeyPair, timeoutClass: UInt8, peer: UInt8, now: Tick) -> UInt32? {
+    for key in [keys.forward, keys.reverse] {
+      guard let (slot, _) = flows.find(key) else { continue }
+      // It was here before, and comes back.
+      guard flows[slot].phase.step == .departed else { return nil }
+      flows.remove(slot)
+    }
+    guard timeoutClass < TimeoutClass.departed,
+      let slot = flows.create(keys, actor: FlowActor(travelling: 0), timeoutClass: timeoutClass, now: now)
+    else { return nil }
+    flows[slot].phase = MigrationPhase(.arriving, peer: peer)
+    return slot
+  }
+
+  public mutating func forget(_ slot: UInt32) { flows.remove(slot) }
+
+  public mutating func install(_ slot: UInt32, _ flow: TravellingFlow, state: UnsafeRawBufferPointer, now: Tick) {
+    unsafe flows.state(slot).copyMemory(from: state.baseAddress!, byteCount: state.count)
+    flows[slot].actor = FlowActor(travelling: flow.actor)
+    flows[slot].lastSeen = UInt32(truncatingIfNeeded: now.milliseconds) &- flow.idleMilliseconds
+    flows[slot].phase = .settled
+    if flow.timeoutClass < TimeoutClass.departed { flows.setTimeoutClass(slot, flow.timeoutClass, now: now) }
+    unsafe chain.tell(.migratesIn, state: flows.state(slot))
+    counters.flowsMigratedIn &+= 1
+  }
+
+  public mutating func process(_ frame: UnsafeRawBufferPointer, side: UInt8, now: Tick) {
+    unsafe returns?.put(frame, side: side, now: now)
+  }
+}
