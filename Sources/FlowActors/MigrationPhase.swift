@@ -1,0 +1,79 @@
+import Wire
+
+/// Where a flow is in its migration: two bytes of its record. What else a moving flow needs is in the slabs of
+/// `MigrationSource` and `MigrationTarget`, which are as large as what may be in flight.
+///
+///     source:  settled ─▶ leaving ─▶ handedOver ─▶ departed       target:  arriving ─▶ settled
+///
+/// What a runtime does with a packet of the flow follows from the phase alone.
+public struct MigrationPhase: BitwiseCopyable, Equatable, Sendable {
+  public enum Step: UInt8, BitwiseCopyable, Sendable {
+    /// Not migrating: packets go through the chain.
+    case settled
+    /// A target is being made ready, or the route is being changed: packets still go through the chain here.
+    case leaving
+    /// The flow state is on its way: packets that still come are sent after it, over the channel.
+    case handedOver
+    /// The target has it. The record stays for a while, so that late packets find where to go.
+    case departed
+    /// The flow state has not come yet: packets are held.
+    case arriving
+  }
+
+  public var step: Step
+  /// The other runtime, as an index the worker gives its peers.
+  public var peer: UInt8
+
+  public init(_ step: Step, peer: UInt8 = 0) {
+    self.step = step
+    self.peer = peer
+  }
+
+  public static let settled = MigrationPhase(.settled)
+
+  /// Packets go through the chain of this runtime: it owns the flow. At any time one runtime at most does.
+  @inlinable public var isServing: Bool { step.rawValue <= Step.leaving.rawValue }
+  /// Idle timers and evictions leave the flow alone.
+  @inlinable public var isPinned: Bool { step != .settled && step != .departed }
+}
+
+/// Who a flow's packets go to: one life of one runtime.
+public struct FlowOwner: BitwiseCopyable, Equatable, Hashable, Sendable {
+  public var node: UInt32
+  public var incarnation: UInt64
+
+  public init(node: UInt32, incarnation: UInt64) {
+    self.node = node
+    self.incarnation = incarnation
+  }
+}
+
+/// Both keys of a flow: a switch has a route for each.
+public enum FlowKeyPair: BitwiseCopyable, Equatable, Sendable {
+  case ipv4(forward: IPv4FiveTuple, reverse: IPv4FiveTuple)
+  case ipv6(forward: IPv6FiveTuple, reverse: IPv6FiveTuple)
+}
+
+/// The sizes and times of migrations. Times are nanoseconds.
+public struct MigrationSettings: Equatable, Sendable {
+  /// Flows that move in one message; at most 32.
+  public var flowsPerBatch = 32
+  /// Batches under way at once, at a source and, over all its sources, at a target.
+  public var sourceBatches = 32
+  public var targetBatches = 128
+  /// Packets a target can hold for flows whose state has not come, and bytes of the longest.
+  public var heldPackets = 4_096
+  public var longestPacket = 2_048
+  /// How long a step may take. The first step is undone after it, the later ones are asked for again.
+  public var stepDeadline: UInt64 = 20_000_000
+  /// Longest message of the channel.
+  public var largestMessage = 65_535
+
+  public init() {}
+}
+
+/// Where the migration's messages go: the reliable channels of the worker.
+public protocol MigrationOutbox: ~Copyable {
+  /// Sends to the peer with this index; `false` when its channel has no room now. The message is copied.
+  mutating func send(_ message: RawSpan, to peer: UInt8) -> Bool
+}

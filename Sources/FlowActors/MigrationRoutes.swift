@@ -1,0 +1,98 @@
+import FixedContainers
+import Wire
+
+/// What a switch answered to the change of one flow's routes.
+public enum RouteChange: Equatable, Sendable {
+  /// The routes are the new owner's, by this change or by an earlier one like it.
+  case changed(epoch: UInt32)
+  /// The switch knows neither key: nothing will come through it that it does not dispatch anew.
+  case unknown
+  /// A route belongs to neither the old nor the new owner: somebody has decided otherwise.
+  case refused(epoch: UInt32)
+}
+
+/// What the switch's part of a migration asks of its routes.
+public protocol MigratingRoutes: ~Copyable {
+  /// Gives the routes of both keys from one owner to another, both or neither, and counts their epochs up.
+  mutating func change(_ keys: FlowKeyPair, from: FlowOwner, to: FlowOwner) -> RouteChange
+}
+
+/// The switch's part of a migration: changes routes and answers behind the packets it has sent before.
+///
+/// The epoch of a route is the authority on who owns the flow: a request that names an owner who is not, changes nothing.
+/// The caller sends the answer on the way the packets to the source take, after them.
+public struct MigrationSwitch: ~Copyable {
+  private let scratch: UnsafeMutableRawPointer
+  public private(set) var changed: UInt64 = 0
+  public private(set) var refused: UInt64 = 0
+
+  public init(memory: MemorySource) { scratch = UnsafeMutableRawPointer(memory.allocate(UInt8.self, count: 256)) }
+
+  /// Takes a message of kind `changeRoute`; `false` when it is malformed. An answer the channel has no room for is
+  /// not sent: the source asks again.
+  public mutating func receive(
+    _ message: RawSpan, from peer: UInt8, routes: inout some MigratingRoutes & ~Copyable, outbox: inout some MigrationOutbox & ~Copyable
+  ) -> Bool {
+    message.withUnsafeBytes { bytes in
+      guard let request = MigrationMessage(bytes), request.kind == .changeRoute else { return false }
+      var check = MigrationReader(bytes)
+      guard let from = check.owner() else { return false }
+      for _ in 0..<request.count { guard check.keys() != nil else { return false } }
+      guard check.isAtEnd else { return false }
+
+      var answer = MigrationMessage(.routeChanged, run: request.run, batch: request.batch)
+      (answer.count, answer.node) = (request.count, request.node)
+      var reader = MigrationReader(bytes)
+      _ = reader.owner()
+      var bits: (changed: UInt64, refused: UInt64) = (0, 0)
+      var epochs = InlineArray<32, UInt32>(repeating: 0)
+      for place in 0..<Int(request.count) {
+        guard let (keys, _) = reader.keys() else { return false }
+        switch routes.change(keys, from: from, to: FlowOwner(node: request.node, incarnation: request.word)) {
+        case .changed(let epoch): (bits.changed, epochs[place]) = (bits.changed | 1 << UInt64(place), epoch)
+        case .unknown: break
+        case .refused(let epoch): (bits.refused, epochs[place]) = (bits.refused | 1 << UInt64(place), epoch)
+        }
+      }
+      changed += UInt64(bits.changed.nonzeroBitCount)
+      refused += UInt64(bits.refused.nonzeroBitCount)
+      answer.word = bits.changed | bits.refused << 32
+      var writer = MigrationWriter(answer, into: scratch)
+      for place in 0..<Int(request.count) { writer.put(epochs[place]) }
+      _ = outbox.send(writer.message.bytes, to: peer)
+      return true
+    }
+  }
+}
+
+extension FlowStore where Actor == SwitchActor {
+  /// Gives the routes of both keys from one runtime to another, by their indexes in the `RuntimeTable`. A switch that has
+  /// heard of one direction only changes that one.
+  public func change(_ keys: FlowKeyPair, from: UInt16, to: UInt16) -> RouteChange {
+    let slots: [2 of UInt32?] =
+      switch keys {
+      case .ipv4(let forward, let reverse): [slot(of: forward), slot(of: reverse)]
+      case .ipv6(let forward, let reverse): [slot(of: forward), slot(of: reverse)]
+      }
+    var epoch: UInt32 = 0
+    var (isKnown, isFree) = (false, true)
+    for index in slots.indices {
+      guard let slot = slots[index] else { continue }
+      isKnown = true
+      epoch = max(epoch, self[slot].actor.epoch)
+      if self[slot].actor.owner != from, self[slot].actor.owner != to { isFree = false }
+    }
+    guard isKnown else { return .unknown }
+    guard isFree else { return .refused(epoch: epoch) }
+    for index in slots.indices {
+      guard let slot = slots[index], self[slot].actor.owner == from else { continue }
+      self[slot].actor.owner = to
+      self[slot].actor.epoch &+= 1
+      epoch = max(epoch, self[slot].actor.epoch)
+    }
+    return .changed(epoch: epoch)
+  }
+
+  private func slot(of key: IPv4FiveTuple) -> UInt32? { find(key, key.hash(seed: seed)).map { $0 >> 1 } }
+  private func slot(of key: IPv6FiveTuple) -> UInt32? { find(key, key.hash(seed: seed)).map { $0 >> 1 } }
+}
