@@ -8,20 +8,24 @@ import FixedContainers
 @usableFromInline
 struct ChannelReceiver: ~Copyable {
   /// Bodies of early frames, and their lengths; 0 = not here.
-  @usableFromInline let lengths: UnsafeMutablePointer<UInt16>
-  @usableFromInline let bodies: UnsafeMutableRawPointer
-  @usableFromInline let assembly: UnsafeMutableRawPointer
-  @usableFromInline let mask: UInt32
-  @usableFromInline let capacity: Int
-  @usableFromInline let bodySize: Int
-  @usableFromInline let largestMessage: Int
+  private let lengths: UnsafeMutablePointer<UInt16>
+  private let bodies: UnsafeMutableRawPointer
+  private let assembly: UnsafeMutableRawPointer
+  private let mask: UInt32
+  private let capacity: Int
+  private let bodySize: Int
+  private let largestMessage: Int
 
   /// The frame that is due: all earlier ones were delivered.
-  @usableFromInline private(set) var expected: SequenceNumber
+  private(set) var expected: SequenceNumber
   /// The first frame that the peer may not send yet. Never taken back.
   private(set) var limit: SequenceNumber
+  /// The frame that is being read, and how far.
+  @usableFromInline var opened = UnsafeRawBufferPointer(start: nil, count: 0)
+  @usableFromInline var offset = 0
+  @usableFromInline var isOpen = false
   /// Early frames in the ring.
-  @usableFromInline var waiting = 0
+  private var waiting = 0
   /// Bytes of a message whose end has not come, or `nil`.
   @usableFromInline var assembled: Int?
 
@@ -43,6 +47,8 @@ struct ChannelReceiver: ~Copyable {
     limit = first
     waiting = 0
     assembled = nil
+    unsafe opened = .init(start: nil, count: 0)
+    (offset, isOpen) = (0, false)
     for index in 0..<capacity { unsafe lengths[index] = 0 }
   }
 
@@ -89,45 +95,51 @@ struct ChannelReceiver: ~Copyable {
     return offset == body.count
   }
 
-  /// Delivers the body of the frame that is due, and those that have waited for it.
+  /// Begins to read the body of the frame that is due.
   @inlinable @inline(__always)
-  mutating func deliver(
-    _ body: UnsafeRawBufferPointer, counters: inout ChannelCounters, _ message: (RawSpan) -> Void
-  ) {
-    unsafe deliverChunks(body, counters: &counters, message)
-    advance()
-    while waiting > 0 {
-      let place = Int(expected.number & mask)
-      let length = unsafe Int(lengths[place])
-      guard length > 0 else { return }
-      unsafe deliverChunks(UnsafeRawBufferPointer(start: bodies + place &* bodySize, count: length), counters: &counters, message)
-      unsafe lengths[place] = 0
-      waiting &-= 1
-      advance()
+  mutating func open(_ body: UnsafeRawBufferPointer) {
+    precondition(offset == opened.count, "the messages of a frame are taken before the next frame comes")
+    unsafe opened = body
+    offset = 0
+    isOpen = true
+  }
+
+  /// The next message of the frame that is open, and then of those that have waited for it.
+  @inlinable @inline(__always)
+  mutating func next(counters: inout ChannelCounters) -> UnsafeRawBufferPointer? {
+    while true {
+      while offset < opened.count {
+        let word = unsafe UInt16(littleEndian: opened.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
+        let count = Int(word & ChunkFlags.length)
+        let chunk = unsafe UnsafeRawBufferPointer(start: opened.baseAddress! + (offset &+ 2), count: count)
+        offset &+= count &+ 2
+        if word & (ChunkFlags.continues | ChunkFlags.goesOn) == 0, assembled == nil {
+          counters.messagesDelivered &+= 1
+          return unsafe chunk
+        }
+        if let whole = unsafe assemble(chunk, word, counters: &counters) {
+          counters.messagesDelivered &+= 1
+          return unsafe whole
+        }
+      }
+      guard isOpen, openWaiting() else { return nil }
     }
   }
 
+  /// Closes the frame that was read, and opens the next if it is here.
   @usableFromInline
-  mutating func advance() { expected = expected.advanced(by: 1) }
-
-  @inlinable
-  mutating func deliverChunks(
-    _ body: UnsafeRawBufferPointer, counters: inout ChannelCounters, _ message: (RawSpan) -> Void
-  ) {
-    var offset = 0
-    while offset < body.count {
-      let word = unsafe UInt16(littleEndian: body.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
-      let count = Int(word & ChunkFlags.length)
-      let chunk = unsafe UnsafeRawBufferPointer(start: body.baseAddress! + (offset &+ 2), count: count)
-      offset &+= count &+ 2
-      if word & (ChunkFlags.continues | ChunkFlags.goesOn) == 0, assembled == nil {
-        counters.messagesDelivered &+= 1
-        unsafe message(chunk.bytes)
-      } else if let whole = unsafe assemble(chunk, word, counters: &counters) {
-        counters.messagesDelivered &+= 1
-        unsafe message(whole.bytes)
-      }
+  mutating func openWaiting() -> Bool {
+    let place = Int(expected.number & mask)
+    if unsafe lengths[place] > 0 {
+      unsafe lengths[place] = 0
+      waiting -= 1
     }
+    expected = expected.advanced(by: 1)
+    let next = Int(expected.number & mask)
+    offset = 0
+    isOpen = unsafe waiting > 0 && lengths[next] > 0
+    unsafe opened = isOpen ? UnsafeRawBufferPointer(start: bodies + next * bodySize, count: Int(lengths[next])) : .init(start: nil, count: 0)
+    return isOpen
   }
 
   /// Adds a chunk to the message that spans frames; the message, once it is complete.

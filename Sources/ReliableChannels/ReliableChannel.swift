@@ -6,7 +6,8 @@ import Wire
 /// A pure machine (paper §VI-B, done with selective acknowledgement, sessions and credit). The worker that owns it calls,
 /// in every pass:
 ///
-///     receive(frame)  for each frame that came     ─▶ messages, and what happened to the session
+///     receive(frame)  for each frame that came     ─▶ what happened to the session
+///     nextMessage()   until it is nil              ─▶ messages, in order
 ///     send(message)   for what it wants to say     ─▶ false: no room now, try in a later pass
 ///     poll(now)                                    ─▶ whether the peer has fallen silent
 ///     fill(buffer)    until it returns 0           ─▶ frames: data, data again, hellos, acknowledgements
@@ -113,32 +114,39 @@ public struct ReliableChannel: ~Copyable {
     case refused(FrameRefusal)
   }
 
-  /// Takes one frame, link header included, and hands each message that is complete and due to `message`, in order.
-  ///
-  /// The bytes are valid during the call only.
-  @inlinable
-  public mutating func receive(
-    _ frame: UnsafeRawBufferPointer, now: Tick, _ message: (RawSpan) -> Void
-  ) -> Reception {
+  /// Takes one frame, link header included. Then `nextMessage` has the messages that are complete and due; all are
+  /// taken, and the frame's memory stays, before the next frame comes.
+  public mutating func receive(_ frame: UnsafeRawBufferPointer, now: Tick) -> Reception {
     switch unsafe open(frame, now: now) {
     case .settled(let reception):
       return reception
     case .due(let offset, let length):
-      let body = unsafe UnsafeRawBufferPointer(rebasing: frame[offset..<offset &+ length])
-      unsafe receiver.deliver(body, counters: &tally, message)
+      unsafe receiver.open(UnsafeRawBufferPointer(rebasing: frame[offset..<offset + length]))
       return .taken
     }
   }
 
-  @usableFromInline
-  enum Opening {
+  /// The next message, in order; `nil` when there is none. Its bytes are valid until the next frame is received: the
+  /// caller may send through this very channel meanwhile.
+  @inlinable @inline(__always)
+  @unsafe
+  public mutating func nextMessage() -> UnsafeRawBufferPointer? { unsafe receiver.next(counters: &tally) }
+
+  /// Takes one frame and hands each message to `message`, whose bytes are valid during that call.
+  @inlinable
+  public mutating func receive(_ frame: UnsafeRawBufferPointer, now: Tick, _ message: (RawSpan) -> Void) -> Reception {
+    let reception = unsafe receive(frame, now: now)
+    while let next = unsafe nextMessage() { unsafe message(next.bytes) }
+    return reception
+  }
+
+  private enum Opening {
     case settled(Reception)
     case due(bodyOffset: Int, length: Int)
   }
 
   /// Everything about a frame but the delivery.
-  @usableFromInline
-  mutating func open(_ frame: UnsafeRawBufferPointer, now: Tick) -> Opening {
+  private mutating func open(_ frame: UnsafeRawBufferPointer, now: Tick) -> Opening {
     switch unsafe ChannelFrame.read(frame, key: settings.key) {
     case .refused(let reason): return .settled(refuse(reason))
     case .header(let header, let bodyOffset):
