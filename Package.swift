@@ -151,7 +151,7 @@ let package = Package(
       name: "Engines",
       targets: [
         "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FunctionCatalog", "FlowActors", "ModuleGraphs",
-        "Dataplane", "Configuration",
+        "Dataplane", "Configuration", "ControlPlane", "ControlCodec",
       ]),
     .executable(name: "nfvactor", targets: ["nfvactor"]),
     .executable(name: "nfv-coordinator", targets: ["nfv-coordinator"]),

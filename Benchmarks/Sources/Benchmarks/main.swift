@@ -1,8 +1,11 @@
 import Foundation
 
-// make bench [BENCH=chain] [BENCH_QUICK=1]
+// make bench [BENCH=chain|control|detection] [BENCH_QUICK=1]
 
-let benchmarks: [String: (Bool) throws -> Void] = ["chain": { try ChainBenchmark(isQuick: $0).run() }]
+let benchmarks: [String: (Bool) throws -> Void] = [
+  "chain": { try ChainBenchmark(isQuick: $0).run() }, "control": { try ControlBenchmark(isQuick: $0).run() },
+  "detection": { try DetectionBenchmark(isQuick: $0).run() },
+]
 let environment = ProcessInfo.processInfo.environment
 let isQuick = environment["BENCH_QUICK"] == "1"
 let wanted = environment["BENCH"].flatMap { $0.isEmpty ? nil : [$0] } ?? benchmarks.keys.sorted()
