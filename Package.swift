@@ -155,7 +155,7 @@ let package = Package(
       name: "Engines",
       targets: [
         "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FunctionCatalog", "FlowActors", "ReliableChannels",
-        "ModuleGraphs", "Dataplane", "Configuration",
+        "ModuleGraphs", "Dataplane", "Configuration", "ControlPlane", "ControlCodec",
       ]),
     .executable(name: "nfvactor", targets: ["nfvactor"]),
     .executable(name: "nfv-coordinator", targets: ["nfv-coordinator"]),

@@ -15,6 +15,11 @@ public func loadChainSpec(_ path: String) throws(ConfigurationError) -> ServiceC
   try chainSpec(YAMLFile.settings(path: path), file: path)
 }
 
+/// What `nfvctl policy activate` takes.
+public func loadScalingPolicy(_ path: String) throws(ConfigurationError) -> ScalingPolicy {
+  try scalingPolicy(YAMLFile.settings(path: path), file: path)
+}
+
 /// What `nfvactor agent --config` takes.
 public func loadAgentConfiguration(_ path: String) throws(ConfigurationError) -> AgentConfiguration {
   try agentConfiguration(YAMLFile.settings(path: path), file: path)
@@ -32,6 +37,12 @@ public func chainSpec(_ settings: Settings, file: String) throws(ConfigurationEr
     try reader.allow(["chain", "flows"])
     return try ServiceChainSpec(reader: reader)
   } catch {
+    throw ConfigurationError(file: file, error)
+  }
+}
+
+public func scalingPolicy(_ settings: Settings, file: String) throws(ConfigurationError) -> ScalingPolicy {
+  do throws(SettingsError) { return try ScalingPolicy(reader: SettingsReader(settings)) } catch {
     throw ConfigurationError(file: file, error)
   }
 }

@@ -9,6 +9,12 @@ extension RecordCodec {
   }
 
   public static func decodeEvent(_ record: [UInt8]) throws(CodecError) -> Event {
+    let result = record.withUnsafeBytes { bytes in Result { () throws(CodecError) in try decodeEvent(bytes) } }
+    return try result.get()
+  }
+
+  /// The same of bytes that lie somewhere, as in a mapped file.
+  public static func decodeEvent(_ record: UnsafeRawBufferPointer) throws(CodecError) -> Event {
     guard record.count <= maximumRecordSize else { throw .tooLarge(bytes: record.count) }
     let arena = MessageArena(limit: MessageReader.memoryLimit(recordSize: record.count))
     guard let message = arena.unpack(record, with: nfvactor__v1__event__unpack) else { throw .malformed }
@@ -195,7 +201,7 @@ extension MessageWriter {
 }
 
 extension MessageReader {
-  func event(_ message: Nfvactor__V1__Event, _ record: [UInt8]) throws(CodecError) -> Event {
+  func event(_ message: Nfvactor__V1__Event, _ record: UnsafeRawBufferPointer) throws(CodecError) -> Event {
     try check(version: message.version)
     guard let producer = ProducerID(try text(message.producer, "producer")) else {
       throw .invalid(field: "producer", reason: "is empty or too long")
@@ -213,7 +219,7 @@ extension MessageReader {
       body: try body(message, record))
   }
 
-  private func body(_ message: Nfvactor__V1__Event, _ record: [UInt8]) throws(CodecError) -> Event.Body {
+  private func body(_ message: Nfvactor__V1__Event, _ record: UnsafeRawBufferPointer) throws(CodecError) -> Event.Body {
     switch message.body_case {
     case NFVACTOR__V1__EVENT__BODY_TICK:
       return .tick
@@ -275,7 +281,7 @@ extension MessageReader {
     case NFVACTOR__V1__EVENT__BODY_POLICY_ACTIVATED:
       return .policyActivated(try policy(required(message.policy_activated, "policy_activated")))
     default:
-      return .unknown(try unknownBody(message.base, record: record))
+      return .unknown(try unknownBody(message.base, record: Array(record)))
     }
   }
 

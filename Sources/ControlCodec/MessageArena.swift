@@ -7,18 +7,23 @@ import CProtobufC
 /// string with a NUL inside would pass for a shorter one.
 final class MessageArena {
   private static let alignment = 16
-  private static let chunkSize = 4_096
+  /// Most records need less.
+  private static let chunkSize = 1_024
 
   private let limit: Int
   private var taken = 0
-  private var chunks: [UnsafeMutableRawPointer] = []
+  /// The newest chunk; each begins with the address of the one before.
+  private var chunk: UnsafeMutableRawPointer?
   private var next = UnsafeMutableRawPointer(bitPattern: 16)!
   private var left = 0
 
   init(limit: Int) { self.limit = limit }
 
   deinit {
-    for chunk in chunks { chunk.deallocate() }
+    while let last = chunk {
+      chunk = last.load(as: UnsafeMutableRawPointer?.self)
+      last.deallocate()
+    }
   }
 
   /// Uninitialised memory, aligned for any C type; nil beyond the limit. It lives as long as the arena.
@@ -26,10 +31,12 @@ final class MessageArena {
     guard size >= 0, size <= limit - taken else { return nil }
     let whole = (size + Self.alignment - 1) / Self.alignment * Self.alignment + Self.alignment
     if whole > left {
-      let chunk = max(Self.chunkSize, whole)
-      next = .allocate(byteCount: chunk, alignment: Self.alignment)
-      chunks.append(next)
-      left = chunk
+      let size = max(Self.chunkSize, whole)
+      let new = UnsafeMutableRawPointer.allocate(byteCount: Self.alignment + size, alignment: Self.alignment)
+      new.storeBytes(of: chunk, as: UnsafeMutableRawPointer?.self)
+      chunk = new
+      next = new + Self.alignment
+      left = size
     }
     let block = next
     next += whole
@@ -42,15 +49,20 @@ final class MessageArena {
   /// The size that a block of this arena was asked for with.
   func size(of block: UnsafeRawPointer) -> Int { (block - Self.alignment).load(as: Int.self) }
 
-  /// Runs a generated `unpack` on `bytes`, with this arena's memory. The result needs no `free_unpacked`.
   func unpack<Message>(
     _ bytes: [UInt8],
+    with unpack: (UnsafeMutablePointer<ProtobufCAllocator>?, Int, UnsafePointer<UInt8>?) -> UnsafeMutablePointer<Message>?
+  ) -> UnsafeMutablePointer<Message>? { bytes.withUnsafeBytes { self.unpack($0, with: unpack) } }
+
+  /// Runs a generated `unpack` on `bytes`, with this arena's memory. The result needs no `free_unpacked`.
+  func unpack<Message>(
+    _ bytes: UnsafeRawBufferPointer,
     with unpack: (UnsafeMutablePointer<ProtobufCAllocator>?, Int, UnsafePointer<UInt8>?) -> UnsafeMutablePointer<Message>?
   ) -> UnsafeMutablePointer<Message>? {
     var allocator = ProtobufCAllocator(
       alloc: { arena, size in Unmanaged<MessageArena>.fromOpaque(arena!).takeUnretainedValue().allocate(size) },
       free: { _, _ in },
       allocator_data: Unmanaged.passUnretained(self).toOpaque())
-    return bytes.withUnsafeBufferPointer { unpack(&allocator, $0.count, $0.baseAddress) }
+    return unpack(&allocator, bytes.count, bytes.bindMemory(to: UInt8.self).baseAddress)
   }
 }

@@ -25,7 +25,13 @@ struct MessageReader {
   }
 
   private func text(_ bytes: UnsafeRawBufferPointer, _ field: String) throws(CodecError) -> String {
-    guard !bytes.contains(0) else { throw .invalid(field: field, reason: "has a NUL inside") }
+    var union: UInt8 = 0
+    for index in bytes.indices {
+      guard bytes[index] != 0 else { throw .invalid(field: field, reason: "has a NUL inside") }
+      union |= bytes[index]
+    }
+    // ASCII needs no validation, and names are.
+    if union < 0x80 { return String(decoding: bytes, as: UTF8.self) }
     guard let text = String(validating: bytes, as: UTF8.self) else {
       throw .invalid(field: field, reason: "is not UTF-8")
     }

@@ -37,30 +37,31 @@ public struct Event: Hashable, Sendable {
   /// heartbeat must be lost rather than delivered late, so each lane has its own sequence.
   public enum Lane: UInt8, Hashable, Sendable { case facts, signals }
 
+  /// What is long or rare is kept aside (`indirect`): nine of ten records are heartbeats, and are copied whole.
   public enum Body: Hashable, Sendable {
     /// In the directory: the cluster gets the partition 1 + the number of distinct names before it.
     case clusterRegistered(ClusterID)
-    case clusterApplied(ClusterSpec)
+    indirect case clusterApplied(ClusterSpec)
     /// The cluster's nodes are to stop and none are to be launched, until it is applied again.
     case clusterDeleted(ClusterID)
 
     /// An agent writes this into every cluster's partition that the directory names, and again when one is added.
-    case agentStarted(AgentStarted)
+    indirect case agentStarted(AgentStarted)
     case agentHeartbeat(HostID)
-    case processExited(ProcessExited)
+    indirect case processExited(ProcessExited)
 
-    case nodeStarted(NodeStarted)
+    indirect case nodeStarted(NodeStarted)
     case heartbeat(Heartbeat)
-    case workload(NodeWorkload)
+    indirect case workload(NodeWorkload)
     /// The node goes down in order, as asked or by a signal.
     case nodeStopping(NodeID)
 
-    case commandAcknowledged(CommandAcknowledgement)
+    indirect case commandAcknowledged(CommandAcknowledgement)
     /// A node of the cluster does not answer another one.
     case peerSilent(PeerSilent)
     /// From here on the cluster is decided about by these rules; a replica that cannot follow them stops.
     case rulesActivated(UInt32)
-    case policyActivated(ScalingPolicy)
+    indirect case policyActivated(ScalingPolicy)
     /// Nothing happened; log time moves.
     case tick
     /// A replica lives; log time moves.

@@ -129,7 +129,8 @@ public struct ProducerID: Hashable, Comparable, Sendable, CustomStringConvertibl
 
   /// 1 to 400 bytes, none of them NUL.
   public init?(_ name: String) {
-    guard (1...400).contains(name.utf8.count), !name.utf8.contains(0) else { return nil }
+    guard (1...400).contains(name.utf8.count) else { return nil }
+    for byte in name.utf8 where byte == 0 { return nil }
     self.name = name
   }
 

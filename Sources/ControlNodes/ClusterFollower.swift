@@ -97,18 +97,13 @@ public final class ClusterFollower {
           try readDirectory(record, &items)
         } else if let index = clusters.firstIndex(where: { Int32($0.partition) == record.partition }) {
           if record.topic == ServiceTopics.snapshots { readSnapshot(record, of: index) } else { read(record, of: index, &items) }
+          guard !clusters[index].isCaughtUp else { continue }
+        }
+        if let end = consumer.knownEnd(topic: record.topic, partition: record.partition), record.offset + 1 >= end {
+          try reachedEnd(of: record.topic, record.partition)
         }
       case .endOfPartition(let topic, let partition, _):
-        if partition == Int32(ServiceTopics.directoryPartition) {
-          isDirectoryRead = true
-        } else if let index = clusters.firstIndex(where: { Int32($0.partition) == partition }) {
-          if topic == ServiceTopics.snapshots {
-            try begin(index)
-            continue
-          }
-          clusters[index].reachedEnds.insert(topic)
-          if clusters[index].reachedEnds.count == 2 { clusters[index].isCaughtUp = true }
-        }
+        try reachedEnd(of: topic, partition)
       }
     }
     if !isCaughtUp, isDirectoryRead, clusters.allSatisfy({ $0.isCaughtUp }) {
@@ -116,6 +111,19 @@ public final class ClusterFollower {
       items.append(.caughtUp)
     }
     return items
+  }
+
+  private func reachedEnd(of topic: String, _ partition: Int32) throws(KafkaError) {
+    if partition == Int32(ServiceTopics.directoryPartition) {
+      isDirectoryRead = true
+    } else if let index = clusters.firstIndex(where: { Int32($0.partition) == partition }) {
+      if topic == ServiceTopics.snapshots {
+        if clusters[index].assembly != nil { try begin(index) }
+      } else {
+        clusters[index].reachedEnds.insert(topic)
+        if clusters[index].reachedEnds.count == 2 { clusters[index].isCaughtUp = true }
+      }
+    }
   }
 
   /// Reads until everything that is in the log has been read. `noticing` sees what came on the way.

@@ -28,7 +28,9 @@ public final class CoordinatorNode {
 
   /// `startedAt` is the milliseconds since 1970: a later life of a name has to have a greater one.
   public init(_ settings: KafkaSettings, name: HostID, startedAt: UInt64, snapshotInterval: UInt64 = 100_000, logger: Logger) {
-    self.settings = settings
+    // The end of a quiet partition is known after one such wait, and a start needs three.
+    self.settings = KafkaSettings(
+      bootstrap: settings.bootstrap, clientID: settings.clientID, extra: ["fetch.wait.max.ms": "100"].merging(settings.extra) { $1 })
     self.snapshotInterval = snapshotInterval
     self.name = name
     life = Incarnation(startedAt)

@@ -218,11 +218,20 @@ public struct ClusterState: Hashable, Sendable {
   public func node(_ id: NodeID) -> Node? { nodeIndex(id).map { nodes[$0] } }
   public func host(_ id: HostID) -> Host? { hostIndex(id).map { hosts[$0] } }
 
-  func nodeIndex(_ id: NodeID) -> Int? { nodes.firstIndex { $0.id == id } }
-  func hostIndex(_ id: HostID) -> Int? { hosts.firstIndex { $0.id == id } }
+  // By index: a closure would be handed copies of nodes, and this is asked for every heartbeat.
+  func nodeIndex(_ id: NodeID) -> Int? {
+    for index in nodes.indices where nodes[index].id == id { return index }
+    return nil
+  }
+  func hostIndex(_ id: HostID) -> Int? {
+    for index in hosts.indices where hosts[index].id == id { return index }
+    return nil
+  }
   /// The node whose current life this is.
   func nodeIndex(_ id: NodeID, _ incarnation: Incarnation) -> Int? {
-    nodes.firstIndex { $0.id == id && $0.incarnation == incarnation && $0.isAlive }
+    guard let index = nodeIndex(id), nodes[index].incarnation == incarnation else { return nil }
+    if case .waiting = nodes[index].phase { return nil }
+    return index
   }
 
   /// How many nodes of a kind are wanted now: by the operator, or for runtimes by the policy that acts for him.

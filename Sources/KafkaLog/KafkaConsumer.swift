@@ -114,6 +114,16 @@ public final class KafkaConsumer: @unchecked Sendable {
     }
   }
 
+  /// Where a partition ended when the broker last answered; nil before it did. Asks nobody.
+  ///
+  /// `endOfPartition` needs a moment in which nothing comes, and in a partition full of heartbeats there is none: there,
+  /// having read the record before this offset is having read everything.
+  public func knownEnd(topic: String, partition: Int32) -> Int64? {
+    var low: Int64 = 0, high: Int64 = 0
+    let code = rd_kafka_get_watermark_offsets(client.handle, topic, partition, &low, &high)
+    return code == RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0 ? high : nil
+  }
+
   /// Up to `max` messages, in order within each partition; waits up to the timeout for the first one.
   ///
   /// Throws only what does not go away by itself, once for each time it is found; reading other

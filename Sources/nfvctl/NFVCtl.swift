@@ -21,7 +21,7 @@ struct NFVCtl: ParsableCommand {
       69 the log cannot be reached.
       """,
     subcommands: [
-      ApplyCommand.self, DeleteCommand.self, GetCommand.self, DescribeCommand.self, EventsCommand.self, TopicsCommand.self,
+      ApplyCommand.self, DeleteCommand.self, PolicyCommand.self, GetCommand.self, DescribeCommand.self, EventsCommand.self, TopicsCommand.self,
       BusCommand.self, VersionCommand.self,
     ])
 }

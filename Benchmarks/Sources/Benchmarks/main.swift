@@ -5,6 +5,8 @@ import Foundation
 let benchmarks: [String: (Bool) throws -> Void] = [
   "chain": { try ChainBenchmark(isQuick: $0).run() },
   "channel": { try ChannelBenchmark(isQuick: $0).run() },
+  "control": { try ControlBenchmark(isQuick: $0).run() },
+  "detection": { try DetectionBenchmark(isQuick: $0).run() },
 ]
 // What scripts run, and `make bench` without a name does not.
 let tools: [String: (Bool) throws -> Void] = [
