@@ -56,6 +56,7 @@ let engines: [Target] = [
       "CIntrinsics", "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FlowActors", "ModuleGraphs",
     ], swiftSettings: packetPath),
   .target(name: "ControlPlane", dependencies: ["ControlMessages"]),
+  .target(name: "LogAnalysis", dependencies: ["ControlMessages", "ControlPlane"]),
 ]
 
 // Layer 3: adapters, one per outside world.
@@ -65,6 +66,7 @@ let adapters: [Target] = [
     swiftSettings: packetPath),
   .target(name: "CaptureFiles", dependencies: ["CPcap", "Wire", "ModuleGraphs"]),
   .target(name: "ControlCodec", dependencies: ["CSchemas", "CProtobufC", "ControlMessages"]),
+  .target(name: "SchemaEvolution", resources: [.embedInCode("nfvactor.binpb")]),
   .target(name: "KafkaLog", dependencies: ["CRdKafka"]),
   .target(
     name: "Configuration",
@@ -111,8 +113,8 @@ let executables: [Target] = [
   .executableTarget(
     name: "nfvctl",
     dependencies: [
-      "ControlNodes", "EmbeddedBus", "ControlMessages", "ControlPlane", "ControlCodec", "KafkaLog", "Configuration",
-      "FunctionCatalog", "NodeSupport", argumentParser, logging,
+      "ControlNodes", "EmbeddedBus", "ControlMessages", "ControlPlane", "LogAnalysis", "ControlCodec", "SchemaEvolution", "KafkaLog",
+      "Configuration", "FunctionCatalog", "NodeSupport", argumentParser, logging,
     ]),
 ]
 
@@ -132,8 +134,8 @@ let tests: [Target] = [
   .testTarget(
     name: "ControlPlaneTests",
     dependencies: [
-      "ControlMessages", "ControlPlane", "ControlCodec", "CSchemas", "Configuration", "ControlNodes", "KafkaLog",
-      "EmbeddedBus", "FunctionCatalog", "NodeSupport", "nfvctl", logging,
+      "ControlMessages", "ControlPlane", "LogAnalysis", "ControlCodec", "SchemaEvolution", "CSchemas", "Configuration", "ControlNodes",
+      "KafkaLog", "EmbeddedBus", "FunctionCatalog", "NodeSupport", "nfvctl", logging,
     ], exclude: ["golden"]),
   .testTarget(
     name: "BusTests",

@@ -47,6 +47,9 @@ struct BusCommand: ParsableCommand {
   @Option(help: ArgumentHelp("Give a topic this many partitions when a client names one that does not exist.", valueName: "count"))
   var autoCreate: Int?
 
+  @Flag(help: "Make no topics: for `nfvctl import`, which makes those of the log.")
+  var bare = false
+
   func validate() throws {
     guard (1...4096).contains(partitions) else { throw ValidationError("--partitions is a number from 1 to 4096") }
     guard segmentBytes >= 1 << 16 else { throw ValidationError("--segment-bytes is at least 65536") }
@@ -88,7 +91,7 @@ struct BusCommand: ParsableCommand {
     configuration.retention = limited
     configuration.segmentBytes = segmentBytes
     configuration.autoCreatePartitions = autoCreate
-    configuration.topics = [
+    configuration.topics = bare ? [] : [
       .init(name: "nfv.events", partitions: partitions, retention: limited),
       .init(name: "nfv.commands", partitions: partitions, retention: .forever),
       .init(name: "nfv.snapshots", partitions: partitions, retention: limited),
