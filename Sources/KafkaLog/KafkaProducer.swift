@@ -73,7 +73,8 @@ public final class KafkaProducer: @unchecked Sendable {
         // An empty key is not the same as none.
         let keyStart = key == nil ? nil : keyBytes.baseAddress ?? UnsafeRawPointer(bitPattern: 1)
         if let timestampMilliseconds {
-          return produce(handle, partition, value, UnsafeRawBufferPointer(start: keyStart, count: keyBytes.count), opaque, timestampMilliseconds)
+          let key = UnsafeRawBufferPointer(start: keyStart, count: keyBytes.count)
+          return produce(handle, partition, value, key, opaque, timestampMilliseconds)
         }
         let result = rd_kafka_produce(
           handle, partition, RD_KAFKA_MSG_F_COPY, UnsafeMutableRawPointer(mutating: value.baseAddress), value.count, keyStart,

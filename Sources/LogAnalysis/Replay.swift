@@ -100,7 +100,11 @@ public struct Replay: Sendable {
     var rest = decided
     var dropped: [Command] = []
     for command in recorded {
-      if let index = rest.firstIndex(where: { $0.asksTheSame(as: command) }) { rest.remove(at: index) } else { dropped.append(command) }
+      if let index = rest.firstIndex(where: { $0.asksTheSame(as: command) }) {
+        rest.remove(at: index)
+      } else {
+        dropped.append(command)
+      }
     }
     return (dropped, rest)
   }

@@ -34,7 +34,9 @@ struct AuditCommand: OperatorCommand {
   @OptionGroup var source: LogSourceOptions
 
   func validate() throws {
-    if case .offset = since { throw ValidationError("--since is a time or a time ago: an offset is of one cluster and one topic") }
+    if case .offset = since {
+      throw ValidationError("--since is a time or a time ago: an offset is of one cluster and one topic")
+    }
   }
 
   func perform() throws {
@@ -43,7 +45,10 @@ struct AuditCommand: OperatorCommand {
     switch subject {
     case .nodes: put(try entries.flatMap { entry in try Self.lives(entry, source).map { LifeListing(entry.cluster, $0) } })
     case .recoveries:
-      put(try entries.flatMap { entry in NodeRecovery.all(in: try Self.lives(entry, source)).map { RecoveryListing(entry.cluster, $0) } })
+      put(
+        try entries.flatMap { entry in
+          NodeRecovery.all(in: try Self.lives(entry, source)).map { RecoveryListing(entry.cluster, $0) }
+        })
     case .scaling: put(try entries.flatMap { entry in try Self.intents(entry, source).map { IntentListing(entry.cluster, $0) } })
     case .migrations:
       put([IntentListing]())
@@ -94,15 +99,18 @@ struct LifeListing: Audited {
   private var lasted: UInt64? { life.endedAt.map { $0.since(life.startedAt ?? life.launchedAt) } }
 
   static let columns: [TextTable.Column] = [
-    .left("CLUSTER"), .left("KIND"), .right("ID"), .right("LIFE"), .left("HOST"), .left("LAUNCHED"), .right("SLOT"), .right("READY"),
+    .left("CLUSTER"), .left("KIND"), .right("ID"), .right("LIFE"), .left("HOST"), .left("LAUNCHED"), .right("SLOT"),
+    .right("READY"),
     .right("LASTED"), .left("ENDED"), .left("HOW"), .left("WHY"),
   ]
 
   var cells: [String] {
     [
-      "\(cluster)", "\(life.kind)", "\(life.node)", "\(life.incarnation)", "\(life.host)", life.launchedAt.iso8601, "\(life.slot)",
+      "\(cluster)", "\(life.kind)", "\(life.node)", "\(life.incarnation)", "\(life.host)", life.launchedAt.iso8601,
+      "\(life.slot)",
       life.startedAt.map { Quantity.span(milliseconds: $0.since(life.launchedAt)) } ?? "-",
-      lasted.map { Quantity.span(milliseconds: $0) } ?? "-", life.endedAt?.clockTime ?? "-", life.ending.isEmpty ? "-" : life.ending,
+      lasted.map { Quantity.span(milliseconds: $0) } ?? "-", life.endedAt?.clockTime ?? "-",
+      life.ending.isEmpty ? "-" : life.ending,
       life.stopSlot.map { "stopped by slot \($0): \(life.stopReason)" } ?? life.reason,
     ]
   }
@@ -113,10 +121,12 @@ struct LifeListing: Audited {
     let stop: JSON? = life.stopSlot.map { JSON.number($0.number) }
     let correlation: JSON? = life.correlation.isEmpty ? nil : .string(life.correlation)
     return .object([
-      "cluster": .text(cluster), "kind": .text(life.kind), "id": .number(life.node.number), "incarnation": .number(life.incarnation.number),
+      "cluster": .text(cluster), "kind": .text(life.kind), "id": .number(life.node.number),
+      "incarnation": .number(life.incarnation.number),
       "host": .text(life.host), "launchedAt": .string(life.launchedAt.iso8601), "launchSlot": .number(life.slot.number),
       "reason": .string(life.reason), "correlation": correlation, "startedAt": life.startedAt.map { JSON.string($0.iso8601) },
-      "startupMilliseconds": life.startup.map { JSON.number($0) }, "stopAskedAt": life.stopAskedAt.map { JSON.string($0.iso8601) },
+      "startupMilliseconds": life.startup.map { JSON.number($0) },
+      "stopAskedAt": life.stopAskedAt.map { JSON.string($0.iso8601) },
       "stopSlot": stop, "stopReason": life.stopReason.isEmpty ? nil : .string(life.stopReason),
       "endedAt": life.endedAt.map { JSON.string($0.iso8601) }, "ending": life.ending.isEmpty ? nil : .string(life.ending),
       "failed": .bool(life.hasFailed),
@@ -136,14 +146,16 @@ struct RecoveryListing: Audited {
   var times: [Timestamp] { [recovery.failed.endedAt, recovery.successor?.startedAt].compactMap { $0 } }
 
   static let columns: [TextTable.Column] = [
-    .left("CLUSTER"), .left("KIND"), .right("ID"), .right("LIFE"), .left("FAILED"), .left("HOW"), .left("ON"), .right("NEW LIFE"), .left("ON"),
+    .left("CLUSTER"), .left("KIND"), .right("ID"), .right("LIFE"), .left("FAILED"), .left("HOW"), .left("ON"), .right("NEW LIFE"),
+    .left("ON"),
     .right("SLOT"), .right("DOWN"), .left("WHY"),
   ]
 
   var cells: [String] {
     let (failed, successor) = (recovery.failed, recovery.successor)
     return [
-      "\(cluster)", "\(failed.kind)", "\(failed.node)", "\(failed.incarnation)", failed.endedAt?.iso8601 ?? "-", failed.ending, "\(failed.host)",
+      "\(cluster)", "\(failed.kind)", "\(failed.node)", "\(failed.incarnation)", failed.endedAt?.iso8601 ?? "-", failed.ending,
+      "\(failed.host)",
       successor.map { "\($0.incarnation)" } ?? "-", successor.map { "\($0.host)" } ?? "-", successor.map { "\($0.slot)" } ?? "-",
       recovery.downtime.map { Quantity.span(milliseconds: $0) } ?? "-", successor?.reason ?? "not launched again",
     ]
@@ -152,7 +164,8 @@ struct RecoveryListing: Audited {
   var json: JSON {
     .object([
       "cluster": .text(cluster), "failed": LifeListing.json(cluster, recovery.failed),
-      "successor": recovery.successor.map { LifeListing.json(cluster, $0) }, "downMilliseconds": recovery.downtime.map { JSON.number($0) },
+      "successor": recovery.successor.map { LifeListing.json(cluster, $0) },
+      "downMilliseconds": recovery.downtime.map { JSON.number($0) },
     ])
   }
 }
@@ -169,22 +182,26 @@ struct IntentListing: Audited {
   var times: [Timestamp] { [entry.timestamp, entry.endedAt].compactMap { $0 } }
 
   static let columns: [TextTable.Column] = [
-    .left("CLUSTER"), .left("TIME"), .right("OFFSET"), .left("EVENT"), .left("BY"), .left("FROM"), .left("TO"), .left("OUTCOME"), .right("AFTER"),
+    .left("CLUSTER"), .left("TIME"), .right("OFFSET"), .left("EVENT"), .left("BY"), .left("FROM"), .left("TO"), .left("OUTCOME"),
+    .right("AFTER"),
   ]
 
   var cells: [String] {
     [
-      "\(cluster)", entry.timestamp.iso8601, "\(entry.offset)", entry.event, entry.correlation.isEmpty ? "\(entry.producer)" : entry.correlation,
+      "\(cluster)", entry.timestamp.iso8601, "\(entry.offset)", entry.event,
+      entry.correlation.isEmpty ? "\(entry.producer)" : entry.correlation,
       "\(entry.before)", "\(entry.after)", entry.outcome.rawValue, entry.duration.map { Quantity.span(milliseconds: $0) } ?? "-",
     ]
   }
 
   var json: JSON {
     .object([
-      "cluster": .text(cluster), "time": .string(entry.timestamp.iso8601), "offset": .number(entry.offset.value), "event": .string(entry.event),
+      "cluster": .text(cluster), "time": .string(entry.timestamp.iso8601), "offset": .number(entry.offset.value),
+      "event": .string(entry.event),
       "producer": .text(entry.producer), "correlation": entry.correlation.isEmpty ? nil : .string(entry.correlation),
       "runtimesBefore": .number(entry.before.runtimes), "switchesBefore": .number(entry.before.switches),
-      "runtimesAfter": .number(entry.after.runtimes), "switchesAfter": .number(entry.after.switches), "outcome": .string(entry.outcome.rawValue),
+      "runtimesAfter": .number(entry.after.runtimes), "switchesAfter": .number(entry.after.switches),
+      "outcome": .string(entry.outcome.rawValue),
       "endedAt": entry.endedAt.map { JSON.string($0.iso8601) }, "durationMilliseconds": entry.duration.map { JSON.number($0) },
       "pendingChanges": .array(entry.pendingChanges.map { JSON.string($0) }),
     ])

@@ -59,7 +59,8 @@ private final class BrokerPartition: PartitionReader {
         guard offset < end else { return nil }
         return LogRecord(
           topic: place.topic, partition: place.partition, offset: Offset(offset),
-          timestamp: Timestamp(milliseconds: UInt64(clamping: record.timestampMilliseconds)), key: record.key, value: record.value)
+          timestamp: Timestamp(milliseconds: UInt64(clamping: record.timestampMilliseconds)), key: record.key, value: record.value
+        )
       case .endOfPartition(_, _, let offset):
         if UInt64(clamping: offset) >= end { isAtEnd = true }
       }

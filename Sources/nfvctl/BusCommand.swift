@@ -91,13 +91,14 @@ struct BusCommand: ParsableCommand {
     configuration.retention = limited
     configuration.segmentBytes = segmentBytes
     configuration.autoCreatePartitions = autoCreate
-    configuration.topics = bare ? [] : [
+    configuration.topics = [
       .init(name: "nfv.events", partitions: partitions, retention: limited),
       .init(name: "nfv.commands", partitions: partitions, retention: .forever),
       .init(name: "nfv.snapshots", partitions: partitions, retention: limited),
       .init(name: "nfv.audit", partitions: partitions, retention: .forever),
       .init(name: "nfv.dead-letters", partitions: partitions, retention: limited),
     ]
+    if bare { configuration.topics = [] }
     configuration.limits.partitions = max(configuration.limits.partitions, 5 * partitions)
     configuration.logger = Logger(label: "nfv.bus") { StreamLogHandler.standardError(label: $0) }
     return configuration

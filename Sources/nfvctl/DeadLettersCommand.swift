@@ -177,12 +177,16 @@ struct LetterListing: Listed, Equatable {
   static let columns: [TextTable.Column] = [.left("PLACE"), .left("FOUND"), .left("STATE"), .left("WHY")]
 
   var cells: [String] {
-    ["\(LetterPlace(letter))", timestamp.iso8601, skipped == nil ? "open" : "skipped", skipped.map { "\(letter.reason) (\($0))" } ?? letter.reason]
+    [
+      "\(LetterPlace(letter))", timestamp.iso8601, skipped == nil ? "open" : "skipped",
+      skipped.map { "\(letter.reason) (\($0))" } ?? letter.reason,
+    ]
   }
 
   var json: JSON {
     .object([
-      "place": .text(LetterPlace(letter)), "topic": .string(letter.topic), "partition": .number(letter.partition), "offset": .number(letter.offset.value),
+      "place": .text(LetterPlace(letter)), "topic": .string(letter.topic), "partition": .number(letter.partition),
+      "offset": .number(letter.offset.value),
       "found": .string(timestamp.iso8601), "reason": .string(letter.reason), "skipped": skipped.map { JSON.string($0) },
     ])
   }
@@ -214,12 +218,16 @@ struct LetterDescription: Described {
 
   var text: String {
     var facts = [
-      ["Record:", "\(LetterPlace(letter.letter))"], ["Found:", letter.timestamp.iso8601], ["Why:", letter.letter.reason], ["Now:", reading],
+      ["Record:", "\(LetterPlace(letter.letter))"], ["Found:", letter.timestamp.iso8601], ["Why:", letter.letter.reason],
+      ["Now:", reading],
     ]
     if let skipped = letter.skipped { facts.append(["Skipped:", skipped]) }
     if let record {
       facts.append(["Written:", record.timestamp.iso8601])
-      facts.append(["Bytes:", "\(record.value.count)" + (record.value.count > Self.shownBytes ? ", the first \(Self.shownBytes) of them:" : "")])
+      facts.append([
+        "Bytes:",
+        "\(record.value.count)" + (record.value.count > Self.shownBytes ? ", the first \(Self.shownBytes) of them:" : ""),
+      ])
     }
     return TextTable.facts(facts) + rows.map { "  \($0)\n" }.joined()
   }
@@ -227,7 +235,8 @@ struct LetterDescription: Described {
   var json: JSON {
     guard case .object(let members) = letter.json else { return letter.json }
     let more = JSON.object([
-      "now": .string(reading), "written": record.map { JSON.string($0.timestamp.iso8601) }, "bytes": record.map { JSON.number($0.value.count) },
+      "now": .string(reading), "written": record.map { JSON.string($0.timestamp.iso8601) },
+      "bytes": record.map { JSON.number($0.value.count) },
       "hex": record.map { _ in JSON.string(rows.joined(separator: " ")) },
     ])
     guard case .object(let rest) = more else { return more }

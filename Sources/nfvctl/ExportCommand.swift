@@ -18,7 +18,9 @@ struct ExportCommand: OperatorCommand {
         nfvctl export --to web.nfvlog --cluster web --topics nfv.events,nfv.commands
       """)
 
-  @Option(name: .customLong("to"), help: ArgumentHelp("The file to make; it must not be there.", valueName: "file"), completion: .file())
+  @Option(
+    name: .customLong("to"), help: ArgumentHelp("The file to make; it must not be there.", valueName: "file"), completion: .file()
+  )
   var path: String
 
   @Option(name: .shortAndLong, help: ArgumentHelp("Only this cluster, with the directory.", valueName: "name"))
@@ -53,7 +55,8 @@ struct ExportCommand: OperatorCommand {
     do {
       let listing = try write(places.sorted(), of: source, to: file)
       switch output.output {
-      case .text: Terminal.put("\(listing.records) records of \(listing.partitions) partitions in \(path), \(listing.bytes) bytes\n")
+      case .text:
+        Terminal.put("\(listing.records) records of \(listing.partitions) partitions in \(path), \(listing.bytes) bytes\n")
       case .json: Terminal.put(listing.json.document)
       case .jsonl: Terminal.put(listing.json.line + "\n")
       }

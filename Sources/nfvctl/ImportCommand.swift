@@ -47,7 +47,8 @@ struct ImportCommand: OperatorCommand {
     try admin.createTopics(topics)
     for section in archive.trailer.sections {
       guard section.first.value == 0 else {
-        throw Complaint("\(section.place) begins at offset \(section.first) in \(file); only a log with its beginning can be imported")
+        throw Complaint(
+          "\(section.place) begins at offset \(section.first) in \(file); only a log with its beginning can be imported")
       }
       let (_, high) = try admin.watermarks(topic: section.place.topic, partition: Int32(clamping: section.place.partition))
       guard high == 0 else { throw Complaint("\(section.place) has records already; import into empty topics") }
@@ -71,7 +72,9 @@ struct ImportCommand: OperatorCommand {
     }
   }
 
-  private func write(_ section: ArchiveSection, of archive: ArchiveFile, _ written: inout UInt64, _ progress: inout LongWork) throws {
+  private func write(_ section: ArchiveSection, of archive: ArchiveFile, _ written: inout UInt64, _ progress: inout LongWork)
+    throws
+  {
     let producer = try KafkaProducer(log.settings, profile: .facts)
     let partition = Int32(clamping: section.place.partition)
     let reader = archive.open(section.place, from: nil)

@@ -43,7 +43,8 @@ extension LogSource {
     guard let first = entries.first else { throw Complaint("\(name) has no clusters") }
     guard entries.count == 1 else {
       throw Complaint(
-        "there are the clusters \(entries.map(\.cluster.name).joined(separator: ", ")); say which with --cluster", status: ExitStatus.usage)
+        "there are the clusters \(entries.map(\.cluster.name).joined(separator: ", ")); say which with --cluster",
+        status: ExitStatus.usage)
     }
     return first
   }
@@ -82,7 +83,10 @@ final class DecodedPartition<Value> {
   private(set) var unreadable = Findings()
   private let place: LogPartition
 
-  init(_ source: any LogSource, _ place: LogPartition, from offset: Offset? = nil, _ decode: @escaping (LogRecord) throws(CodecError) -> Value)
+  init(
+    _ source: any LogSource, _ place: LogPartition, from offset: Offset? = nil,
+    _ decode: @escaping (LogRecord) throws(CodecError) -> Value
+  )
     throws
   {
     reader = try source.open(place, from: offset)
@@ -104,10 +108,14 @@ final class DecodedPartition<Value> {
 
 extension LogSource {
   func events(of partition: UInt32, from offset: Offset? = nil) throws -> DecodedPartition<EventRecord> {
-    try DecodedPartition(self, LogPartition(ServiceTopics.events, partition), from: offset) { record throws(CodecError) in try record.event() }
+    try DecodedPartition(self, LogPartition(ServiceTopics.events, partition), from: offset) { record throws(CodecError) in
+      try record.event()
+    }
   }
 
   func commands(of partition: UInt32) throws -> DecodedPartition<CommandRecord> {
-    try DecodedPartition(self, LogPartition(ServiceTopics.commands, partition)) { record throws(CodecError) in try record.command() }
+    try DecodedPartition(self, LogPartition(ServiceTopics.commands, partition)) { record throws(CodecError) in
+      try record.command()
+    }
   }
 }

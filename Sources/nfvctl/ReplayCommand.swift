@@ -27,7 +27,9 @@ struct ReplayCommand: OperatorCommand {
   @Option(help: ArgumentHelp("Where to end, the same.", valueName: "offset|time"))
   var to: LogPoint?
 
-  @Option(help: ArgumentHelp("A cluster's YAML file, to be applied instead.", valueName: "file"), completion: .file(extensions: ["yaml", "yml"]))
+  @Option(
+    help: ArgumentHelp("A cluster's YAML file, to be applied instead.", valueName: "file"),
+    completion: .file(extensions: ["yaml", "yml"]))
   var spec: String?
 
   @Option(name: .shortAndLong, help: ArgumentHelp("The cluster; needed when there are several.", valueName: "name"))
@@ -99,8 +101,12 @@ extension LogPoint {
 extension Replay.Difference {
   var text: String {
     var text = TextTable.printable("\(timestamp.clockTime) offset \(offset) \(event)") + "\n"
-    for command in dropped { text += TextTable.printable("  - \(command.body.name) \(command.body.summary) (\(command.reason))") + "\n" }
-    for command in added { text += TextTable.printable("  + \(command.body.name) \(command.body.summary) (\(command.reason))") + "\n" }
+    for command in dropped {
+      text += TextTable.printable("  - \(command.body.name) \(command.body.summary) (\(command.reason))") + "\n"
+    }
+    for command in added {
+      text += TextTable.printable("  + \(command.body.name) \(command.body.summary) (\(command.reason))") + "\n"
+    }
     return text
   }
 

@@ -27,14 +27,17 @@ struct SchemaCheck: OperatorCommand {
 
   func perform() throws {
     let file = try ByteFile(reading: against)
-    guard file.size <= 16 << 20 else { throw Complaint("\(against) has \(file.size) bytes: these are no descriptors", status: ExitStatus.damaged) }
+    guard file.size <= 16 << 20 else {
+      throw Complaint("\(against) has \(file.size) bytes: these are no descriptors", status: ExitStatus.damaged)
+    }
     let old: SchemaDescriptors
     do { old = try SchemaDescriptors(try file.read(at: 0, Int(file.size))) } catch let error as SchemaDescriptors.Unreadable {
       throw Complaint("\(against): \(error)", status: ExitStatus.damaged)
     }
     let changes = SchemaDescriptors.present.changes(since: old)
     switch output.output {
-    case .text: for change in changes { Terminal.put("\(change.isBreaking ? "BREAKS" : "allowed") \(change.kind.rawValue) \(change)\n") }
+    case .text:
+      for change in changes { Terminal.put("\(change.isBreaking ? "BREAKS" : "allowed") \(change.kind.rawValue) \(change)\n") }
     case .json: Terminal.put(JSON.array(changes.map(\.json)).document)
     case .jsonl: for change in changes { Terminal.put(change.json.line + "\n") }
     }

@@ -29,7 +29,8 @@ struct VerifyCommand: OperatorCommand {
     var reports: [VerificationReport] = []
     // A chain is checked by reading it, also where nothing is decided from the records.
     if let archive = source as? ArchiveFile {
-      for section in archive.trailer.sections where ![ServiceTopics.events, ServiceTopics.commands].contains(section.place.topic) {
+      for section in archive.trailer.sections where ![ServiceTopics.events, ServiceTopics.commands].contains(section.place.topic)
+      {
         let reader = archive.open(section.place, from: nil)
         while try reader.next() != nil {}
       }
@@ -40,7 +41,9 @@ struct VerifyCommand: OperatorCommand {
     put(reports)
     let faults = reports.reduce(0) { $0 + $1.findings.faultCount }
     if faults > 0 { throw Complaint("\(faults) faults in \(source.name)", status: ExitStatus.different) }
-    if output.output == .text, let archive = source as? ArchiveFile { Terminal.say("the file is whole; digest \(archive.trailer.digest)") }
+    if output.output == .text, let archive = source as? ArchiveFile {
+      Terminal.say("the file is whole; digest \(archive.trailer.digest)")
+    }
   }
 
   private static func verify(_ entry: Directory.Entry, _ source: any LogSource) throws -> VerificationReport {
@@ -83,10 +86,13 @@ struct VerificationReport {
   let findings: Findings
 
   var text: String {
-    var text = "cluster \(cluster): \(events) events, \(commands) commands (\(copies) copies), \(agreed) decided again alike, state hash \(hash)\n"
+    var text =
+      "cluster \(cluster): \(events) events, \(commands) commands (\(copies) copies), \(agreed) decided again alike, state hash \(hash)\n"
     for finding in findings.kept {
       let place = finding.offset.map { "\(finding.place) offset \($0)" } ?? "\(finding.place)"
-      text += TextTable.printable("  \(finding.kind.isFault ? "FAULT" : "note") \(finding.kind.rawValue) at \(place): \(finding.sentence)") + "\n"
+      text +=
+        TextTable.printable(
+          "  \(finding.kind.isFault ? "FAULT" : "note") \(finding.kind.rawValue) at \(place): \(finding.sentence)") + "\n"
     }
     for (kind, count) in findings.counts.sorted(by: { $0.key.rawValue < $1.key.rawValue }) where count > Findings.keptOfEachKind {
       text += "  \(kind.rawValue): \(count) in all, the first \(Findings.keptOfEachKind) are shown\n"
@@ -95,7 +101,9 @@ struct VerificationReport {
   }
 
   var json: JSON {
-    let counts = findings.counts.sorted { $0.key.rawValue < $1.key.rawValue }.map { JSON.Member(key: $0.key.rawValue, value: .number($0.value)) }
+    let counts = findings.counts.sorted { $0.key.rawValue < $1.key.rawValue }.map {
+      JSON.Member(key: $0.key.rawValue, value: .number($0.value))
+    }
     return .object([
       "cluster": .text(cluster), "events": .number(events), "commands": .number(commands), "decidedAlike": .number(agreed),
       "copies": .number(copies), "stateHash": .text(hash), "faults": .number(findings.faultCount), "counts": .object(counts),
@@ -109,7 +117,8 @@ extension Finding {
     let at: JSON? = offset.map { JSON.number($0.value) }
     let slot: JSON? = self.slot.map { JSON.number($0.number) }
     return .object([
-      "kind": .string(kind.rawValue), "isFault": .bool(kind.isFault), "topic": .string(place.topic), "partition": .number(place.partition),
+      "kind": .string(kind.rawValue), "isFault": .bool(kind.isFault), "topic": .string(place.topic),
+      "partition": .number(place.partition),
       "offset": at, "slot": slot, "sentence": .string(sentence),
     ])
   }

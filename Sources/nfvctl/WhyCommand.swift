@@ -68,8 +68,12 @@ struct WhyCommand: OperatorCommand {
     if case .command(let command)? = chain?.steps.first {
       let events = try source.events(of: partition, from: command.command.decision.offset)
       while let event = try events.next() {
-        if case .commandAcknowledged(let acknowledgement) = event.event.body, acknowledgement.slot == slot { chain?.answers.append(event) }
-        if event.event.causation == .command(slot), event.event.body.name != "command-acknowledged" { chain?.answers.append(event) }
+        if case .commandAcknowledged(let acknowledgement) = event.event.body, acknowledgement.slot == slot {
+          chain?.answers.append(event)
+        }
+        if event.event.causation == .command(slot), event.event.body.name != "command-acknowledged" {
+          chain?.answers.append(event)
+        }
       }
     }
     return chain
@@ -90,7 +94,8 @@ extension CauseChain: Described {
 
   var json: JSON {
     .object([
-      "chain": .array(steps.map(\.json)), "intent": intent.map { Step.event($0).json }, "answers": .array(answers.map { Step.event($0).json }),
+      "chain": .array(steps.map(\.json)), "intent": intent.map { Step.event($0).json },
+      "answers": .array(answers.map { Step.event($0).json }),
     ])
   }
 }
@@ -101,11 +106,13 @@ extension CauseChain.Step {
     case .command(let record):
       let command = record.command
       let request = command.correlation.isEmpty ? "" : ", request \(command.correlation)"
-      return "\(record.timestamp.clockTime) slot \(command.slot) \(command.body.name) \(command.body.summary): \(command.reason)\(request)"
+      return
+        "\(record.timestamp.clockTime) slot \(command.slot) \(command.body.name) \(command.body.summary): \(command.reason)\(request)"
     case .event(let record):
       let event = record.event
       let request = event.correlation.isEmpty ? "" : ", request \(event.correlation)"
-      return "\(record.timestamp.clockTime) offset \(record.offset) \(event.body.name) \(event.body.summary), by \(event.producer)\(request)"
+      return
+        "\(record.timestamp.clockTime) offset \(record.offset) \(event.body.name) \(event.body.summary), by \(event.producer)\(request)"
     case .lost(let what): return "\(what), which the log does not have"
     }
   }
@@ -124,7 +131,8 @@ extension EventRecord {
   var json: JSON {
     let correlation: JSON? = event.correlation.isEmpty ? nil : .string(event.correlation)
     return .object([
-      "offset": .number(offset.value), "time": .string(timestamp.iso8601), "type": .string(event.body.name), "summary": .string(event.body.summary),
+      "offset": .number(offset.value), "time": .string(timestamp.iso8601), "type": .string(event.body.name),
+      "summary": .string(event.body.summary),
       "producer": .text(event.producer), "correlation": correlation, "data": event.body.json,
     ])
   }

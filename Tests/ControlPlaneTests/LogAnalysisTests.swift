@@ -41,7 +41,8 @@ struct StoryLog {
 
   func why(_ slot: UInt64) -> CauseChain? {
     CauseChain.trace(
-      Slot(slot), command: { slot in commands.first { $0.command.slot == slot } }, event: { at in events.first { $0.offset == at } },
+      Slot(slot), command: { slot in commands.first { $0.command.slot == slot } },
+      event: { at in events.first { $0.offset == at } },
       intent: { at in
         events.last { event in
           guard event.offset <= at else { return false }
@@ -85,7 +86,8 @@ struct StoryLog {
   @Test func `a command that was changed is found, in whatever field`() {
     let changes: [(String, (inout Command) -> Void)] = [
       ("target", { $0.target = .cluster }), ("reason", { $0.reason += "!" }), ("hash", { $0.stateHash ^= 1 }),
-      ("expiry", { $0.expiry = .zero }), ("decision", { $0.decision.index += 1 }), ("body", { $0.body = .stopNode(NodeID(9)!, Incarnation(9)) }),
+      ("expiry", { $0.expiry = .zero }), ("decision", { $0.decision.index += 1 }),
+      ("body", { $0.body = .stopNode(NodeID(9)!, Incarnation(9)) }),
       ("correlation", { $0.correlation = "x" }),
     ]
     for (name, change) in changes {
@@ -133,7 +135,8 @@ struct StoryLog {
     for (index, record) in Self.log.events.enumerated().dropLast() where record.event.body.lane == .facts {
       // The last fact of a producer leaves no hole behind it.
       let hasLater = Self.log.events[(index + 1)...].contains {
-        $0.event.producer == record.event.producer && $0.event.incarnation == record.event.incarnation && $0.event.body.lane == .facts
+        $0.event.producer == record.event.producer && $0.event.incarnation == record.event.incarnation
+          && $0.event.body.lane == .facts
       }
       var log = Self.log
       log.events.remove(at: index)
@@ -253,9 +256,11 @@ struct StoryLog {
   @Test func `intents tell from what to what, and how long it took`() {
     var history = IntentHistory(cluster: Samples.cluster)
     for event in Self.log.events { history.take(event) }
-    #expect(history.entries.map { "\($0.before) -> \($0.after): \($0.outcome)" } == [
-      "0 runtimes, 0 switches -> 2 runtimes, 1 switches: complete", "2 runtimes, 1 switches -> 1 runtimes, 1 switches: complete",
-    ])
+    #expect(
+      history.entries.map { "\($0.before) -> \($0.after): \($0.outcome)" } == [
+        "0 runtimes, 0 switches -> 2 runtimes, 1 switches: complete",
+        "2 runtimes, 1 switches -> 1 runtimes, 1 switches: complete",
+      ])
     #expect(history.entries[1].duration == 40)
   }
 }

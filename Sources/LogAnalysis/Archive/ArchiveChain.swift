@@ -37,7 +37,9 @@ public struct ArchiveSectionReader: Sendable {
   /// The record of the frame at `position`.
   public mutating func take(_ head: ArchiveFrameHead, _ body: [UInt8]) throws(ArchiveError) -> LogRecord {
     func damaged(_ reason: String) -> ArchiveError {
-      .damaged(at: position, "record \(taken + 1) of \(section.count) of \(section.place), after offset \(last.map { "\($0)" } ?? "none"): \(reason)")
+      .damaged(
+        at: position,
+        "record \(taken + 1) of \(section.count) of \(section.place), after offset \(last.map { "\($0)" } ?? "none"): \(reason)")
     }
     guard CRC32C.checksum(body) == head.crc else { throw damaged("its checksum is wrong") }
     guard chain.extend(body) == head.link else {

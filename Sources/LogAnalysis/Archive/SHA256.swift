@@ -20,7 +20,9 @@ struct SHA256 {
     for shift in stride(from: 56, through: 0, by: -8) { bytes.append(UInt8(truncatingIfNeeded: bitCount >> UInt64(shift))) }
     var hash = SHA256()
     bytes.withUnsafeBufferPointer { bytes in
-      for start in stride(from: 0, to: bytes.count, by: 64) { hash.take(block: UnsafeBufferPointer(rebasing: bytes[start..<(start + 64)])) }
+      for start in stride(from: 0, to: bytes.count, by: 64) {
+        hash.take(block: UnsafeBufferPointer(rebasing: bytes[start..<(start + 64)]))
+      }
     }
     return hash.state.flatMap { word in (0..<4).map { UInt8(truncatingIfNeeded: word >> UInt32(24 - 8 * $0)) } }
   }

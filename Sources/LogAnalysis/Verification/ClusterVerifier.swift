@@ -85,14 +85,16 @@ public struct ClusterVerifier: Sendable {
       own.add(
         Finding(
           .unexplainedCommand, commands, at: written.offset, slot: written.command.slot,
-          "slot \(written.command.slot) says \(written.command.words), decided at offset \(written.command.decision); no event leads to it"))
+          "slot \(written.command.slot) says \(written.command.words), decided at offset \(written.command.decision); no event leads to it"
+        ))
     }
     stream.finish()
     if unwrittenCount > 0 {
       own.add(
         Finding(
           .unwrittenCommands, commands,
-          "\(unwrittenCount) commands follow from the events and are not in the log: no coordinator has written them, or its end is lost"))
+          "\(unwrittenCount) commands follow from the events and are not in the log: no coordinator has written them, or its end is lost"
+        ))
     }
   }
 }

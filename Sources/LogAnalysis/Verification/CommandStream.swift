@@ -35,11 +35,14 @@ struct CommandStream: Sendable {
         findings.add(
           Finding(
             .differentCopy, place, at: record.offset, slot: command.slot,
-            "a copy of slot \(command.slot) differs from the first in \(first.differences(from: command).joined(separator: ", ")); the first one counts"))
+            "a copy of slot \(command.slot) differs from the first in \(first.differences(from: command).joined(separator: ", ")); the first one counts"
+          ))
       case .early:
         if early.count < Self.memory { early.insert(command.slot) }
         findings.add(
-          Finding(.earlySlot, place, at: record.offset, slot: command.slot, "slot \(command.slot) came when \(reader.next) was next; readers passed it over"))
+          Finding(
+            .earlySlot, place, at: record.offset, slot: command.slot,
+            "slot \(command.slot) came when \(reader.next) was next; readers passed it over"))
       }
     }
     return nil

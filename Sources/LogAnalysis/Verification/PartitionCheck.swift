@@ -23,7 +23,9 @@ public struct PartitionCheck: Sendable {
     if offset <= last.offset {
       findings.add(Finding(.repeatedRecord, place, at: offset, "the record stands after offset \(last.offset)"))
     } else if offset.value > last.offset.value + 1 {
-      let range = offset.value == last.offset.value + 2 ? "offset \(offset.value - 1) is" : "offsets \(last.offset.value + 1) to \(offset.value - 1) are"
+      let range =
+        offset.value == last.offset.value + 2
+        ? "offset \(offset.value - 1) is" : "offsets \(last.offset.value + 1) to \(offset.value - 1) are"
       findings.add(Finding(.missingRecords, place, at: offset, "\(range) missing"))
     }
     if timestamp < last.timestamp {
@@ -67,7 +69,8 @@ public struct EventSequences: Sendable {
       findings.add(
         Finding(
           .missingEvents, place, at: record.offset,
-          "\(event.sequence - expected) events of \(event.producer), life \(event.incarnation), are missing before its number \(event.sequence)"))
+          "\(event.sequence - expected) events of \(event.producer), life \(event.incarnation), are missing before its number \(event.sequence)"
+        ))
     }
     last[event.producer] = (event.incarnation, event.sequence)
   }
