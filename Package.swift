@@ -57,6 +57,7 @@ let engines: [Target] = [
       "CIntrinsics", "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "ReliableChannels", "FlowActors", "ModuleGraphs",
     ], swiftSettings: packetPath),
   .target(name: "ControlPlane", dependencies: ["ControlMessages"]),
+  .target(name: "LogAnalysis", dependencies: ["ControlMessages", "ControlPlane"]),
 ]
 
 // Layer 3: adapters, one per outside world.
@@ -68,6 +69,7 @@ let adapters: [Target] = [
   .target(name: "Simulation", dependencies: ["Wire", "FixedContainers", "ReliableChannels"]),
   .target(name: "CaptureFiles", dependencies: ["CPcap", "Wire", "ModuleGraphs"]),
   .target(name: "ControlCodec", dependencies: ["CSchemas", "CProtobufC", "ControlMessages", "ControlPlane"]),
+  .target(name: "SchemaEvolution", resources: [.embedInCode("nfvactor.binpb")]),
   .target(name: "KafkaLog", dependencies: ["CRdKafka"]),
   .target(
     name: "Configuration",
@@ -114,8 +116,8 @@ let executables: [Target] = [
   .executableTarget(
     name: "nfvctl",
     dependencies: [
-      "ControlNodes", "EmbeddedBus", "ControlMessages", "ControlPlane", "ControlCodec", "KafkaLog", "Configuration",
-      "FunctionCatalog", "NodeSupport", argumentParser, logging,
+      "ControlNodes", "EmbeddedBus", "ControlMessages", "ControlPlane", "LogAnalysis", "ControlCodec", "SchemaEvolution", "KafkaLog",
+      "Configuration", "FunctionCatalog", "NodeSupport", argumentParser, logging,
     ]),
 ]
 
@@ -135,8 +137,8 @@ let tests: [Target] = [
   .testTarget(
     name: "ControlPlaneTests",
     dependencies: [
-      "ControlMessages", "ControlPlane", "ControlCodec", "CSchemas", "Configuration", "ControlNodes", "KafkaLog",
-      "EmbeddedBus", "FunctionCatalog", "NodeSupport", "nfvctl", logging,
+      "ControlMessages", "ControlPlane", "LogAnalysis", "ControlCodec", "SchemaEvolution", "CSchemas", "Configuration", "ControlNodes",
+      "KafkaLog", "EmbeddedBus", "FunctionCatalog", "NodeSupport", "nfvctl", logging,
     ], exclude: ["golden"]),
   .testTarget(
     name: "BusTests",

@@ -59,16 +59,26 @@ public final class KafkaProducer: @unchecked Sendable {
   public var outstanding: Int { Int(rd_kafka_outq_len(client.handle)) }
   public func takeLog() -> [KafkaLogLine] { client.takeLog() }
 
-  /// Queues a record. One copy; no waiting. The id names the record in its `KafkaDelivery`.
+  /// Queues a record. One copy; no waiting. The id names the record in its `KafkaDelivery`. A time (milliseconds since
+  /// 1970) is only kept by topics with `CreateTime`; without one it is now.
   @discardableResult
-  public func send(topic: String, partition: Int32, key: [UInt8]? = nil, value: [UInt8]) throws(KafkaError) -> UInt64 {
+  public func send(
+    topic: String, partition: Int32, key: [UInt8]? = nil, value: [UInt8], timestampMilliseconds: Int64? = nil
+  ) throws(KafkaError) -> UInt64 {
     let handle = try client.topic(topic)
     let id = lastID.add(1, ordering: .relaxed).newValue
+    let opaque = UnsafeMutableRawPointer(bitPattern: UInt(id))
     let code = value.withUnsafeBytes { value in
       (key ?? []).withUnsafeBytes { keyBytes in
+        // An empty key is not the same as none.
+        let keyStart = key == nil ? nil : keyBytes.baseAddress ?? UnsafeRawPointer(bitPattern: 1)
+        if let timestampMilliseconds {
+          let key = UnsafeRawBufferPointer(start: keyStart, count: keyBytes.count)
+          return produce(handle, partition, value, key, opaque, timestampMilliseconds)
+        }
         let result = rd_kafka_produce(
-          handle, partition, RD_KAFKA_MSG_F_COPY, UnsafeMutableRawPointer(mutating: value.baseAddress), value.count,
-          key == nil ? nil : keyBytes.baseAddress ?? UnsafeRawPointer(bitPattern: 1), keyBytes.count, UnsafeMutableRawPointer(bitPattern: UInt(id)))
+          handle, partition, RD_KAFKA_MSG_F_COPY, UnsafeMutableRawPointer(mutating: value.baseAddress), value.count, keyStart,
+          keyBytes.count, opaque)
         return result == 0 ? RD_KAFKA_RESP_ERR_NO_ERROR : rd_kafka_last_error()
       }
     }
@@ -77,6 +87,32 @@ public final class KafkaProducer: @unchecked Sendable {
     case RD_KAFKA_RESP_ERR__QUEUE_FULL: throw .queueFull
     default: throw error(code, topic, partition, bytes: value.count + (key?.count ?? 0))
     }
+  }
+
+  /// `rd_kafka_produceva`, the only call that takes a time.
+  private func produce(
+    _ topic: OpaquePointer, _ partition: Int32, _ value: UnsafeRawBufferPointer, _ key: UnsafeRawBufferPointer,
+    _ opaque: UnsafeMutableRawPointer?, _ timestamp: Int64
+  ) -> rd_kafka_resp_err_t {
+    func argument(_ type: rd_kafka_vtype_t, _ set: (inout rd_kafka_vu_t) -> Void) -> rd_kafka_vu_t {
+      var argument = rd_kafka_vu_t()
+      argument.vtype = type
+      set(&argument)
+      return argument
+    }
+    func bytes(_ buffer: UnsafeRawBufferPointer, _ argument: inout rd_kafka_vu_t) {
+      argument.u.mem.ptr = UnsafeMutableRawPointer(mutating: buffer.baseAddress)
+      argument.u.mem.size = buffer.count
+    }
+    var arguments = [
+      argument(RD_KAFKA_VTYPE_RKT) { $0.u.rkt = topic }, argument(RD_KAFKA_VTYPE_PARTITION) { $0.u.i32 = partition },
+      argument(RD_KAFKA_VTYPE_VALUE) { bytes(value, &$0) }, argument(RD_KAFKA_VTYPE_KEY) { bytes(key, &$0) },
+      argument(RD_KAFKA_VTYPE_TIMESTAMP) { $0.u.i64 = timestamp }, argument(RD_KAFKA_VTYPE_OPAQUE) { $0.u.ptr = opaque },
+      argument(RD_KAFKA_VTYPE_MSGFLAGS) { $0.u.i = RD_KAFKA_MSG_F_COPY },
+    ]
+    guard let failure = rd_kafka_produceva(client.handle, &arguments, arguments.count) else { return RD_KAFKA_RESP_ERR_NO_ERROR }
+    defer { rd_kafka_error_destroy(failure) }
+    return rd_kafka_error_code(failure)
   }
 
   /// What became of records sent earlier. Waits up to the timeout for the first outcome. No particular order

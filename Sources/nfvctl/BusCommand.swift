@@ -47,6 +47,9 @@ struct BusCommand: ParsableCommand {
   @Option(help: ArgumentHelp("Give a topic this many partitions when a client names one that does not exist.", valueName: "count"))
   var autoCreate: Int?
 
+  @Flag(help: "Make no topics: for `nfvctl import`, which makes those of the log.")
+  var bare = false
+
   func validate() throws {
     guard (1...4096).contains(partitions) else { throw ValidationError("--partitions is a number from 1 to 4096") }
     guard segmentBytes >= 1 << 16 else { throw ValidationError("--segment-bytes is at least 65536") }
@@ -95,6 +98,7 @@ struct BusCommand: ParsableCommand {
       .init(name: "nfv.audit", partitions: partitions, retention: .forever),
       .init(name: "nfv.dead-letters", partitions: partitions, retention: limited),
     ]
+    if bare { configuration.topics = [] }
     configuration.limits.partitions = max(configuration.limits.partitions, 5 * partitions)
     configuration.logger = Logger(label: "nfv.bus") { StreamLogHandler.standardError(label: $0) }
     return configuration

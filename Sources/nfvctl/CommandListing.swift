@@ -3,11 +3,12 @@ import ControlNodes
 
 /// A command of the log with the last that was heard of it.
 struct CommandListing: Listed, Equatable {
-  let cluster: ClusterID
+  /// nil: it goes without saying.
+  let cluster: ClusterID?
   let record: CommandRecord
   var acknowledgement: CommandAcknowledgement?
 
-  init(cluster: ClusterID, record: CommandRecord) {
+  init(cluster: ClusterID?, record: CommandRecord) {
     self.cluster = cluster
     self.record = record
   }
@@ -21,7 +22,7 @@ struct CommandListing: Listed, Equatable {
 
   var cells: [String] {
     [
-      "\(cluster)", "\(command.slot)", record.timestamp.clockTime, command.body.name, command.target.words,
+      cluster.map { "\($0)" } ?? "-", "\(command.slot)", record.timestamp.clockTime, command.body.name, command.target.words,
       acknowledgement?.outcome.summary ?? "-", command.body.summary, command.reason,
     ]
   }
@@ -30,7 +31,7 @@ struct CommandListing: Listed, Equatable {
     let outcome: JSON? = acknowledgement.map { JSON.string($0.outcome.summary) }
     let acknowledger: JSON? = acknowledgement.map { JSON.string($0.by.summary) }
     return .object([
-      "cluster": .text(cluster), "slot": .number(command.slot.number), "offset": .number(record.offset.value),
+      "cluster": cluster.map { JSON.text($0) }, "slot": .number(command.slot.number), "offset": .number(record.offset.value),
       "time": .string(record.timestamp.iso8601), "type": .string(command.body.name), "target": .string(command.target.words),
       "summary": .string(command.body.summary), "reason": .string(command.reason), "correlation": .string(command.correlation),
       "decidedAtOffset": .number(command.decision.offset.value), "decisionIndex": .number(command.decision.index),

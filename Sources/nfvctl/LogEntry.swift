@@ -1,6 +1,7 @@
 import ControlCodec
 import ControlMessages
 import KafkaLog
+import LogAnalysis
 
 /// A record of the log as `nfvctl events tail` shows it: an event, a command, or something that cannot be read.
 struct LogEntry: Equatable {
@@ -19,10 +20,18 @@ struct LogEntry: Equatable {
   let content: Content
 
   init(_ record: KafkaRecord, cluster: ClusterID?) {
+    self.init(
+      LogRecord(
+        topic: record.topic, partition: UInt32(clamping: record.partition), offset: Offset(UInt64(clamping: record.offset)),
+        timestamp: Timestamp(milliseconds: UInt64(clamping: record.timestampMilliseconds)), value: record.value),
+      cluster: cluster)
+  }
+
+  init(_ record: LogRecord, cluster: ClusterID? = nil) {
     topic = record.topic
-    partition = UInt32(clamping: record.partition)
-    offset = Offset(UInt64(clamping: record.offset))
-    timestamp = Timestamp(milliseconds: UInt64(clamping: record.timestampMilliseconds))
+    partition = record.partition
+    offset = record.offset
+    timestamp = record.timestamp
     self.cluster = cluster
     do throws(CodecError) {
       content =

@@ -17,11 +17,12 @@ struct NFVCtl: ParsableCommand {
         nfvctl get runtimes
         nfvctl events tail -f
 
-      Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 refused or not found, 64 a wrong command line or file, \
-      69 the log cannot be reached.
+      Data goes to stdout, messages to stderr. Exit codes: 0 done, 1 refused or not found, 3 different (verify, replay, \
+      schema check), 64 a wrong command line or file, 65 a damaged file, 69 the log cannot be reached.
       """,
     subcommands: [
-      ApplyCommand.self, DeleteCommand.self, PolicyCommand.self, GetCommand.self, DescribeCommand.self, EventsCommand.self, TopicsCommand.self,
-      BusCommand.self, VersionCommand.self,
+      ApplyCommand.self, DeleteCommand.self, PolicyCommand.self, GetCommand.self, DescribeCommand.self, EventsCommand.self, AuditCommand.self,
+      WhyCommand.self, StateCommand.self, ReplayCommand.self, VerifyCommand.self, ExportCommand.self, ImportCommand.self,
+      DeadLettersCommand.self, SchemaCommand.self, TopicsCommand.self, BusCommand.self, VersionCommand.self,
     ])
 }

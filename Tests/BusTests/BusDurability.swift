@@ -227,10 +227,10 @@ enum NFVCtl {
   }()
 
   /// The process and the port that it tells.
-  static func startBus(_ directory: String) throws -> (Process, Int) {
+  static func startBus(_ directory: String, port: Int = 0) throws -> (Process, Int) {
     let process = Process()
     process.executableURL = URL(fileURLWithPath: beside!)
-    process.arguments = ["bus", "--listen", "127.0.0.1:0", "--data-dir", directory, "--partitions", "2"]
+    process.arguments = ["bus", "--listen", "127.0.0.1:\(port)", "--data-dir", directory, "--partitions", "2"]
     let output = Pipe()
     process.standardError = output
     try process.run()

@@ -1,30 +1,22 @@
 #!/bin/sh
-# Makes the topics of the control plane on a Kafka, with the settings that infra/README.md gives reasons for.
+# Makes the topics of topics.conf on a Kafka, with the settings that infra/README.md gives reasons for; those that are there
+# are left as they are. `nfvctl topics create --replication 3` does the same without Kafka's tools.
 #
-# Runs kafka-topics.sh of the compose file's broker, or that of KAFKA_BIN for a Kafka of your own:
-#   BOOTSTRAP=kafka1:9092 REPLICATION=3 KAFKA_BIN=/opt/kafka/bin infra/kafka/make-topics.sh
+#   infra/kafka/make-topics.sh                                     on the compose file's brokers
+#   KAFKA_BIN=/opt/kafka/bin NFV_BOOTSTRAP=kafka-1:9092 infra/kafka/make-topics.sh
+#
+# NFV_REPLICATION (3), NFV_PARTITIONS (64: the directory and 63 clusters), NFV_KAFKA_COMMAND_CONFIG (a properties file with
+# TLS and SASL), NFV_DRY_RUN=1 (only prints the commands).
 set -eu
-cd "$(dirname "$0")"
-bootstrap=${BOOTSTRAP:-127.0.0.1:9092}
-replication=${REPLICATION:-1}
+folder=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=infra/kafka/tools.sh
+. "$folder/tools.sh"
+replication=${NFV_REPLICATION:-3}
 in_sync=$((replication > 1 ? replication - 1 : 1))
-day=86400000
 
-topics() {
-  if test -n "${KAFKA_BIN:-}"; then "$KAFKA_BIN/kafka-topics.sh" "$@"; else
-    docker compose -f compose.yaml exec -T kafka /opt/kafka/bin/kafka-topics.sh "$@"
-  fi
-}
-
-while read -r topic retention; do
-  topics --bootstrap-server "$bootstrap" --create --if-not-exists --topic "$topic" --partitions 64 \
+grep -v '^#' "$folder/topics.conf" | while read -r topic retention; do
+  kafka_tool kafka-topics.sh --create --if-not-exists --topic "$topic" --partitions "${NFV_PARTITIONS:-64}" \
     --replication-factor "$replication" --config "retention.ms=$retention" --config "min.insync.replicas=$in_sync" \
     --config message.timestamp.type=LogAppendTime --config cleanup.policy=delete \
-    --config unclean.leader.election.enable=false </dev/null
-done <<TOPICS
-nfv.events $((7 * day))
-nfv.commands -1
-nfv.snapshots $((7 * day))
-nfv.audit -1
-nfv.dead-letters $((90 * day))
-TOPICS
+    --config unclean.leader.election.enable=false
+done

@@ -1,0 +1,120 @@
+import ControlMessages
+
+/// One life of a node: who asked for it, when it began, and how it ended.
+public struct NodeLife: Hashable, Sendable {
+  public let node: NodeID
+  public let kind: NodeKind
+  public let incarnation: Incarnation
+  public let host: HostID
+  /// The command that launched it.
+  public let slot: Slot
+  public let launchedAt: Timestamp
+  public let reason: String
+  public let correlation: String
+
+  public internal(set) var startedAt: Timestamp?
+  /// Milliseconds from the process's start to its first word.
+  public internal(set) var startup: UInt64?
+  /// The first command to stop it.
+  public internal(set) var stopSlot: Slot?
+  public internal(set) var stopAskedAt: Timestamp?
+  public internal(set) var stopReason = ""
+  public internal(set) var endedAt: Timestamp?
+  /// How it ended, for people.
+  public internal(set) var ending = ""
+
+  /// Whether it ended without having been asked to.
+  public var hasFailed: Bool { endedAt != nil && stopSlot == nil }
+}
+
+/// The lives of a cluster's nodes, from its commands and events in any order between the two.
+public struct NodeLives: Sendable {
+  private struct Key: Hashable {
+    var node: NodeID
+    var incarnation: Incarnation
+  }
+
+  private var lives: [Key: NodeLife] = [:]
+  private var slots: [Slot: Key] = [:]
+  private var order: [Key] = []
+
+  public init() {}
+
+  /// In the order of their launch commands.
+  public var all: [NodeLife] { order.compactMap { lives[$0] } }
+
+  /// A command as a reader took it.
+  public mutating func take(_ record: CommandRecord) {
+    switch record.command.body {
+    case .launchRuntime(let launch), .launchSwitch(let launch):
+      let key = Key(node: launch.node, incarnation: launch.incarnation)
+      guard lives[key] == nil else { return }
+      lives[key] = NodeLife(
+        node: launch.node, kind: launch.kind, incarnation: launch.incarnation, host: launch.host, slot: record.command.slot,
+        launchedAt: record.timestamp, reason: record.command.reason, correlation: record.command.correlation)
+      order.append(key)
+      slots[record.command.slot] = key
+    case .stopNode(let node, let incarnation):
+      let key = Key(node: node, incarnation: incarnation)
+      slots[record.command.slot] = key
+      guard lives[key]?.stopSlot == nil else { return }
+      lives[key]?.stopSlot = record.command.slot
+      lives[key]?.stopAskedAt = record.timestamp
+      lives[key]?.stopReason = record.command.reason
+    case .notifyClusterConfig, .unknown: break
+    }
+  }
+
+  /// An event; all commands that it can be about have to have been taken.
+  public mutating func take(_ record: EventRecord) {
+    switch record.event.body {
+    case .nodeStarted(let started):
+      let key = Key(node: started.node, incarnation: record.event.incarnation)
+      guard lives[key]?.startedAt == nil else { return }
+      lives[key]?.startedAt = record.timestamp
+      lives[key]?.startup = started.startup
+    case .processExited(let exited):
+      switch exited.ending {
+      case .code(let code): end(Key(node: exited.node, incarnation: exited.incarnation), record, "exit code \(code)")
+      case .signal(let signal): end(Key(node: exited.node, incarnation: exited.incarnation), record, "signal \(signal)")
+      }
+    case .commandAcknowledged(let acknowledgement):
+      guard case .host = acknowledgement.by, let key = slots[acknowledgement.slot], let life = lives[key] else { return }
+      switch acknowledgement.outcome {
+      case .rejected(let reason) where life.slot == acknowledgement.slot: end(key, record, "refused by \(life.host): \(reason)")
+      case .completed where life.slot != acknowledgement.slot: end(key, record, "no such process")
+      default: break
+      }
+    default: break
+    }
+  }
+
+  private mutating func end(_ key: Key, _ record: EventRecord, _ ending: String) {
+    guard lives[key]?.endedAt == nil else { return }
+    lives[key]?.endedAt = record.timestamp
+    lives[key]?.ending = ending
+  }
+}
+
+/// A node that failed, and how long it was until it served again.
+public struct NodeRecovery: Hashable, Sendable {
+  public let failed: NodeLife
+  /// The life that took its place; nil: none yet.
+  public let successor: NodeLife?
+
+  /// Milliseconds from the end of the one to the start of the other, in the time of the log.
+  public var downtime: UInt64? {
+    guard let started = successor?.startedAt, let ended = failed.endedAt else { return nil }
+    return started.since(ended)
+  }
+
+  /// In the order of the failed lives' launches. A life that was given up and told to stop is one, too, as it never served.
+  public static func all(in lives: [NodeLife]) -> [NodeRecovery] {
+    lives.enumerated().compactMap { index, life in
+      guard life.hasFailed || life.stopSlot != nil && life.startedAt == nil && life.endedAt != nil else { return nil }
+      let successor = lives[(index + 1)...].first { $0.node == life.node }
+      guard life.hasFailed || successor != nil else { return nil }
+      return NodeRecovery(failed: life, successor: successor)
+    }
+  }
+}

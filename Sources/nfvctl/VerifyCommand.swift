@@ -1,0 +1,125 @@
+import ArgumentParser
+import ControlMessages
+import ControlPlane
+import LogAnalysis
+import NodeSupport
+
+struct VerifyCommand: OperatorCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "verify",
+    abstract: "Decide everything once more and compare it with the log.",
+    discussion: """
+      Finds records that are missing, repeated or moved, slots that are missing, copies that differ, and commands that do not \
+      follow from the events. Of a file it also checks every checksum and the chain over the records (exit 65). \
+      Ends with 3 when there is a fault; notes are no faults.
+
+      Examples:
+        nfvctl verify
+        nfvctl verify --file case-4711.nfvlog -o jsonl
+      """)
+
+  @Option(name: .shortAndLong, help: ArgumentHelp("Only this cluster.", valueName: "name"))
+  var cluster: ClusterID?
+
+  @OptionGroup var output: OutputOptions
+  @OptionGroup var source: LogSourceOptions
+
+  func perform() throws {
+    let source = try source.open()
+    var reports: [VerificationReport] = []
+    // A chain is checked by reading it, also where nothing is decided from the records.
+    if let archive = source as? ArchiveFile {
+      for section in archive.trailer.sections where ![ServiceTopics.events, ServiceTopics.commands].contains(section.place.topic)
+      {
+        let reader = archive.open(section.place, from: nil)
+        while try reader.next() != nil {}
+      }
+    }
+    for entry in try cluster.map({ [try source.cluster($0)] }) ?? source.directory().entries {
+      reports.append(try Self.verify(entry, source))
+    }
+    put(reports)
+    let faults = reports.reduce(0) { $0 + $1.findings.faultCount }
+    if faults > 0 { throw Complaint("\(faults) faults in \(source.name)", status: ExitStatus.different) }
+    if output.output == .text, let archive = source as? ArchiveFile {
+      Terminal.say("the file is whole; digest \(archive.trailer.digest)")
+    }
+  }
+
+  private static func verify(_ entry: Directory.Entry, _ source: any LogSource) throws -> VerificationReport {
+    // Commands first: whatever they follow from is in the log by then.
+    let commands = try source.commands(of: entry.partition)
+    let events = try source.events(of: entry.partition)
+    var verifier = ClusterVerifier(cluster: entry.cluster, partition: entry.partition)
+    var progress = LongWork("verified")
+    while let event = try events.next() {
+      try verifier.take(event) { try commands.next() }
+      progress.note(verifier.eventCount)
+    }
+    try verifier.finish { try commands.next() }
+    var findings = Findings()
+    for some in [events.check.findings, commands.check.findings, events.unreadable, commands.unreadable, verifier.findings] {
+      findings.add(some)
+    }
+    return VerificationReport(
+      cluster: entry.cluster, events: events.check.count, commands: verifier.commandCount, agreed: verifier.agreedCount,
+      copies: verifier.copyCount, hash: verifier.core.hash, findings: findings)
+  }
+
+  private func put(_ reports: [VerificationReport]) {
+    switch output.output {
+    case .text: for report in reports { Terminal.put(report.text) }
+    case .json: Terminal.put(JSON.array(reports.map(\.json)).document)
+    case .jsonl: for report in reports { Terminal.put(report.json.line + "\n") }
+    }
+  }
+}
+
+/// What became of one cluster's log.
+struct VerificationReport {
+  let cluster: ClusterID
+  let events: UInt64
+  let commands: UInt64
+  let agreed: UInt64
+  let copies: Int
+  let hash: StateHash
+  let findings: Findings
+
+  var text: String {
+    var text =
+      "cluster \(cluster): \(events) events, \(commands) commands (\(copies) copies), \(agreed) decided again alike, state hash \(hash)\n"
+    for finding in findings.kept {
+      let place = finding.offset.map { "\(finding.place) offset \($0)" } ?? "\(finding.place)"
+      text +=
+        TextTable.printable(
+          "  \(finding.kind.isFault ? "FAULT" : "note") \(finding.kind.rawValue) at \(place): \(finding.sentence)") + "\n"
+    }
+    for (kind, count) in findings.counts.sorted(by: { $0.key.rawValue < $1.key.rawValue }) where count > Findings.keptOfEachKind {
+      text += "  \(kind.rawValue): \(count) in all, the first \(Findings.keptOfEachKind) are shown\n"
+    }
+    return text
+  }
+
+  var json: JSON {
+    let counts = findings.counts.sorted { $0.key.rawValue < $1.key.rawValue }.map {
+      JSON.Member(key: $0.key.rawValue, value: .number($0.value))
+    }
+    return .object([
+      "cluster": .text(cluster), "events": .number(events), "commands": .number(commands), "decidedAlike": .number(agreed),
+      "copies": .number(copies), "stateHash": .text(hash), "faults": .number(findings.faultCount), "counts": .object(counts),
+      "findings": .array(findings.kept.map(\.json)),
+    ])
+  }
+}
+
+extension Finding {
+  var json: JSON {
+    let at: JSON? = offset.map { JSON.number($0.value) }
+    let slot: JSON? = self.slot.map { JSON.number($0.number) }
+    return .object([
+      "kind": .string(kind.rawValue), "isFault": .bool(kind.isFault), "topic": .string(place.topic),
+      "partition": .number(place.partition),
+      "offset": at, "slot": slot, "sentence": .string(sentence),
+    ])
+  }
+}
