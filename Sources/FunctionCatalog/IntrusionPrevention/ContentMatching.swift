@@ -71,32 +71,37 @@ struct CompiledContent: BitwiseCopyable {
   }
 }
 
-/// Looks for the contents of one rule, in order, each at a place that suits the one before.
+/// Looks for the contents of one rule, in order, each at a place that suits the one before. `list` has to be one of the
+/// program's rules' own.
 ///
 /// If a content that the next one's place depends on is found where the next does not follow, its next place is tried.
 /// That can take long for a hostile packet, so it is counted in places looked at, and given up at a bound.
+@safe
 struct ContentMatching {
-  let program: RuleProgram
-  let window: ContentWindow
+  private let contents: UnsafePointer<CompiledContent>
+  private let contentBytes: UnsafePointer<UInt8>
+  private let window: ContentWindow
   /// Places still to be looked at; below zero, the search was given up.
   private(set) var budget = 262_144
 
-  init(_ program: RuleProgram, _ window: ContentWindow) {
-    self.program = program
+  /// Good while `program` is, whose rules it looks into without a copy.
+  init(_ program: borrowing RuleProgram, _ window: ContentWindow) {
+    unsafe contents = UnsafePointer(program.contents.base)
+    unsafe contentBytes = UnsafePointer(program.contentBytes.base)
     self.window = window
   }
 
   /// Whether the contents of `list` from `index` on are there, the one before having ended at `end`.
   mutating func matches(_ list: ListPart, _ index: UInt32 = 0, after end: Int = 0) -> Bool {
     guard index < list.count else { return true }
-    let content = program.contents[Int(list.start + index)]
+    let content = unsafe contents[Int(list.start + index)]
     // Offsets count from the beginning of the packet or stream, which may lie before the window.
     let base = content.isRelative ? end : -window.position
     if content.asksForData {
       let isThere = content.isRelative ? base + Int(content.from) <= window.count : base + Int(content.from) < window.count
       return isThere != content.isNegated && matches(list, index + 1, after: end)
     }
-    let bytes = unsafe UnsafePointer(program.contentBytes.base) + Int(content.bytesStart)
+    let bytes = unsafe contentBytes + Int(content.bytesStart)
     let length = Int(content.length)
     var start = max(0, base + Int(content.from))
     let limit = min(window.count, base + Int(content.from) + Int(content.room))

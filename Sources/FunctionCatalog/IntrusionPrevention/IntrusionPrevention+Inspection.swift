@@ -14,7 +14,7 @@ extension IntrusionPrevention {
         return .drop(Self.flowDroppedByRule)
       }
       // The same ports again: another connection, of which nothing has been said.
-      guard frame.tcpFlags.contains(.syn) else { return .forward }
+      guard frame.tcpFlags.contains(.syn), !frame.tcpFlags.contains(.ack) else { return .forward }
       flow = makeFlowState()
     }
     let place = follow(frame, &flow, &shared)

@@ -17,7 +17,8 @@ extension IntrusionPrevention {
     if let order = try reader.optional("out-of-order") { options.dropsOutOfOrder = try order.choice(["scan": false, "drop": true]) }
     if let alerts = try reader.optional("alerts") { options.alertCapacity = try alerts.integer(in: 1...1_000_000) }
     if let thresholds = try reader.optional("thresholds") { options.thresholdCapacity = try thresholds.integer(in: 4...4_000_000) }
-    let skipsRefused = try reader.optional("refused")?.choice(["stop": false, "skip": true]) ?? false
+    var skipsRefused = false
+    if let refused = try reader.optional("refused") { skipsRefused = try refused.choice(["stop": false, "skip": true]) }
 
     let rules = try Self.rules(try reader.required("rules"), variables: try Self.variables(reader.optional("variables")))
     if let first = rules.report.refused.first, !skipsRefused {
@@ -47,7 +48,6 @@ extension IntrusionPrevention {
     for (name, value) in try reader?.entries() ?? [] {
       values[name] = try value.string()
     }
-    let variables = RuleVariables(values)
-    return variables
+    return RuleVariables(values)
   }
 }

@@ -38,6 +38,12 @@ public struct IntrusionPrevention: NetworkFunction {
   public let options: Options
   let program: RuleProgram
 
+  /// What the rules take, once for all flows: in bytes.
+  public var memory: (states: Int, automatonBytes: Int, ruleBytes: Int) {
+    let automaton = program.automaton.statistics
+    return (automaton.states, automaton.bytes, program.byteCount)
+  }
+
   public init(_ rules: RuleSet, options: Options = Options()) {
     report = rules.report
     self.options = options

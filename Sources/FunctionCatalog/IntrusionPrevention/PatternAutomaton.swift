@@ -46,7 +46,7 @@ struct PatternAutomaton {
 
   /// Nodes in use, and all memory per node: what is said of compactness in docs/intrusion-prevention.md.
   var statistics: (states: Int, bytes: Int) {
-    (stateCount, nodes.count * MemoryLayout<Node>.stride + matches.count * MemoryLayout<Match>.stride + filter.count * 8)
+    (stateCount, nodes.byteCount + matches.byteCount + filter.byteCount)
   }
 
   // MARK: Bytes

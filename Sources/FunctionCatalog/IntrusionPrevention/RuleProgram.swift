@@ -61,6 +61,12 @@ struct RuleProgram {
     fingerprint = Self.fingerprint(of: set.rules)
   }
 
+  /// Without the automaton.
+  var byteCount: Int {
+    rules.byteCount + ranges.byteCount + ports.byteCount + tests.byteCount + contents.byteCount + contentBytes.byteCount
+      + promptedStart.byteCount + prompted.byteCount + unpromptedStart.byteCount + unprompted.byteCount
+  }
+
   private static func flatten(_ lists: [[UInt32]]) -> (start: FixedMemory<UInt32>, all: FixedMemory<UInt32>) {
     var starts: [UInt32] = [0]
     for list in lists { starts.append(starts[starts.count - 1] + UInt32(list.count)) }
@@ -114,7 +120,7 @@ struct RuleProgram {
   }
 
   /// Whether the packet goes from and to where the rule says.
-  func headerMatches(_ rule: borrowing CompiledRule, _ frame: borrowing Frame) -> Bool {
+  func headerMatches(_ rule: CompiledRule, _ frame: borrowing Frame) -> Bool {
     switch rule.transport {
     case .any: break
     case .tcp: guard frame.protocolNumber == IPProtocol.tcp else { return false }
@@ -125,7 +131,7 @@ struct RuleProgram {
     let (source, destination) = (frame.sourceAddress, frame.destinationAddress)
     // The identifier of an echo is nobody's port.
     let hasPorts = frame.protocolNumber == IPProtocol.tcp || frame.protocolNumber == IPProtocol.udp
-    let (from, to) = hasPorts ? (frame.sourcePort, frame.destinationPort) : (0, 0)
+    let (from, to): (UInt16, UInt16) = hasPorts ? (frame.sourcePort, frame.destinationPort) : (0, 0)
     if isAmong(source, rule.source), isAmong(destination, rule.destination), isAmong(from, rule.sourcePorts),
       isAmong(to, rule.destinationPorts)
     {
@@ -135,7 +141,7 @@ struct RuleProgram {
       && isAmong(to, rule.sourcePorts) && isAmong(from, rule.destinationPorts)
   }
 
-  func fieldsMatch(_ rule: borrowing CompiledRule, _ frame: borrowing Frame) -> Bool {
+  func fieldsMatch(_ rule: CompiledRule, _ frame: borrowing Frame) -> Bool {
     for index in Int(rule.tests.start)..<Int(rule.tests.start + rule.tests.count) {
       let test = tests[index]
       if !test.holds(frame.value(of: test.field)) { return false }
@@ -245,6 +251,8 @@ private struct ProgramMemory {
 }
 
 extension FixedMemory {
+  var byteCount: Int { count * MemoryLayout<Element>.stride }
+
   /// Room for exactly these; `filler` is not seen.
   init(_ elements: [Element], or filler: Element) {
     self.init(count: elements.count, repeating: filler)

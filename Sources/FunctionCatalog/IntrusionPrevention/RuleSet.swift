@@ -42,6 +42,11 @@ public struct RuleSet: Sendable {
     self.report = report
   }
 
+  /// What the loaded rules call themselves: alerts have numbers only.
+  public var signatures: [RuleSignature] {
+    rules.map { RuleSignature(gid: $0.gid, sid: $0.sid, revision: $0.revision, message: $0.message) }
+  }
+
   /// A match has 24 bits for its number.
   static let capacity = 1 << 20
 
@@ -50,6 +55,14 @@ public struct RuleSet: Sendable {
     let rank = bits.changes ? (bits.asks ? 1 : 0) : (bits.asks ? 2 : 3)
     return (rule.element.action.rawValue, rank, rule.element.priority, rule.offset)
   }
+}
+
+/// A rule as people know it.
+public struct RuleSignature: Hashable, Sendable {
+  public let gid: UInt32
+  public let sid: UInt32
+  public let revision: UInt32
+  public let message: String
 }
 
 /// What became of the rules of a text.
