@@ -47,7 +47,8 @@ struct RulesCommand: ParsableCommand {
       print("loaded   \(report.loaded)")
       print("refused  \(report.refused.count)")
       for (reason, count) in report.refusedByReason { print("         \(count)  \(reason)") }
-      print("memory   \(memory.automatonBytes) bytes for \(memory.states) states of the automaton, \(memory.ruleBytes) for the rules")
+      print(
+        "memory   \(memory.automatonBytes) bytes for \(memory.states) states of the automaton, \(memory.ruleBytes) for the rules")
       if list { for refused in report.refused { print(refused) } }
       if strict, !report.refused.isEmpty { throw ExitCode(1) }
     }

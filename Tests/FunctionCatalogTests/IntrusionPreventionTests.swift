@@ -17,7 +17,9 @@ import Wire
 
   private func alerts(_ runtime: TestRuntime, _ sid: Int) -> UInt64 { runtime.observed("ips.alerts.1:\(sid)") ?? 0 }
 
-  private func udp(_ text: String, from: Endpoint = "10.0.0.5:4000") -> TestPacket { .udp(from, server, payload: Array(text.utf8)) }
+  private func udp(_ text: String, from: Endpoint = "10.0.0.5:4000") -> TestPacket {
+    .udp(from, server, payload: Array(text.utf8))
+  }
 
   // MARK: Contents
 
@@ -34,14 +36,16 @@ import Wire
     (#"content:"ab"; content:"cd"; within:2;"#, "abxabcd", true),
     (#"content:"cd"; content:"ab"; distance:-4; within:2;"#, "abcd", true),
     (#"content:"ab"; content:!"cd";"#, "abx", true), (#"content:"ab"; content:!"cd";"#, "abcd", false),
-    (#"content:"ab"; content:!"cd"; within:2;"#, "abxxcd", true), (#"content:!"ab";"#, "xx", true), (#"content:!"ab";"#, "xabx", false),
+    (#"content:"ab"; content:!"cd"; within:2;"#, "abxxcd", true), (#"content:!"ab";"#, "xx", true),
+    (#"content:!"ab";"#, "xabx", false),
     (#"content:"ab"; startswith;"#, "abc", true), (#"content:"ab"; startswith;"#, "xab", false),
     (#"content:"ab"; endswith;"#, "abxab", true), (#"content:"ab"; endswith;"#, "abx", false),
     (#"content:"ab"; isdataat:2,relative;"#, "abxx", true), (#"content:"ab"; isdataat:2,relative;"#, "abx", false),
     (#"content:"ab"; isdataat:!1,relative;"#, "xab", true), (#"content:"ab"; isdataat:!1,relative;"#, "xabx", false),
     (#"content:"ab"; isdataat:5;"#, "abxxxx", true), (#"content:"ab"; isdataat:5;"#, "abxxx", false),
     (#"content:"a"; content:"b"; content:"c";"#, "cba", true), (#"content:"|61 62|c";"#, "abc", true),
-    (#"content:"abcdef"; fast_pattern; content:"x"; distance:0;"#, "abcdefx", true), (#"dsize:3;"#, "abc", true), (#"dsize:3;"#, "abcd", false),
+    (#"content:"abcdef"; fast_pattern; content:"x"; distance:0;"#, "abcdefx", true), (#"dsize:3;"#, "abc", true),
+    (#"dsize:3;"#, "abcd", false),
   ])
   func `a rule matches where its contents are as it says`(options: String, text: String, matches: Bool) {
     let runtime = runtime("alert udp any any -> any any (\(options) sid:7;)")
@@ -57,7 +61,8 @@ import Wire
 
   @Test func `a search that a hostile packet makes endless is given up and counted`() {
     let runtime = runtime(
-      #"alert udp any any -> any any (content:"a"; content:"a"; distance:0; content:"a"; distance:0; content:"b"; distance:0; sid:7;)"#)
+      #"alert udp any any -> any any (content:"a"; content:"a"; distance:0; content:"a"; distance:0; content:"b"; distance:0; sid:7;)"#
+    )
     runtime.send(udp("b" + String(repeating: "a", count: 1400)))
     #expect(alerts(runtime, 7) == 0)
     #expect(runtime.observed("ips.searches.given-up") == 1)
@@ -99,7 +104,8 @@ import Wire
 
   @Test func `IPv6 flows are inspected as IPv4 ones are`() {
     let runtime = runtime(#"drop udp 2001:db8::/32 any -> any 53 (content:"bad"; sid:1;)"#)
-    #expect(runtime.send(.udp("[2001:db8::1]:9", "[2001:db9::2]:53", payload: Array("very bad".utf8))) == .dropped("dropped-by-rule"))
+    #expect(
+      runtime.send(.udp("[2001:db8::1]:9", "[2001:db9::2]:53", payload: Array("very bad".utf8))) == .dropped("dropped-by-rule"))
   }
 
   // MARK: Actions
@@ -162,7 +168,8 @@ import Wire
       """)
     for text in ["PASS", "USER", "EITHER", "PASS", "PASS"] { runtime.send(udp(text)) }
     runtime.send(udp("PASS", from: "10.0.0.6:1"))
-    #expect((1...4).map { alerts(runtime, $0) } == [0, 1, 4, 1], "the PASS that unsets it, the ones without it, and the other flow's")
+    #expect(
+      (1...4).map { alerts(runtime, $0) } == [0, 1, 4, 1], "the PASS that unsets it, the ones without it, and the other flow's")
   }
 
   @Test func `a flowbit is set before it is asked for within one packet`() {
@@ -175,12 +182,13 @@ import Wire
     #expect((1...2).map { alerts(runtime, $0) } == [1, 1])
   }
 
-  @Test(arguments: [
-    ("threshold: type limit, track by_src, count 2, seconds 10", [1, 2, 2, 2, 2, 3]),
-    ("threshold: type threshold, track by_src, count 2, seconds 10", [0, 1, 1, 2, 2, 2]),
-    ("threshold: type both, track by_src, count 2, seconds 10", [0, 1, 1, 1, 1, 1]),
-    ("detection_filter: track by_src, count 2, seconds 10", [0, 0, 1, 2, 3, 3]),
-  ] as [(String, [UInt64])])
+  @Test(
+    arguments: [
+      ("threshold: type limit, track by_src, count 2, seconds 10", [1, 2, 2, 2, 2, 3]),
+      ("threshold: type threshold, track by_src, count 2, seconds 10", [0, 1, 1, 2, 2, 2]),
+      ("threshold: type both, track by_src, count 2, seconds 10", [0, 1, 1, 1, 1, 1]),
+      ("detection_filter: track by_src, count 2, seconds 10", [0, 0, 1, 2, 3, 3]),
+    ] as [(String, [UInt64])])
   func `a threshold says which matches alert`(threshold: String, expected: [UInt64]) {
     let runtime = runtime("alert udp any any -> any any (content:\"x\"; \(threshold); sid:1;)")
     var seen: [UInt64] = []
@@ -197,7 +205,8 @@ import Wire
   @Test func `a full table of thresholds gives up the oldest and counts it`() {
     var options = IntrusionPrevention.Options()
     options.thresholdCapacity = 4
-    let runtime = runtime("alert udp any any -> any any (content:\"x\"; threshold: type limit, track by_src, count 1, seconds 60; sid:1;)", options)
+    let runtime = runtime(
+      "alert udp any any -> any any (content:\"x\"; threshold: type limit, track by_src, count 1, seconds 60; sid:1;)", options)
     for host in 1...6 { runtime.send(udp("x", from: Endpoint("10.0.0.\(host):9")!)) }
     #expect(runtime.observed("ips.thresholds.displaced") == 2)
     #expect(alerts(runtime, 1) == 6)
@@ -218,12 +227,18 @@ import Wire
     let alert = try #require(ips.takeAlerts(from: &shared).first)
     #expect((alert.gid, alert.sid, alert.revision, alert.priority) == (3, 9, 4, 2))
     #expect(alert.outcome == .dropped && alert.direction == .forward && alert.arrival == Tick(milliseconds: 12))
-    #expect(Endpoint(alert.source, port: alert.sourcePort) == client && Endpoint(alert.destination, port: alert.destinationPort) == server)
+    #expect(
+      Endpoint(alert.source, port: alert.sourcePort) == client
+        && Endpoint(alert.destination, port: alert.destinationPort) == server)
     #expect(ips.takeAlerts(from: &shared).isEmpty)
   }
 
   @Test func `more alerts than there is room for are counted`() {
-    let ips = IntrusionPrevention(rules: #"alert udp any any -> any any (dsize:>0; sid:9;)"#, options: { var o = IntrusionPrevention.Options(); o.alertCapacity = 3; return o }())
+    let ips = IntrusionPrevention(
+      rules: #"alert udp any any -> any any (dsize:>0; sid:9;)"#,
+      options: {
+        var o = IntrusionPrevention.Options(); o.alertCapacity = 3; return o
+      }())
     var shared = ips.makeSharedState(for: .whole)
     for round in 0..<2 {
       for index in 0..<5 {
@@ -243,26 +258,29 @@ import Wire
 
   @Test func `settings make the function`() throws {
     let ips = try IntrusionPrevention(
-      reader: SettingsReader(text: """
-        mode: detect
-        out-of-order: drop
-        refused: skip
-        alerts: 16
-        variables: {HOME_NET: 10.9.0.0/16}
-        rules:
-          - alert udp $HOME_NET any -> any any (sid:1;)
-          - alert udp any any -> any any (frobnicate; sid:2;)
-        """))
+      reader: SettingsReader(
+        text: """
+          mode: detect
+          out-of-order: drop
+          refused: skip
+          alerts: 16
+          variables: {HOME_NET: 10.9.0.0/16}
+          rules:
+            - alert udp $HOME_NET any -> any any (sid:1;)
+            - alert udp any any -> any any (frobnicate; sid:2;)
+          """))
     #expect(ips.report.loaded == 1 && ips.report.refused.map(\.line) == [8])
     #expect(!ips.options.prevents && ips.options.dropsOutOfOrder && ips.options.alertCapacity == 16)
   }
 
   @Test func `by default a rule that is not understood stops the configuration at its line`() {
-    let rules = Settings(.scalar("alert udp any any -> any any (sid:1;)\nalert udp any any -> any any (pcre:\"/x/\"; sid:2;)\n"), line: 4)
+    let rules = Settings(
+      .scalar("alert udp any any -> any any (sid:1;)\nalert udp any any -> any any (pcre:\"/x/\"; sid:2;)\n"), line: 4)
     let error = #expect(throws: SettingsError.self) {
       try IntrusionPrevention(reader: SettingsReader(Settings(.map([.init("rules", rules)])), path: "chain[0].ips"))
     }
-    #expect(error?.line == 6 && error?.path == "chain[0].ips.rules" && error?.message.hasPrefix("pcre needs") == true, "\(error!)")
+    #expect(
+      error?.line == 6 && error?.path == "chain[0].ips.rules" && error?.message.hasPrefix("pcre needs") == true, "\(error!)")
   }
 
   @Test func `the state of a flow is fifty-six bytes`() {

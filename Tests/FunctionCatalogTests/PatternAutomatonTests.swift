@@ -53,9 +53,10 @@ import Testing
     var generator = SeededGenerator(seed: UInt64(seed))
     let alphabets: [[UInt8]] = [Array("ab".utf8), Array("abAB/".utf8), Array("aA@`[{".utf8), Array(0...255)]
     let alphabet = alphabets[seed % alphabets.count]
-    let patterns = unlike((0..<Int.random(in: 1...12, using: &generator)).map { _ in
-      random(&generator, count: .random(in: 1...(seed % 3 == 0 ? 3 : 9), using: &generator), alphabet: alphabet)
-    })
+    let patterns = unlike(
+      (0..<Int.random(in: 1...12, using: &generator)).map { _ in
+        random(&generator, count: .random(in: 1...(seed % 3 == 0 ? 3 : 9), using: &generator), alphabet: alphabet)
+      })
     let automaton = PatternAutomaton(patterns)
     for round in 0..<6 {
       var text = random(&generator, count: .random(in: 0...50, using: &generator), alphabet: alphabet)
@@ -75,11 +76,14 @@ import Testing
   @Test func `many patterns in long texts, in pieces of any size`() {
     var generator = SeededGenerator(seed: 11)
     let letters = Array("etaoin shrdlu/=%".utf8)
-    let patterns = unlike((0..<300).map { _ in random(&generator, count: .random(in: 2...24, using: &generator), alphabet: letters) })
+    let patterns = unlike(
+      (0..<300).map { _ in random(&generator, count: .random(in: 2...24, using: &generator), alphabet: letters) })
     let automaton = PatternAutomaton(patterns)
     for round in 0..<6 {
       var text = random(&generator, count: 3000, alphabet: letters)
-      for _ in 0..<5 { text.insert(contentsOf: patterns.randomElement(using: &generator)!, at: .random(in: 0...text.count, using: &generator)) }
+      for _ in 0..<5 {
+        text.insert(contentsOf: patterns.randomElement(using: &generator)!, at: .random(in: 0...text.count, using: &generator))
+      }
       var cuts: [Int] = []
       var at = 0
       while at < text.count {
@@ -114,10 +118,13 @@ import Testing
 
   @Test func `a state costs sixteen bytes, and there are few free slots between`() {
     var generator = SeededGenerator(seed: 3)
-    let patterns = unlike((0..<2000).map { _ in random(&generator, count: .random(in: 4...20, using: &generator), alphabet: Array(32...126)) })
+    let patterns = unlike(
+      (0..<2000).map { _ in random(&generator, count: .random(in: 4...20, using: &generator), alphabet: Array(32...126)) })
     let automaton = PatternAutomaton(patterns)
     #expect(MemoryLayout<PatternAutomaton.Node>.size == 16)
-    #expect(Double(automaton.nodes.count) / Double(automaton.stateCount) < 1.1, "\(automaton.nodes.count) slots for \(automaton.stateCount)")
+    #expect(
+      Double(automaton.nodes.count) / Double(automaton.stateCount) < 1.1,
+      "\(automaton.nodes.count) slots for \(automaton.stateCount)")
   }
 
   @Test func `a number that is no state counts as the root`() {

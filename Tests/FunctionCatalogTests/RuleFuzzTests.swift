@@ -11,7 +11,7 @@ import Wire
   /// Rules as they are written, to be broken.
   private static let seeds: [String] = [
     #"alert tcp $EXTERNAL_NET any -> $HOME_NET 21 (msg:"root login"; flow:established,to_server; content:"USER "; nocase; depth:5; content:"root"; within:15; nocase; threshold: type threshold, track by_src, count 5, seconds 60; classtype:suspicious-login; sid:2010642; rev:3;)"#,
-    #"drop udp [10.0.0.0/8,!$DNS_SERVERS] 1024: -> any [53,5353] (dsize:8<>200; content:"|00 01|"; offset:2; depth:4; content:!"x"; distance:-3; within:9; isdataat:!10,relative; sid:7;)"#,
+    #"drop udp [10.0.0.0/8,!10.0.0.53] 1024: -> any [53,5353] (dsize:8<>200; content:"|00 01|"; offset:2; depth:4; content:!"x"; distance:-3; within:9; isdataat:!10,relative; sid:7;)"#,
     #"alert icmp any any <> 192.0.2.1-192.0.2.9 any (itype:>8; icode:0; icmp_id:5; ttl:<10; fragbits:!D; sameip; ip_proto:!udp; sid:8;)"#,
     #"pass tcp ![10.0.0.1,2001:db8::/32] !21:23 -> any any (flags:*SF,12; window:!55808; ack:0; flowbits:isset,a|b; flowbits:set,c; noalert; sid:9;)"#,
     #"reject tcp-pkt any any -> any $HTTP_PORTS (content:"a\;b\"c|0d 0A|"; fast_pattern:1,2; startswith; content:"z"; endswith; priority:2; detection_filter: track by_dst, count 4, seconds 20; sid:10;)"#,
@@ -19,13 +19,14 @@ import Wire
 
   /// Pieces of the language in wrong places.
   private static let tokens = [
-    "(", ")", ";", ":", ",", "!", "|", "\"", "\\", "\\;", "[", "]", "$", "<>", "->", "-", "any", "content:", "nocase;", "depth:1;", "within:2;",
+    "(", ")", ";", ":", ",", "!", "|", "\"", "\\", "\\;", "[", "]", "$", "<>", "->", "-", "any", "content:", "nocase;",
+    "depth:1;", "within:2;",
     "distance:-1;", "flowbits:set,q;", "99999999999", "65535", "0", "-1", "\n", "\\\n", "\t", "\u{0}", "é",
   ]
 
   private func mutated(_ random: inout SeededGenerator) -> [UInt8] {
     var bytes = Array(Self.seeds.randomElement(using: &random)!.utf8)
-    for _ in 0..<Int.random(in: 1...6, using: &random) {
+    for _ in 0..<Int.random(in: 1...3, using: &random) {
       let at = Int.random(in: 0...bytes.count, using: &random)
       switch Int.random(in: 0..<5, using: &random) {
       case 0: bytes.insert(contentsOf: Self.tokens.randomElement(using: &random)!.utf8, at: at)
@@ -71,13 +72,13 @@ import Wire
     var random = SeededGenerator(seed: UInt64(seed))
     var loaded = 0
     var refused = 0
-    for _ in 0..<400 {
+    for _ in 0..<300 {
       let report = tryRules(mutated(&random))
       loaded += report.loaded
       refused += report.refused.count
       for rule in report.refused { #expect(!rule.detail.isEmpty && rule.line > 0) }
     }
-    #expect(loaded > 20 && refused > 100, "seed \(seed): \(loaded) loaded, \(refused) refused")
+    #expect(loaded > 10 && refused > 100, "seed \(seed): \(loaded) loaded, \(refused) refused")
   }
 
   @Test func `bytes that are no rules at all are refused`() {
@@ -94,7 +95,7 @@ import Wire
     let text = try Corpus.bytes("hostile.rules")
     let report = tryRules(text)
     let loaded = RuleSet(text: text).signatures.map(\.sid).sorted()
-    #expect(loaded == [2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 17], "\(report.refused)")
+    #expect(loaded == [2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 17, 18], "\(report.refused)")
     for rule in RuleText.lines(of: text) { _ = tryRules(Array(rule.text)) }
   }
 }

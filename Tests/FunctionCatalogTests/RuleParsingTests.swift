@@ -27,19 +27,23 @@ import Wire
     #expect(rule.flow == .init(toServer: true, isEstablished: true))
     #expect(rule.contents[0].bytes == Array("user  x;".utf8) && rule.contents[0].ignoresCase && rule.contents[0].depth == 20)
     #expect(rule.contents[1].bytes == [13, 10] && rule.contents[1].isNegated && rule.contents[1].within == 5)
-    #expect(rule.fastPattern == 0)
+    #expect(rule.fastPattern == 0 && rule.message == #"a "b""#)
     #expect(rule.threshold == .init(kind: .limit, track: .source, count: 1, seconds: 60))
     #expect(rule.destinationPorts.ranges == [21...21, 8000...8080])
     #expect(rule.destination.ranges.count == 2, "10/8 with a hole")
   }
 
   @Test func `a group is its members without the negated ones, and a name stands for its group`() throws {
-    let variables = RuleVariables(["A": "[10.0.0.0/24,!$B]", "B": "[10.0.0.8-10.0.0.15,10.0.0.20]", "C": "!$A", "P": "![1:1023,!80]"])
+    let variables = RuleVariables([
+      "A": "[10.0.0.0/24,!$B]", "B": "[10.0.0.8-10.0.0.15,10.0.0.20]", "C": "!$A", "P": "![1:1023,!80]",
+    ])
     func contains(_ expression: String, _ address: String) throws -> Bool {
       let value = UInt128(try #require(IPAddress(address)))
       return try variables.addresses(expression).ranges.contains { $0.contains(value) }
     }
-    for (address, isIn) in [("10.0.0.7", true), ("10.0.0.8", false), ("10.0.0.20", false), ("10.0.1.1", false), ("2001:db8::1", false)] {
+    for (address, isIn) in [
+      ("10.0.0.7", true), ("10.0.0.8", false), ("10.0.0.20", false), ("10.0.1.1", false), ("2001:db8::1", false),
+    ] {
       #expect(try contains("$A", address) == isIn, "\(address)")
       #expect(try contains("$C", address) != isIn, "\(address)")
       #expect(try contains("[$C,!2001:db8::/32]", address) == (!isIn && !address.hasPrefix("2001")))
@@ -57,7 +61,8 @@ import Wire
   }
 
   @Test(arguments: [
-    ("dsize:10", 10, 10), ("dsize:<10", 0, 9), ("dsize:<=10", 0, 10), ("dsize:>8", 9, UInt32.max), ("dsize:>=8", 8, .max), ("dsize:8<>20", 9, 19),
+    ("dsize:10", 10, 10), ("dsize:<10", 0, 9), ("dsize:<=10", 0, 10), ("dsize:>8", 9, UInt32.max), ("dsize:>=8", 8, .max),
+    ("dsize:8<>20", 9, 19),
   ])
   func `sizes are compared as they are written`(text: String, low: UInt32, high: UInt32) throws {
     let test = try #require(try rule("alert udp any any -> any any (\(text); sid:1;)").tests.first)
@@ -110,7 +115,9 @@ import Wire
 
   @Test func `comments, continued lines, carriage returns and other rules' mistakes do not matter`() {
     let set = RuleSet(
-      text: "# alert tcp\r\nalert tcp any any -> \\\r\n any any (content:\"a\"; \\\n sid:1;)\r\nnonsense\nalert udp any any <> any 53 (sid:2;)\nalert ip any any -> any any (sid:2;)\n")
+      text:
+        "# alert tcp \\\r\nalert tcp any any -> \\\r\n any any (content:\"a\"; \\\n sid:1;)\r\nnonsense\nalert udp any any <> any 53 (sid:2;)\nalert ip any any -> any any (sid:2;)\n"
+    )
     #expect(Set(set.rules.map(\.sid)) == [1, 2])
     #expect(set.rules.first { $0.sid == 1 }?.line == 2)
     #expect(set.report.refused.map(\.line) == [5, 7])

@@ -15,7 +15,9 @@ struct ContentWindow {
 
   /// The first place from `start` on where `length` bytes of `pattern` stand before `limit`; `nil` if there is none.
   @inline(__always)
-  func find(_ pattern: UnsafePointer<UInt8>, _ length: Int, folded: Bool, from start: Int, before limit: Int, _ budget: inout Int) -> Int? {
+  func find(_ pattern: UnsafePointer<UInt8>, _ length: Int, folded: Bool, from start: Int, before limit: Int, _ budget: inout Int)
+    -> Int?
+  {
     var at = start
     let last = limit - length
     let first = unsafe pattern[0]

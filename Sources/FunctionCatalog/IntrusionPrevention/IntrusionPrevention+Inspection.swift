@@ -64,7 +64,9 @@ extension IntrusionPrevention {
     if !flow.flags.contains(looked) {
       flow.flags.insert(looked)
       let list = unpromptedRules(frame)
-      if list.contains(where: { program.headerMatches(program.rules[Int(program.unprompted[$0])], frame) }) { flow.flags.insert(watched) }
+      if list.contains(where: { program.headerMatches(program.rules[Int(program.unprompted[$0])], frame) }) {
+        flow.flags.insert(watched)
+      }
     }
     return flow.flags.contains(watched)
   }
@@ -154,7 +156,8 @@ extension IntrusionPrevention {
 
   /// Tells, and decides if the rule does.
   private func enforce(
-    _ number: UInt32, _ rule: CompiledRule, speaks: Bool, _ frame: borrowing Frame, _ flow: inout FlowState, _ shared: inout SharedState
+    _ number: UInt32, _ rule: CompiledRule, speaks: Bool, _ frame: borrowing Frame, _ flow: inout FlowState,
+    _ shared: inout SharedState
   ) -> Verdict? {
     let isStream = frame.protocolNumber == IPProtocol.tcp
     if rule.action == .pass {
@@ -176,9 +179,12 @@ extension IntrusionPrevention {
   // MARK: Contents
 
   private func contentsMatch(
-    _ rule: CompiledRule, _ frame: borrowing Frame, _ place: DirectionState.Place, _ before: DirectionState, _ shared: inout SharedState
+    _ rule: CompiledRule, _ frame: borrowing Frame, _ place: DirectionState.Place, _ before: DirectionState,
+    _ shared: inout SharedState
   ) -> Bool {
     if rule.contents.count == 0 { return true }
+    // What was sent before has been looked at before.
+    if place == .retransmitted { return false }
     let isStream = frame.protocolNumber == IPProtocol.tcp
     return frame.withPayload { payload in
       unsafe payload.withUnsafeBytes { bytes in
@@ -189,9 +195,10 @@ extension IntrusionPrevention {
           if contentsMatch(rule, packet, &shared) { return true }
         }
         guard isStream, rule.scope != .packet, case .inOrder(let skipped) = place else { return false }
-        // Where no content is counted from the beginning and nothing came before, the stream's window is the packet's.
+        // Often the stream's window would be the packet's, counted from the same beginning.
         let carried = unsafe carry(before, shared.joined.base)
-        guard carried > 0 || skipped > 0 || rule.isAnchored || rule.scope == .stream else { return false }
+        let isElsewhere = rule.isAnchored && before.position > 0
+        guard carried > 0 || skipped > 0 || isElsewhere || rule.scope == .stream else { return false }
         let (new, count) = unsafe (start + skipped, bytes.count - skipped)
         let stream = unsafe join(new, count, carried, shared.joined.base, position: before.position - carried)
         return contentsMatch(rule, stream, &shared)

@@ -14,9 +14,13 @@ extension IntrusionPrevention {
     try reader.allow(["rules", "refused", "mode", "out-of-order", "variables", "alerts", "thresholds"])
     var options = Options()
     if let mode = try reader.optional("mode") { options.prevents = try mode.choice(["prevent": true, "detect": false]) }
-    if let order = try reader.optional("out-of-order") { options.dropsOutOfOrder = try order.choice(["scan": false, "drop": true]) }
+    if let order = try reader.optional("out-of-order") {
+      options.dropsOutOfOrder = try order.choice(["scan": false, "drop": true])
+    }
     if let alerts = try reader.optional("alerts") { options.alertCapacity = try alerts.integer(in: 1...1_000_000) }
-    if let thresholds = try reader.optional("thresholds") { options.thresholdCapacity = try thresholds.integer(in: 4...4_000_000) }
+    if let thresholds = try reader.optional("thresholds") {
+      options.thresholdCapacity = try thresholds.integer(in: 4...4_000_000)
+    }
     var skipsRefused = false
     if let refused = try reader.optional("refused") { skipsRefused = try refused.choice(["stop": false, "skip": true]) }
 
@@ -24,7 +28,8 @@ extension IntrusionPrevention {
     if let first = rules.report.refused.first, !skipsRefused {
       throw SettingsError(
         path: reader.path + ".rules", line: first.line,
-        message: "\(first.detail) (and \(rules.report.refused.count - 1) more rules are refused; 'refused: skip' goes on without them)")
+        message:
+          "\(first.detail) (and \(rules.report.refused.count - 1) more rules are refused; 'refused: skip' goes on without them)")
     }
     self.init(rules, options: options)
   }
@@ -38,7 +43,8 @@ extension IntrusionPrevention {
     }
     var files: [(name: String, text: [UInt8])] = []
     for item in try reader.items() {
-      files.append(("rules", Array(repeating: UInt8(ascii: "\n"), count: max(0, item.settings.line - 1)) + Array(try item.string().utf8)))
+      files.append(
+        ("rules", Array(repeating: UInt8(ascii: "\n"), count: max(0, item.settings.line - 1)) + Array(try item.string().utf8)))
     }
     return RuleSet(files: files, variables: variables)
   }

@@ -25,7 +25,7 @@ public struct IntrusionPrevention: NetworkFunction {
   public struct Options: Hashable, Sendable {
     /// `false`: rules that say `drop` only alert.
     public var prevents = true
-    /// Whether a TCP segment that is ahead of its stream is dropped, so that it comes again in order, instead of scanned on its own.
+    /// Whether a TCP segment ahead of its stream is dropped, so that it comes again in order, instead of scanned on its own.
     public var dropsOutOfOrder = false
     /// Alerts that wait to be taken.
     public var alertCapacity = 4096
@@ -86,8 +86,11 @@ public struct IntrusionPrevention: NetworkFunction {
   public static var dropReasons: [DropReasonDescription] {
     [
       .init(droppedByRule, "dropped-by-rule", "A rule of the intrusion prevention drops packets like this one."),
-      .init(flowDroppedByRule, "flow-dropped-by-rule", "A rule of the intrusion prevention has dropped an earlier packet of this connection."),
-      .init(outOfOrder, "ips-out-of-order", "The TCP segment is ahead of its stream; it will be inspected when it comes in order."),
+      .init(
+        flowDroppedByRule, "flow-dropped-by-rule",
+        "A rule of the intrusion prevention has dropped an earlier packet of this connection."),
+      .init(
+        outOfOrder, "ips-out-of-order", "The TCP segment is ahead of its stream; it will be inspected when it comes in order."),
     ]
   }
 
@@ -127,7 +130,8 @@ public struct IntrusionPrevention: NetworkFunction {
       Observation("ips.alerts.lost", shared.alerts.lost), Observation("ips.packets.dropped", counters.packetsDropped),
       Observation("ips.tcp.retransmitted", counters.retransmitted), Observation("ips.tcp.out-of-order", counters.outOfOrder),
       Observation("ips.tcp.holes-filled", counters.holesFilled), Observation("ips.searches.given-up", counters.searchesGivenUp),
-      Observation("ips.thresholds.displaced", shared.thresholds.displaced), Observation("ips.flows.foreign", counters.foreignStates),
+      Observation("ips.thresholds.displaced", shared.thresholds.displaced),
+      Observation("ips.flows.foreign", counters.foreignStates),
     ]
     for index in 0..<program.rules.count where shared.alertsByRule[index] > 0 {
       let rule = program.rules[index]

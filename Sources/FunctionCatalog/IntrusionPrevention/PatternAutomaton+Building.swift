@@ -28,15 +28,22 @@ extension PatternAutomaton {
     for pattern in patterns { admit(pattern) }
   }
 
-  /// Lets everything through the filter that begins as the pattern does.
+  /// Lets everything through the filter that begins as the pattern does, or goes on as it does after its first byte.
   private func admit(_ pattern: [UInt8]) {
-    let beginning = pattern.prefix(3).map { UInt32($0 | 0x20) }
-    var known: UInt32 = 0
-    for (place, byte) in beginning.enumerated() { known |= byte << UInt32(8 * place) }
-    let unknown = 3 - beginning.count
-    for rest in 0..<UInt32(1) << UInt32(8 * unknown) {
-      let place = Self.place(known | (rest << UInt32(8 * beginning.count)) | 0x20_2020)
-      filter[place >> 6] |= 1 << UInt64(place & 63)
+    for start in 0...1 {
+      let known = pattern.dropFirst(start).prefix(3)
+      guard !known.isEmpty else {
+        // A single byte may be followed by anything.
+        for word in 0..<filter.count { filter[word] = .max }
+        return
+      }
+      var bytes: UInt32 = 0
+      for (place, byte) in known.enumerated() { bytes |= UInt32(byte) << UInt32(8 * place) }
+      // What follows a short pattern can be anything.
+      for rest in 0..<UInt32(1) << UInt32(8 * (3 - known.count)) {
+        let place = Self.place(bytes | (rest << UInt32(8 * known.count)) | 0x20_2020)
+        filter[place >> 6] |= 1 << UInt64(place & 63)
+      }
     }
   }
 }

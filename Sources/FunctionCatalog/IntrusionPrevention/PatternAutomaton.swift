@@ -11,8 +11,8 @@
 /// between are few (see `statistics`).
 ///
 /// Most bytes of traffic begin nothing. Where the text is at no more than the second byte of a pattern, the automaton does not
-/// step at all: a filter of 16 KB, which stays in the first cache, says for three bytes at once whether any
-/// pattern may begin with them. Four places are asked per turn and none waits for another.
+/// step at all: a filter of 16 KB, which stays in the first cache, is asked at every second place whether the three
+/// bytes there are the first to third or the second to fourth of any pattern. No question waits for another's answer.
 @safe
 struct PatternAutomaton {
   struct Node: BitwiseCopyable {
@@ -91,7 +91,7 @@ struct PatternAutomaton {
 
   static let filterBits = 17
 
-  /// Where in the filter three bytes stand. Bit 5 of each is set, which folds letters (and confuses some other bytes: it is a filter).
+  /// Where in the filter three bytes stand. Bit 5 of each is set, which folds letters, and makes some other bytes alike.
   @inline(__always)
   static func place(_ threeBytes: UInt32) -> Int {
     Int(((threeBytes & 0xff_ffff) &* 0x9e37_79b1) >> UInt32(32 - filterBits))
@@ -103,28 +103,26 @@ struct PatternAutomaton {
     return unsafe filter.base[place >> 6] >> UInt64(place & 63)
   }
 
-  /// The first place at or after `start` where a pattern may begin, or one less than four bytes before the end.
+  /// Goes on from `start` to where a pattern may have begun, at the place returned or one before it; or to the last bytes.
   @inline(__always)
   func skip(_ text: UnsafePointer<UInt8>, from start: Int, count: Int) -> Int {
     let raw = unsafe UnsafeRawPointer(text)
     var at = start
+    // Three questions per eight bytes loaded: at 0, 2 and 4.
     while at &+ 8 <= count {
       let word = unsafe UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: at, as: UInt64.self)) | 0x2020_2020_2020_2020
-      let low = UInt32(truncatingIfNeeded: word)
-      let any = passes(low) | passes(UInt32(truncatingIfNeeded: word >> 8)) | passes(UInt32(truncatingIfNeeded: word >> 16))
-        | passes(UInt32(truncatingIfNeeded: word >> 24))
-      if any & 1 != 0 {
-        if passes(low) & 1 != 0 { return at }
-        if passes(UInt32(truncatingIfNeeded: word >> 8)) & 1 != 0 { return at &+ 1 }
-        if passes(UInt32(truncatingIfNeeded: word >> 16)) & 1 != 0 { return at &+ 2 }
-        return at &+ 3
+      let first = passes(UInt32(truncatingIfNeeded: word))
+      let second = passes(UInt32(truncatingIfNeeded: word >> 16))
+      let third = passes(UInt32(truncatingIfNeeded: word >> 32))
+      if (first | second | third) & 1 != 0 {
+        return first & 1 != 0 ? at : second & 1 != 0 ? at &+ 2 : at &+ 4
       }
-      at &+= 4
+      at &+= 6
     }
     while at &+ 4 <= count {
       let word = unsafe UInt32(littleEndian: raw.loadUnaligned(fromByteOffset: at, as: UInt32.self)) | 0x2020_2020
       if passes(word) & 1 != 0 { return at }
-      at &+= 1
+      at &+= 2
     }
     return at
   }
@@ -158,9 +156,10 @@ struct PatternScan {
     var (at, state) = (at, state)
     while true {
       if isSkipping {
-        at = unsafe automaton.skip(text, from: at, count: count)
+        let place = unsafe automaton.skip(text, from: at, count: count)
+        at = max(at, place &- 1)
+        floor = place &+ 3
         state = PatternAutomaton.root
-        floor = at &+ 3
         isSkipping = false
       }
       while at < count {

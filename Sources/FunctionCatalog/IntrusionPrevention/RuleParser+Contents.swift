@@ -58,7 +58,9 @@ extension RuleParser {
   // MARK: Where
 
   /// Changes the content before the keyword.
-  func modify(_ keyword: String, _ rule: inout Rule, _ change: (inout Rule.Content) throws(RuleRefusal) -> Void) throws(RuleRefusal) {
+  func modify(_ keyword: String, _ rule: inout Rule, _ change: (inout Rule.Content) throws(RuleRefusal) -> Void)
+    throws(RuleRefusal)
+  {
     guard let last = rule.contents.indices.last, rule.contents[last].dataAt == nil else {
       throw RuleRefusal("syntax", "\(keyword) without a content before it")
     }
@@ -75,7 +77,8 @@ extension RuleParser {
 
   func place(_ option: RuleText.Option, _ range: ClosedRange<Int>) throws(RuleRefusal) -> Int {
     guard let number = Int(option.text), range.contains(number) else {
-      throw RuleRefusal("syntax", "'\(option.text)' is no number that \(option.keyword) can have; variables of byte_extract are not known")
+      throw RuleRefusal(
+        "syntax", "'\(option.text)' is no number that \(option.keyword) can have; variables of byte_extract are not known")
     }
     return number
   }

@@ -6,14 +6,16 @@ extension RuleParser {
 
   /// Look into what only a parser of the application knows.
   private static let needingParsers: [String] = [
-    "http", "http2", "file", "tls", "ssl", "dns", "ssh", "smb", "dcerpc", "ja3", "ja3s", "ja4", "krb5", "sip", "snmp", "smtp", "ftp", "ftpdata",
-    "rdp", "rfb", "mqtt", "ike", "quic", "modbus", "dnp3", "cip", "enip", "nfs", "mime", "bsize", "urilen", "uricontent", "app-layer-protocol",
+    "http", "http2", "file", "tls", "ssl", "dns", "ssh", "smb", "dcerpc", "ja3", "ja3s", "ja4", "krb5", "sip", "snmp", "smtp",
+    "ftp", "ftpdata",
+    "rdp", "rfb", "mqtt", "ike", "quic", "modbus", "dnp3", "cip", "enip", "nfs", "mime", "bsize", "urilen", "uricontent",
+    "app-layer-protocol",
     "app-layer-event", "filestore", "filename", "fileext", "filemagic", "filesize", "filemd5", "filesha1", "filesha256",
   ]
 
   mutating func read(_ option: RuleText.Option, _ rule: inout Rule) throws(RuleRefusal) {
     switch option.keyword {
-    case "msg": rule.message = String(option.text.drop { $0 == "\"" }.prefix { $0 != "\"" })
+    case "msg": rule.message = message(option.value)
     case "sid": rule.sid = try number(option)
     case "gid": rule.gid = try number(option)
     case "rev": rule.revision = try number(option)
@@ -22,18 +24,20 @@ extension RuleParser {
     case let keyword where Self.forPeople.contains(keyword): ignored[keyword, default: 0] += 1
 
     case "content": try readContent(option.value, &rule)
-    case "nocase": try modify("nocase", &rule) { content throws(RuleRefusal) in
-      content.ignoresCase = true
-      content.bytes = content.bytes.map(PatternAutomaton.fold)
-    }
+    case "nocase":
+      try modify("nocase", &rule) { content throws(RuleRefusal) in
+        content.ignoresCase = true
+        content.bytes = content.bytes.map(PatternAutomaton.fold)
+      }
     case "offset": try modify("offset", &rule) { c throws(RuleRefusal) in c.offset = try place(option, 0...65_535) }
     case "depth": try modify("depth", &rule) { c throws(RuleRefusal) in c.depth = try place(option, 1...65_535) }
     case "distance": try modify("distance", &rule) { c throws(RuleRefusal) in c.distance = try place(option, -65_535...65_535) }
     case "within": try modify("within", &rule) { c throws(RuleRefusal) in c.within = try place(option, 1...65_535) }
-    case "startswith": try modify("startswith", &rule) { c throws(RuleRefusal) in
-      guard !c.isAnchored else { throw RuleRefusal("syntax", "startswith together with offset or depth") }
-      (c.offset, c.depth) = (0, c.bytes.count)
-    }
+    case "startswith":
+      try modify("startswith", &rule) { c throws(RuleRefusal) in
+        guard !c.isAnchored else { throw RuleRefusal("syntax", "startswith together with offset or depth") }
+        (c.offset, c.depth) = (0, c.bytes.count)
+      }
     case "endswith": try modify("endswith", &rule) { c throws(RuleRefusal) in c.isAtEnd = true }
     // Part of a content as the fast pattern ('fast_pattern:4,8') is a hint: all of it does as well.
     case "fast_pattern": try modify("fast_pattern", &rule) { c throws(RuleRefusal) in c.isFastPattern = !c.isNegated }
@@ -48,10 +52,18 @@ extension RuleParser {
     case "threshold": rule.threshold = try threshold(option, detectionFilter: false)
     case "detection_filter": rule.threshold = try threshold(option, detectionFilter: true)
     case "dsize": try readPayloadSize(option, &rule)
-    case "flags": rule.tests.append(try bits(option, .tcpFlags, letters: ["F": 1, "S": 2, "R": 4, "P": 8, "A": 16, "U": 32, "E": 64, "2": 64, "C": 128, "1": 128, "0": 0]))
+    case "flags":
+      rule.tests.append(
+        try bits(
+          option, .tcpFlags,
+          letters: ["F": 1, "S": 2, "R": 4, "P": 8, "A": 16, "U": 32, "E": 64, "2": 64, "C": 128, "1": 128, "0": 0]))
     case "fragbits": rule.tests.append(try bits(option, .fragmentBits, letters: ["M": 1, "D": 2, "R": 4]))
     case "sameip": rule.tests.append(.init(field: .sameAddress, low: 1, high: 1))
-    case "ip_proto": rule.tests.append(try comparison(option, .ipProtocol, 255, names: ["icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "ipv6-icmp": 58, "sctp": 132]))
+    case "ip_proto":
+      rule.tests.append(
+        try comparison(
+          option, .ipProtocol, 255,
+          names: ["icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "ipv6-icmp": 58, "sctp": 132]))
     case "ttl": rule.tests.append(try comparison(option, .timeToLive, 255))
     case "tos": rule.tests.append(try comparison(option, .typeOfService, 255))
     case "id": rule.tests.append(try comparison(option, .identification, 65_535))
@@ -71,7 +83,8 @@ extension RuleParser {
     let why: String
     switch keyword {
     case "pcre": why = "pcre needs a regular-expression engine, which is not here; write contents instead"
-    case "byte_test", "byte_jump", "byte_extract", "byte_math": why = "\(keyword) computes with bytes of the packet, which is not possible here"
+    case "byte_test", "byte_jump", "byte_extract", "byte_math":
+      why = "\(keyword) computes with bytes of the packet, which is not possible here"
     case _ where Self.needingParsers.contains(String(family)) || Self.needingParsers.contains(keyword):
       why = "\(keyword) looks into what only a parser of the application knows"
     default: why = "the keyword '\(keyword)' is not known"
@@ -79,90 +92,16 @@ extension RuleParser {
     return RuleRefusal("keyword '\(keyword)'", why)
   }
 
-  // MARK: Numbers
-
-  private func number(_ option: RuleText.Option) throws(RuleRefusal) -> UInt32 {
-    guard let number = UInt32(option.text) else { throw RuleRefusal("syntax", "'\(option.text)' is not a number for \(option.keyword)") }
-    return number
-  }
-
-  /// `10`, `!10`, `<10`, `<=10`, `>8`, `>=8`, `8<>20` (both excluded), `8-20` (both included).
-  private func comparison(
-    _ option: RuleText.Option, _ field: Rule.FieldTest.Field, _ largest: UInt32, names: [String: UInt32] = [:]
-  ) throws(RuleRefusal) -> Rule.FieldTest {
-    let text = option.text
-    func value(_ text: Substring) throws(RuleRefusal) -> UInt32 {
-      let text = text.trimmed
-      guard let number = names[text.lowercased()] ?? UInt32(text), number <= largest else {
-        throw RuleRefusal("syntax", "'\(option.text)' is not what \(option.keyword) can be compared with")
-      }
-      return number
+  /// Without its quotes, and without the backslashes before quotes, semicolons and backslashes.
+  private func message(_ value: ArraySlice<UInt8>) -> String {
+    var bytes: [UInt8] = []
+    var isEscaped = false
+    let isQuoted = value.count >= 2 && value.first == UInt8(ascii: "\"") && value.last == UInt8(ascii: "\"")
+    for byte in isQuoted ? value.dropFirst().dropLast() : value {
+      isEscaped = byte == UInt8(ascii: "\\") && !isEscaped
+      if !isEscaped { bytes.append(byte) }
     }
-    func within(_ low: UInt32, _ high: UInt32) throws(RuleRefusal) -> Rule.FieldTest {
-      guard low <= high else { throw RuleRefusal("syntax", "\(option.keyword):\(option.text) can never hold") }
-      return .init(field: field, low: low, high: high)
-    }
-    if let range = text.firstRange(of: "<>") {
-      let (low, high) = (try value(text[..<range.lowerBound]), try value(text[range.upperBound...]))
-      guard high > 0, low < .max else { throw RuleRefusal("syntax", "\(option.keyword):\(option.text) can never hold") }
-      return try within(low + 1, high - 1)
-    }
-    if text.hasPrefix("<=") { return try within(0, try value(text.dropFirst(2))) }
-    if text.hasPrefix(">=") { return try within(try value(text.dropFirst(2)), .max) }
-    if text.hasPrefix("<") {
-      let bound = try value(text.dropFirst())
-      guard bound > 0 else { throw RuleRefusal("syntax", "\(option.keyword):\(option.text) can never hold") }
-      return try within(0, bound - 1)
-    }
-    if text.hasPrefix(">") {
-      let bound = try value(text.dropFirst())
-      guard bound < .max else { throw RuleRefusal("syntax", "\(option.keyword):\(option.text) can never hold") }
-      return try within(bound + 1, .max)
-    }
-    if text.hasPrefix("!") {
-      let excluded = try value(text.dropFirst())
-      return .init(field: field, comparison: .outside, low: excluded, high: excluded)
-    }
-    let ends = text.split(separator: "-", omittingEmptySubsequences: false)
-    // '-' also stands in names of protocols.
-    if ends.count == 2, ends[0].trimmed.allSatisfy(\.isNumber) { return try within(try value(ends[0]), try value(ends[1])) }
-    let exact = try value(text)
-    return try within(exact, exact)
-  }
-
-  /// Of the sizes, only `<`, `<=` and `0` speak of packets without payload (as in Suricata).
-  private func readPayloadSize(_ option: RuleText.Option, _ rule: inout Rule) throws(RuleRefusal) {
-    var test = try comparison(option, .payloadLength, 65_535)
-    rule.tests.append(test)
-    guard !option.text.hasPrefix("<"), test.low != 0 || test.comparison == .outside || test.high != 0 else { return }
-    test = .init(field: .payloadLength, low: 1, high: .max)
-    rule.tests.append(test)
-  }
-
-  /// `SA`, `!S`, `+A`, `*SF`, `S,12`: exactly these bits; not all of them; these and maybe others; any; but for 1 and 2.
-  private func bits(
-    _ option: RuleText.Option, _ field: Rule.FieldTest.Field, letters: [Character: UInt32]
-  ) throws(RuleRefusal) -> Rule.FieldTest {
-    let parts = option.text.split(separator: ",", omittingEmptySubsequences: false).map { $0.trimmed }
-    var test = Rule.FieldTest(field: field, comparison: .bitsEqual, low: 0, high: 255)
-    var hasModifier = false
-    func bit(_ letter: Character) throws(RuleRefusal) -> UInt32 {
-      guard let bit = letters[letter] else { throw RuleRefusal("syntax", "\(option.keyword) knows no '\(letter)'") }
-      return bit
-    }
-    for letter in parts[0] {
-      let modifiers: [Character: Rule.FieldTest.Comparison] = ["!": .bitsNotAll, "+": .bitsAll, "*": .bitsAny]
-      if let comparison = modifiers[letter] {
-        guard !hasModifier else { throw RuleRefusal("syntax", "\(option.keyword) with two of !, + and *") }
-        (test.comparison, hasModifier) = (comparison, true)
-      } else {
-        test.low |= try bit(letter)
-      }
-    }
-    guard parts.count <= 2, !parts[0].isEmpty else { throw RuleRefusal("syntax", "\(option.keyword):\(option.text) is not understood") }
-    for letter in parts.dropFirst().joined() { test.high &= ~(try bit(letter)) }
-    guard test.low & ~test.high == 0 else { throw RuleRefusal("syntax", "\(option.keyword) asks for a bit and ignores it") }
-    return test
+    return String(decoding: bytes, as: UTF8.self)
   }
 
   // MARK: Flow
@@ -196,7 +135,9 @@ extension RuleParser {
     var bits: UInt64 = 0
     let names = parts[1].split(separator: "|", omittingEmptySubsequences: false)
     for name in names { bits |= try flowbit(name.trimmed) }
-    guard names.count == 1 || parts[0] == "isset" else { throw RuleRefusal("syntax", "only flowbits:isset can name several bits") }
+    guard names.count == 1 || parts[0] == "isset" else {
+      throw RuleRefusal("syntax", "only flowbits:isset can name several bits")
+    }
     switch parts[0] {
     case "set": rule.flowbits.set |= bits
     case "unset": rule.flowbits.unset |= bits
@@ -211,7 +152,9 @@ extension RuleParser {
   private mutating func flowbit(_ name: Substring) throws(RuleRefusal) -> UInt64 {
     guard !name.isEmpty else { throw RuleRefusal("syntax", "a flowbit without a name") }
     if let index = flowbitNames.firstIndex(where: { $0 == name }) { return 1 << UInt64(index) }
-    guard flowbitNames.count < 64 else { throw RuleRefusal("more than 64 flowbits", "a flow has room for 64 bits; '\(name)' would be one more") }
+    guard flowbitNames.count < 64 else {
+      throw RuleRefusal("more than 64 flowbits", "a flow has room for 64 bits; '\(name)' would be one more")
+    }
     flowbitNames.append(String(name))
     return 1 << UInt64(flowbitNames.count - 1)
   }

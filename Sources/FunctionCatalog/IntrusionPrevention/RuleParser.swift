@@ -65,7 +65,8 @@ struct RuleParser {
       rule.transport = .icmp
       rule.tests.append(.init(field: .addressFamily, low: family, high: family))
     default:
-      throw RuleRefusal("protocol '\(name)'", "the protocol '\(name)' would need a parser of that application; tcp, udp, icmp and ip are known")
+      throw RuleRefusal(
+        "protocol '\(name)'", "the protocol '\(name)' would need a parser of that application; tcp, udp, icmp and ip are known")
     }
   }
 
@@ -80,16 +81,17 @@ struct RuleParser {
       (.icmp, [.icmpType, .icmpCode, .icmpIdentifier, .icmpSequence]),
     ]
     for (transport, special) in needs where !Set(fields).isDisjoint(with: special) {
-      guard rule.transport == transport else { throw RuleRefusal("syntax", "a keyword of \(transport) in a rule for \(rule.transport)") }
+      guard rule.transport == transport else {
+        throw RuleRefusal("syntax", "a keyword of \(transport) in a rule for \(rule.transport)")
+      }
     }
     // A number of the packet is compared with this packet: what it goes with has to be in it, too.
     if fields.contains(.payloadLength) {
       guard rule.scope != .stream else { throw RuleRefusal("syntax", "dsize in a rule for tcp-stream") }
       rule.scope = .packet
     }
-    let positive = rule.contents.indices.filter {
-      !rule.contents[$0].isNegated && !rule.contents[$0].bytes.isEmpty
-    }
+    // A single byte is everywhere: it would prompt the rule for every packet, and weaken the filter for all others.
+    let positive = rule.contents.indices.filter { !rule.contents[$0].isNegated && rule.contents[$0].bytes.count > 1 }
     rule.fastPattern =
       positive.first { rule.contents[$0].isFastPattern }
       ?? positive.max { rule.contents[$0].bytes.count < rule.contents[$1].bytes.count }

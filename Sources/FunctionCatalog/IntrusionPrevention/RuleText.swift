@@ -41,23 +41,28 @@ struct RuleText {
     try readOptions(line[(open + 1)..<close])
   }
 
-  /// Lines of a rule file that may hold a rule, numbered from 1. A backslash at its end joins a line with the next.
+  /// Lines of a rule file that may hold a rule, numbered from 1. A backslash at its end joins a line with the next; a
+  /// comment ends with its line.
   static func lines(of file: [UInt8]) -> [(number: Int, text: ArraySlice<UInt8>)] {
     var lines: [(number: Int, text: ArraySlice<UInt8>)] = []
-    var joined: [UInt8]?
-    var start = 0
+    var joined: [UInt8] = []
+    var start: Int?
     for (index, part) in file.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated() {
-      var text = part.last == UInt8(ascii: "\r") ? part.dropLast() : part
+      let text = trimmed(part)
+      if start == nil, text.isEmpty || text.first == UInt8(ascii: "#") { continue }
       let goesOn = text.last == UInt8(ascii: "\\")
-      if goesOn { text = text.dropLast() }
-      if joined == nil { start = index + 1 }
-      if goesOn || joined != nil { joined = (joined ?? []) + text }
+      if start == nil, !goesOn {
+        lines.append((index + 1, text))
+        continue
+      }
+      start = start ?? index + 1
+      // Spaces between words of two lines count; those at the ends of a line are gone.
+      joined += (goesOn ? text.dropLast() : text) + [UInt8(ascii: " ")]
       if goesOn { continue }
-      let whole = trimmed(joined.map { $0[...] } ?? text)
-      joined = nil
-      if let first = whole.first, first != UInt8(ascii: "#") { lines.append((start, whole)) }
+      lines.append((start ?? 0, trimmed(joined[...])))
+      (start, joined) = (nil, [])
     }
-    if let joined { lines.append((start, trimmed(joined[...]))) }
+    if let start { lines.append((start, trimmed(joined[...]))) }
     return lines
   }
 
