@@ -36,7 +36,10 @@ import Wire
         let other = Array(Self.seeds.randomElement(using: &random)!.utf8)
         let start = Int.random(in: 0..<other.count, using: &random)
         bytes.insert(contentsOf: other[start..<min(other.count, start + .random(in: 1...40, using: &random))], at: at)
-      default: bytes.append(.random(in: 0...255, using: &random))
+      // A number, a letter or a quote that is another one.
+      default:
+        guard at < bytes.count else { continue }
+        bytes[at] = Array("0123456789aA\"|;".utf8).randomElement(using: &random)!
       }
     }
     return bytes
@@ -78,7 +81,7 @@ import Wire
       refused += report.refused.count
       for rule in report.refused { #expect(!rule.detail.isEmpty && rule.line > 0) }
     }
-    #expect(loaded > 10 && refused > 100, "seed \(seed): \(loaded) loaded, \(refused) refused")
+    #expect(loaded > 0 && refused > 100, "seed \(seed): \(loaded) loaded, \(refused) refused")
   }
 
   @Test func `bytes that are no rules at all are refused`() {
@@ -95,7 +98,7 @@ import Wire
     let text = try Corpus.bytes("hostile.rules")
     let report = tryRules(text)
     let loaded = RuleSet(text: text).signatures.map(\.sid).sorted()
-    #expect(loaded == [2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 17, 18], "\(report.refused)")
+    #expect(loaded == [2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 17, 18, 19], "\(report.refused)")
     for rule in RuleText.lines(of: text) { _ = tryRules(Array(rule.text)) }
   }
 }

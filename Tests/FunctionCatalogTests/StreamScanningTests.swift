@@ -283,4 +283,30 @@ struct Dialogue {
       #expect(found(pieces) == whole, "seed \(seed): \(pieces)")
     }
   }
+
+  @Test func `no segments, however odd, stop the program`() {
+    var random = SeededGenerator(seed: 5)
+    for dropsOutOfOrder in [false, true] {
+      let runtime = runtime(
+        """
+        alert tcp any any -> any any (content:"abc"; content:"b"; distance:-2; within:3; sid:1;)
+        alert tcp-stream any any -> any any (content:"aab"; offset:3; depth:9; flow:established; sid:2;)
+        alert tcp any any -> any any (content:!"abcabc"; dsize:>2; sid:3;)
+        """, dropsOutOfOrder: dropsOutOfOrder)
+      let talk = Dialogue()
+      let starts: [UInt32] = [0, 1, .max, .max - 5, 0x7fff_ffff, 0x8000_0000]
+      for _ in 0..<6000 {
+        let isAnswer = Bool.random(using: &random)
+        let packet = TestPacket.tcp(
+          isAnswer ? talk.server : talk.client, isAnswer ? talk.client : talk.server,
+          TCPFlags(rawValue: .random(in: 0...63, using: &random)),
+          seq: starts.randomElement(using: &random)! &+ .random(in: 0...12, using: &random),
+          ack: starts.randomElement(using: &random)! &+ .random(in: 0...12, using: &random),
+          payload: (0..<Int.random(in: 0...9, using: &random)).map { _ in Array("abcC".utf8).randomElement(using: &random)! })
+        runtime.send(packet)
+      }
+      #expect(alerts(runtime) > 0)
+      #expect(runtime.observed("ips.packets") == 6000)
+    }
+  }
 }
