@@ -183,14 +183,54 @@ struct Dialogue {
     #expect(alerts(runtime) == 1)
   }
 
-  @Test func `of two SYN the one that is answered counts`() {
+  @Test(arguments: [1000, 9_000_000] as [UInt32])
+  func `of two SYN the one that is answered counts`(answered: UInt32) {
     let runtime = runtime(signature)
-    var talk = Dialogue()
-    runtime.send(.tcp(talk.client, talk.server, .syn, seq: talk.clientNext))
-    runtime.send(.tcp(talk.client, talk.server, .syn, seq: 9_000_000))
+    var talk = Dialogue(first: answered)
+    for first in [1000, 9_000_000] as [UInt32] { runtime.send(.tcp(talk.client, talk.server, .syn, seq: first)) }
     talk.open(runtime)
     runtime.send(talk.says("Attack"))
     runtime.send(talk.says("Signature"))
+    #expect(alerts(runtime) == 1)
+  }
+
+  @Test func `a SYN+ACK that the client will not believe does not hide what the server sends`() {
+    let runtime = runtime(#"alert tcp any any -> any any (content:"AttackSignature"; flow:established,to_client; sid:1;)"#)
+    var talk = Dialogue()
+    func forge() { runtime.send(.tcp(talk.server, talk.client, [.syn, .ack], seq: 5_000_000, ack: 123)) }
+    runtime.send(.tcp(talk.client, talk.server, .syn, seq: talk.clientNext))
+    forge()
+    talk.open(runtime)
+    forge()
+    runtime.send(talk.answers("Attack"))
+    runtime.send(talk.answers("Signature"))
+    #expect(alerts(runtime) == 1)
+  }
+
+  @Test func `a client's acknowledgement of nothing does not establish a connection`() {
+    let runtime = runtime(#"alert tcp any any -> any any (content:"x"; flow:established; sid:1;)"#)
+    var talk = Dialogue()
+    runtime.send(.tcp(talk.client, talk.server, .syn, seq: talk.clientNext))
+    runtime.send(.tcp(talk.server, talk.client, [.syn, .ack], seq: talk.serverNext, ack: talk.clientNext &+ 1))
+    talk.clientNext &+= 1
+    let right = talk.serverNext &+ 1
+    talk.serverNext = 99
+    runtime.send(talk.says("x"))
+    #expect(alerts(runtime) == 0)
+    talk.serverNext = right
+    runtime.send(talk.says("x"))
+    #expect(alerts(runtime) == 1)
+  }
+
+  @Test func `data that came with a SYN and was not taken is scanned when it comes again`() {
+    let runtime = runtime(signature)
+    var talk = Dialogue()
+    runtime.send(.tcp(talk.client, talk.server, .syn, seq: talk.clientNext, payload: Array("Attack".utf8)))
+    talk.clientNext &+= 1
+    runtime.send(.tcp(talk.server, talk.client, [.syn, .ack], seq: talk.serverNext, ack: talk.clientNext))
+    talk.serverNext &+= 1
+    runtime.send(talk.says("AttackSig"))
+    runtime.send(talk.says("nature"))
     #expect(alerts(runtime) == 1)
   }
 
@@ -200,6 +240,7 @@ struct Dialogue {
     talk.open(runtime)
     runtime.send(talk.says("Attack"))
     runtime.send(.tcp(talk.client, talk.server, [.fin, .ack], seq: talk.clientNext, ack: talk.serverNext))
+    runtime.send(.tcp(talk.server, talk.client, [.fin, .ack], seq: talk.serverNext, ack: talk.clientNext &+ 1))
     var again = Dialogue(first: 700_000_000)
     again.open(runtime)
     runtime.send(again.says("Signature"))

@@ -95,8 +95,6 @@ public struct IntrusionPreventionState: BitwiseCopyable, Sendable {
     static let established = Flags(rawValue: 4)
     static let sawSYN = Flags(rawValue: 8)
     static let sawSYNACK = Flags(rawValue: 16)
-    /// One side has ended, or reset, what was established: a SYN may begin anew.
-    static let closing = Flags(rawValue: 32)
     /// This direction's first sequence number is known.
     static let beganForward = Flags(rawValue: 64)
     static let beganReverse = Flags(rawValue: 128)
@@ -105,6 +103,14 @@ public struct IntrusionPreventionState: BitwiseCopyable, Sendable {
     static let lookedReverse = Flags(rawValue: 512)
     static let watchedForward = Flags(rawValue: 1024)
     static let watchedReverse = Flags(rawValue: 2048)
+    /// Before the answer to the first SYN there was another one, with another number.
+    static let sawOtherSYN = Flags(rawValue: 32)
+    static let endedForward = Flags(rawValue: 4096)
+    static let endedReverse = Flags(rawValue: 8192)
+    static let reset = Flags(rawValue: 16_384)
+
+    /// A SYN may begin anew.
+    var isOver: Bool { contains(.reset) || isSuperset(of: [.endedForward, .endedReverse]) }
   }
 
   init(fingerprint: UInt32) { self.fingerprint = fingerprint }
@@ -138,45 +144,50 @@ public struct IntrusionPreventionState: BitwiseCopyable, Sendable {
       filledHole = self[direction.opposite].acknowledge(frame.tcpAcknowledgement)
     }
     let place = self[direction].place(of: sequence, length: length)
-    // Only a reset that its receiver must believe (RFC 5961 §3.2), and an end that is in order.
     let end = Int32(bitPattern: sequence &+ UInt32(truncatingIfNeeded: length) &- self[direction].next)
-    if tcp.contains(.rst) ? sequence == self[direction].next : tcp.contains(.fin) && end >= 0 && place != .outOfOrder {
-      flags.insert(.closing)
+    if tcp.contains(.rst) {
+      // Only one that its receiver must believe (RFC 5961 §3.2).
+      if sequence == self[direction].next { flags.insert(.reset) }
+    } else if tcp.contains(.fin), end >= 0, place != .outOfOrder {
+      flags.insert(direction == .forward ? .endedForward : .endedReverse)
     }
     return (place, filledHole)
   }
 
-  /// The client's acknowledgement of the server's SYN.
+  /// The client acknowledges what the server began with, or more of what it sent.
   private mutating func establish(_ acknowledgement: UInt32) {
     guard flags.isSuperset(of: [.sawSYN, .sawSYNACK]), !flags.contains(.established) else { return }
-    flags.insert(.established)
-    // Of several SYN+ACK this says which one counts.
-    if acknowledgement &- reverse.first > reverse.seenEnd &- reverse.first { reverse = DirectionState(first: acknowledgement) }
+    if acknowledgement &- reverse.first <= reverse.seenEnd &- reverse.first { flags.insert(.established) }
   }
 
-  /// A SYN says where its direction begins; while a connection is established, it says nothing.
+  /// A SYN says where its direction begins, unless that has been said.
+  ///
+  /// Either side may try to mislead: with a second SYN that its peer will not believe, the stream would be looked for in
+  /// the wrong place. So the first SYN counts, and the first SYN+ACK that acknowledges it; only between two different SYN
+  /// the answer decides. Both hold until the connection is over.
   private mutating func begin(_ frame: borrowing Frame) {
-    if flags.contains(.established), !flags.contains(.closing) {
-      noteBeginning(frame.direction, frame.tcpSequence &+ 1)
-      return
-    }
-    let first = DirectionState(first: frame.tcpSequence &+ 1)
-    if !frame.tcpFlags.contains(.ack) {
-      // The same one again is a retransmission.
-      if flags.contains(.sawSYN), !flags.contains(.closing), self[frame.direction].first == first.first { return }
-      flags.subtract([.established, .closing, .sawSYNACK, .beganReverse, .beganForward])
-      flags.insert([.sawSYN, .beganForward])
-      flowbits = 0
-      self[frame.direction] = first
-      if frame.direction == .reverse { flags.insert(.beganReverse) }
-    } else if frame.direction == .reverse, flags.contains(.sawSYN) {
-      if flags.contains(.sawSYNACK), reverse.first == first.first { return }
+    let first = frame.tcpSequence &+ 1
+    switch (frame.direction, frame.tcpFlags.contains(.ack)) {
+    case (.forward, false):
+      guard flags.contains(.sawSYN), !flags.isOver else {
+        flags.subtract([.established, .sawSYNACK, .sawOtherSYN, .beganReverse, .endedForward, .endedReverse, .reset])
+        flags.insert([.sawSYN, .beganForward])
+        flowbits = 0
+        forward = DirectionState(first: first)
+        return
+      }
+      if first != forward.first, !flags.contains(.sawSYNACK) { flags.insert(.sawOtherSYN) }
+    case (.reverse, true) where flags.contains(.sawSYN):
+      guard !flags.contains(.sawSYNACK) else { return }
+      let acknowledged = frame.tcpAcknowledgement
+      let isOfFirst = acknowledged &- forward.first <= forward.next &- forward.first
+      guard isOfFirst || flags.contains(.sawOtherSYN) else { return }
       flags.insert([.sawSYNACK, .beganReverse])
-      reverse = first
-      // Of several SYN the one that is acknowledged counts.
-      if forward.next != frame.tcpAcknowledgement { forward = DirectionState(first: frame.tcpAcknowledgement) }
-    } else {
-      noteBeginning(frame.direction, first.first)
+      reverse = DirectionState(first: first)
+      // Data that came with the SYN (RFC 7413) and was not taken comes again.
+      if acknowledged != forward.next { forward = DirectionState(first: acknowledged) }
+    default:
+      noteBeginning(frame.direction, first)
     }
   }
 
