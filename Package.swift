@@ -133,7 +133,7 @@ let tests: [Target] = [
     name: "FunctionCatalogTests",
     dependencies: [
       "Wire", "NetworkFunctions", "NetworkFunctionTesting", "FunctionCatalog", "ControlMessages", "Configuration",
-    ]),
+    ], exclude: ["hostile.rules"]),
   .testTarget(
     name: "ControlPlaneTests",
     dependencies: [

@@ -246,6 +246,18 @@ extension Frame {
     unsafe bytes.copyMemory(from: source, byteCount: count)
   }
 
+  /// Lends the IP header with its options or extension headers.
+  @inlinable
+  public func withNetworkHeader<Result>(_ body: (RawSpan) -> Result) -> Result {
+    unsafe body(UnsafeRawBufferPointer(start: bytes + Int(networkOffset), count: Int(transportOffset) - Int(networkOffset)).bytes)
+  }
+
+  /// Lends the TCP, UDP or ICMP header with its options; empty for any other protocol.
+  @inlinable
+  public func withTransportHeader<Result>(_ body: (RawSpan) -> Result) -> Result {
+    unsafe body(UnsafeRawBufferPointer(start: bytes + Int(transportOffset), count: Int(payloadOffset) - Int(transportOffset)).bytes)
+  }
+
   /// Lends the whole frame, Ethernet header first.
   @inlinable
   public func withBytes<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {

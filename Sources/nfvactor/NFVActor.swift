@@ -17,7 +17,10 @@ struct NFVActor: ParsableCommand {
       switches as the log asks. 'nfvactor process' needs neither log nor ports, and 'nfvactor lab' makes a whole \
       cluster with clients and servers on this machine.
       """,
-    subcommands: [AgentCommand.self, RuntimeCommand.self, SwitchCommand.self, ProcessCommand.self, TrafficCommand.self, LabCommand.self])
+    subcommands: [
+      AgentCommand.self, RuntimeCommand.self, SwitchCommand.self, ProcessCommand.self, RulesCommand.self, TrafficCommand.self,
+      LabCommand.self,
+    ])
 
   static func main() {
     Shutdown.listen()

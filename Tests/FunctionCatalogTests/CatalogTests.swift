@@ -8,7 +8,7 @@ import Wire
 
 @Suite struct CatalogTests {
   @Test func `the standard catalog has the functions of the project`() {
-    #expect(Catalog.standard.names.sorted() == ["firewall", "load-balancer", "nat", "packet-counter", "rate-limiter"])
+    #expect(Catalog.standard.names.sorted() == ["firewall", "ips", "load-balancer", "nat", "packet-counter", "rate-limiter"])
   }
 
   @Test func `a frequent chain is one stage, and others are made of what there is`() throws {
@@ -45,7 +45,7 @@ import Wire
     let error = #expect(throws: SettingsError.self) { try Catalog.standard.validate(spec) }
     #expect(
       error?.description == "line 7: chain[0].firewal: unknown network function 'firewal'; did you mean 'firewall'? "
-        + "(known: firewall, nat, load-balancer, packet-counter, rate-limiter)")
+        + "(known: firewall, nat, load-balancer, ips, packet-counter, rate-limiter)")
   }
 
   @Test func `a wrong setting is named by its place in the chain`() {
@@ -124,9 +124,10 @@ import Wire
   @Test(
     arguments: [
       ["firewall", "nat", "load-balancer"], ["firewall", "nat"], ["firewall", "load-balancer"], ["nat", "load-balancer"],
+      ["firewall", "nat", "ips"],
     ], 0..<3)
   func `a chain compiled as one does what its functions do one by one`(kinds: [String], seed: Int) throws {
-    let texts = ["firewall": Example.firewall, "nat": Example.nat, "load-balancer": Example.loadBalancer]
+    let texts = ["firewall": Example.firewall, "nat": Example.nat, "load-balancer": Example.loadBalancer, "ips": Example.ips]
     let spec = ServiceChainSpec(functions: kinds.map { .init(kind: $0, settings: Settings(text: texts[$0]!)) })
     let fused = TestRuntime(try Catalog.standard.makeChain(spec: spec, share: .whole))
     let separate = TestRuntime(try Catalog.standard.makeChain(spec: spec, share: .whole, fusing: false))

@@ -28,6 +28,11 @@ enum Example {
         backends: [10.2.0.13:53]
     other: forward
     """
+  static let ips = """
+    rules:
+      - drop udp any any -> any 53 (content:"|00 25 4a|"; sid:1;)
+      - alert tcp any any -> any any (flags:S; sid:2;)
+    """
 
   static func spec(_ functions: (String, String)...) -> ServiceChainSpec {
     ServiceChainSpec(functions: functions.map { .init(kind: $0.0, settings: Settings(text: $0.1)) })
