@@ -10,7 +10,7 @@ import Wire
 /// the way under test cannot be blamed for. What a port does not take is offered again and keeps its number.
 final class TrafficExchange {
   private let plan: TrafficPlan
-  private let generator: TrafficGenerator
+  private var generator: TrafficGenerator
   private var sink: TrafficSink
   private let source: PacketPort
   private let target: PacketPort
@@ -146,7 +146,8 @@ final class TrafficExchange {
     let arrived = clock.tick(nfv_cycles())
     var toAnswer: UInt64 = 0
     if isSink {
-      let syns = sink.look(at: incoming, flowsBegun: generator.flowsBegun, now: arrived)
+      let flowsBegun = generator.flowsBegun
+      let syns = sink.look(at: incoming, flowsBegun: flowsBegun, now: arrived)
       if target !== source { toAnswer = syns }
     } else {
       noteAnswers()
