@@ -45,6 +45,7 @@ let mechanisms: [Target] = [
   .target(name: "NetworkFunctionTesting", dependencies: ["Wire", "NetworkFunctions"]),
   .target(
     name: "FlowActors", dependencies: ["CIntrinsics", "Wire", "FixedContainers", "NetworkFunctions"], swiftSettings: packetPath),
+  .target(name: "ReliableChannels", dependencies: ["CIntrinsics", "Wire", "FixedContainers"], swiftSettings: packetPath),
   .target(name: "ModuleGraphs", dependencies: ["Wire", "FixedContainers", "NetworkFunctions"], swiftSettings: packetPath),
 ]
 
@@ -63,6 +64,7 @@ let adapters: [Target] = [
   .target(
     name: "DPDKPorts", dependencies: ["CDPDK", "CIntrinsics", "Wire", "ModuleGraphs", "FixedContainers"],
     swiftSettings: packetPath),
+  .target(name: "Simulation", dependencies: ["Wire", "FixedContainers", "ReliableChannels"]),
   .target(name: "CaptureFiles", dependencies: ["CPcap", "Wire", "ModuleGraphs"]),
   .target(name: "ControlCodec", dependencies: ["CSchemas", "CProtobufC", "ControlMessages"]),
   .target(name: "KafkaLog", dependencies: ["CRdKafka"]),
@@ -138,6 +140,7 @@ let tests: [Target] = [
   .testTarget(
     name: "BusTests",
     dependencies: ["EmbeddedBus", "KafkaLog", .product(name: "NIOCore", package: "swift-nio"), logging]),
+  .testTarget(name: "ResilienceTests", dependencies: ["Wire", "FixedContainers", "ReliableChannels", "Simulation"]),
   .testTarget(name: "PortTests", dependencies: ["DPDKPorts", "Nodes", "Wire"]),
   .testTarget(name: "LabTests", dependencies: ["Lab", "ControlMessages"]),
 ]
@@ -150,8 +153,8 @@ let package = Package(
     .library(
       name: "Engines",
       targets: [
-        "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FunctionCatalog", "FlowActors", "ModuleGraphs",
-        "Dataplane", "Configuration",
+        "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FunctionCatalog", "FlowActors", "ReliableChannels",
+        "ModuleGraphs", "Dataplane", "Configuration",
       ]),
     .executable(name: "nfvactor", targets: ["nfvactor"]),
     .executable(name: "nfv-coordinator", targets: ["nfv-coordinator"]),

@@ -33,6 +33,22 @@ public struct Counters: Sendable {
     self.passes = passes
   }
 
+  /// Counts the frames of a batch as received, those of `dropped` as dropped, and the others as sent on.
+  @inline(__always)
+  mutating func settle(_ batch: PacketBatch, dropped lost: UInt64) {
+    let burst = Burst(batch)
+    let count = batch.count
+    var bytes: UInt64 = 0
+    for index in 0..<count { bytes &+= UInt64(burst[index].length) }
+    received &+= UInt64(count)
+    receivedBytes &+= bytes
+    PacketBatch.forEach(in: lost) { bytes &-= UInt64(burst[$0].length) }
+    let lostCount = UInt64(lost.nonzeroBitCount)
+    dropped &+= lostCount
+    forwarded &+= UInt64(count) &- lostCount
+    forwardedBytes &+= bytes
+  }
+
   mutating func receive(_ batch: PacketBatch) {
     let (packets, bytes) = Self.sum(batch, batch.all)
     received &+= packets
@@ -47,8 +63,9 @@ public struct Counters: Sendable {
   }
 
   private static func sum(_ batch: PacketBatch, _ mask: UInt64) -> (packets: UInt64, bytes: UInt64) {
+    let burst = Burst(batch)
     var bytes: UInt64 = 0
-    PacketBatch.forEach(in: mask) { bytes &+= UInt64(batch[$0].length) }
+    PacketBatch.forEach(in: mask) { bytes &+= UInt64(burst[$0].length) }
     return (UInt64(mask.nonzeroBitCount), bytes)
   }
 }

@@ -19,8 +19,6 @@ public struct RuntimeCore: ~Copyable {
   public var counters = Counters()
   public var drops = DropCounters()
 
-  private let states: UnsafeMutableRawPointer
-  private let stateSize: Int
   private let rules: FlowRules
   /// Frames to be run through the chain together.
   private var run: UInt64 = 0
@@ -36,9 +34,8 @@ public struct RuntimeCore: ~Copyable {
     self.chain = chain
     self.rules = rules
     flows = FlowStore(
-      capacity: rules.capacity, ipv6Capacity: rules.ipv6Capacity, seed: seed, timeouts: rules.timeouts, now: now, memory: memory)
-    stateSize = chain.stateSize
-    unsafe states = UnsafeMutableRawPointer(memory.allocate(SIMD16<UInt8>.self, count: rules.capacity * chain.stateSize / 16))
+      capacity: rules.capacity, ipv6Capacity: rules.ipv6Capacity, stateSize: chain.stateSize, seed: seed, timeouts: rules.timeouts,
+      now: now, memory: memory)
   }
 
   /// Processes the live frames of `batch`; those still live afterwards are to be sent on, each in its `direction`.
@@ -48,78 +45,101 @@ public struct RuntimeCore: ~Copyable {
   ///   - serverSide: frames that may belong to a reverse direction. A frame can be in both sets: a capture
   ///     does not say which side a packet came from.
   public mutating func process(_ batch: PacketBatch, clientSide: UInt64, serverSide: UInt64, now: Tick) {
-    PacketBatch.forEach(in: batch.live) { index in
-      if let reason = batch[index].parse(checksums: rules.checksums) {
-        batch.drop(index, reason)
-      } else if batch[index].family == .arp {
-        batch.drop(index, .unexpectedARP)
+    var burst = Burst(batch)
+    let checksums = rules.checksums
+    PacketBatch.forEach(in: burst.live) { index in
+      if let reason = burst[index].parse(checksums: checksums) {
+        burst.drop(index, reason)
+      } else if burst[index].family == .arp {
+        burst.drop(index, .unexpectedARP)
       } else {
-        batch[index].hash = flows.hash(batch[index])
-        flows.prefetchBucket(batch[index].hash)
+        burst[index].hash = flows.hash(burst[index])
+        flows.prefetchBucket(burst[index].hash)
       }
     }
-    PacketBatch.forEach(in: batch.live) { index in
-      if let slot = flows.prefetchCandidate(batch[index].hash) {
-        unsafe nfv_prefetch(states + Int(slot) &* stateSize)
+    var strangers = 0
+    PacketBatch.forEach(in: burst.live) { index in
+      if let (slot, direction) = flows.prefetchCandidate(burst[index].hash) {
+        burst[index].slot = slot
+        burst[index].direction = direction
+      } else {
+        flows.prefetchVacancy(strangers)
+        strangers &+= 1
       }
     }
-    PacketBatch.forEach(in: batch.live) { index in
-      let bit: UInt64 = 1 << UInt64(index)
-      if !findFlow(batch, index, bit, clientSide: clientSide, serverSide: serverSide, now: now) { return }
-      flows[batch[index].slot].lastSeen = UInt32(truncatingIfNeeded: now.milliseconds)
-      frameFound?(batch[index])
+    let milliseconds = UInt32(truncatingIfNeeded: now.milliseconds)
+    PacketBatch.forEach(in: burst.live) { index in
+      let bit: UInt64 = 1 << UInt64(truncatingIfNeeded: index)
+      guard joinCandidate(burst[index], bit, clientSide: clientSide, serverSide: serverSide)
+        || findFlow(&burst, index, bit, clientSide: clientSide, serverSide: serverSide, now: now)
+      else { return }
+      flows[burst[index].slot].lastSeen = milliseconds
       run |= bit
     }
-    finishRun(batch, now: now)
+    finishRun(&burst, now: now)
+    batch.live = burst.live
   }
 
   // MARK: Flows of a burst
 
+  /// Whether the flow found by its tag is the frame's, and goes on in this run: what nearly every frame meets.
+  @inline(__always)
+  private mutating func joinCandidate(_ frame: borrowing Frame, _ bit: UInt64, clientSide: UInt64, serverSide: UInt64) -> Bool {
+    let slot = frame.slot
+    guard slot != .max, flows.holds(frame, slot, frame.direction), flows[slot].actor.hasForwarded else { return false }
+    guard (frame.direction == .forward ? clientSide : serverSide) & bit != 0 else { return false }
+    let mark = flows[slot].burstMark
+    guard mark >> 1 != runNumber || mark & 1 == UInt32(frame.direction.rawValue) else { return false }
+    flows[slot].burstMark = runNumber << 1 | UInt32(frame.direction.rawValue)
+    return true
+  }
+
   /// Gives the frame its flow and direction, opening one if it may; `false` when it was dropped.
+  @inline(never)
   private mutating func findFlow(
-    _ batch: PacketBatch, _ index: Int, _ bit: UInt64, clientSide: UInt64, serverSide: UInt64, now: Tick
+    _ burst: inout Burst, _ index: Int, _ bit: UInt64, clientSide: UInt64, serverSide: UInt64, now: Tick
   ) -> Bool {
-    var found = flows.find(batch[index])
+    var found = flows.find(burst[index])
     // An answer to a flow that this very run opened (a capture, a simultaneous open): its key is known when the
     // run is finished. It can only answer packets that have not left yet if the chain does not rewrite them,
     // so the plain reversed key tells.
-    if found == nil, runOpenedFlows, flows.findReversed(batch[index]) != nil {
-      finishRun(batch, now: now)
-      found = flows.find(batch[index])
+    if found == nil, runOpenedFlows, serverSide & bit != 0, flows.findReversed(burst[index]) != nil {
+      finishRun(&burst, now: now)
+      found = flows.find(burst[index])
     }
     // A second packet of a flow that this very run opened: only when the chain has passed the first is there a flow.
     if let (slot, _) = found, !flows[slot].actor.hasForwarded {
-      finishRun(batch, now: now)
-      found = flows.find(batch[index])
+      finishRun(&burst, now: now)
+      found = flows.find(burst[index])
     }
     if let (slot, direction) = found {
       guard (direction == .forward ? clientSide : serverSide) & bit != 0 else {
-        batch.drop(index, .noFlow)
+        burst.drop(index, .noFlow)
         return false
       }
       // The same flow the other way round in this run: what came before goes first.
       let mark = flows[slot].burstMark
-      if mark >> 1 == runNumber, mark & 1 != UInt32(direction.rawValue) { finishRun(batch, now: now) }
-      batch[index].slot = slot
-      batch[index].direction = direction
+      if mark >> 1 == runNumber, mark & 1 != UInt32(direction.rawValue) { finishRun(&burst, now: now) }
+      burst[index].slot = slot
+      burst[index].direction = direction
       flows[slot].burstMark = runNumber << 1 | UInt32(direction.rawValue)
       return true
     }
     guard clientSide & bit != 0 else {
-      batch.drop(index, .noFlow)
+      burst.drop(index, .noFlow)
       return false
     }
-    guard rules.acceptsMidstream || batch[index].protocolNumber != IPProtocol.tcp || isConnectionStart(batch[index]) else {
-      batch.drop(index, .notConnectionStart)
+    guard rules.acceptsMidstream || burst[index].protocolNumber != IPProtocol.tcp || isConnectionStart(burst[index]) else {
+      burst.drop(index, .notConnectionStart)
       return false
     }
-    guard let slot = open(batch, index, now: now) else {
+    guard let slot = open(&burst, index, now: now) else {
       counters.flowsRefused &+= 1
-      batch.drop(index, .flowTableFull)
+      burst.drop(index, .flowTableFull)
       return false
     }
-    batch[index].slot = slot
-    batch[index].direction = .forward
+    burst[index].slot = slot
+    burst[index].direction = .forward
     flows[slot].burstMark = runNumber << 1
     runOpenedFlows = true
     return true
@@ -129,18 +149,18 @@ public struct RuntimeCore: ~Copyable {
     frame.protocolNumber == IPProtocol.tcp && frame.tcpFlags.isDisjoint(with: [.ack, .rst, .fin]) && frame.tcpFlags.contains(.syn)
   }
 
-  private mutating func open(_ batch: PacketBatch, _ index: Int, now: Tick) -> UInt32? {
-    let actor = FlowActor(batch[index])
-    let timeoutClass = TimeoutClass.of(batch[index].protocolNumber, actor.phase)
-    var slot = flows.create(batch[index], actor: actor, timeoutClass: timeoutClass, now: now)
+  private mutating func open(_ burst: inout Burst, _ index: Int, now: Tick) -> UInt32? {
+    let actor = FlowActor(burst[index])
+    let timeoutClass = TimeoutClass.of(burst[index].protocolNumber, actor.phase)
+    var slot = flows.create(burst[index], actor: actor, timeoutClass: timeoutClass, now: now)
     if slot == nil {
-      finishRun(batch, now: now)
-      guard evict(for: batch[index]) else { return nil }
-      slot = flows.create(batch[index], actor: actor, timeoutClass: timeoutClass, now: now)
+      finishRun(&burst, now: now)
+      guard evict(for: burst[index]) else { return nil }
+      slot = flows.create(burst[index], actor: actor, timeoutClass: timeoutClass, now: now)
     }
     guard let slot else { return nil }
     counters.flowsCreated &+= 1
-    unsafe chain.tell(.begins, state: states + Int(slot) &* stateSize)
+    unsafe chain.tell(.begins, state: flows.state(slot))
     return slot
   }
 
@@ -154,34 +174,31 @@ public struct RuntimeCore: ~Copyable {
 
   private mutating func end(_ slot: UInt32) {
     flowEnded?(flows, slot)
-    unsafe chain.tell(.expires, state: states + Int(slot) &* stateSize)
+    unsafe chain.tell(.expires, state: flows.state(slot))
     flows.remove(slot)
   }
 
   // MARK: Runs
 
   /// Runs the collected frames through the chain and draws the consequences for their flows.
-  private mutating func finishRun(_ batch: PacketBatch, now: Tick) {
+  private mutating func finishRun(_ burst: inout Burst, now: Tick) {
     guard run != 0 else { return }
-    let kept = unsafe chain.process(batch.frames, mask: run, states: states)
+    if let frameFound { PacketBatch.forEach(in: run) { frameFound(burst[$0]) } }
+    let kept = unsafe chain.process(burst.frames, mask: run, states: flows.states, stride: flows.stride)
+    var learning: UInt64 = 0
     PacketBatch.forEach(in: kept) { index in
-      let slot = batch[index].slot
-      guard flows[slot].isUsed else {
-        batch.drop(index, .keyTaken)
-        return
-      }
-      if flows[slot].actor.follow(batch[index]) {
-        flows.setTimeoutClass(slot, TimeoutClass.of(batch[index].protocolNumber, flows[slot].actor.phase), now: now)
-      }
+      let slot = burst[index].slot
+      if flows[slot].actor.follow(burst[index]) { setTimeout(burst[index], now: now) }
       flows[slot].actor.hasForwarded = true
-      if !flows[slot].knowsReverse, batch[index].direction == .forward, !flows.learnReverse(batch[index], slot: slot) {
-        batch.drop(index, .keyTaken)
-        end(slot)
-      }
+      guard !flows[slot].knowsReverse else { return }
+      // The frame's own hash has served its purpose.
+      burst[index].hash = flows.prefetchReverse(burst[index])
+      learning |= 1 << UInt64(truncatingIfNeeded: index)
     }
+    learnReverse(&burst, learning)
     PacketBatch.forEach(in: run & ~kept) { index in
-      let slot = batch[index].slot
-      batch.live &= ~(1 << UInt64(index))
+      let slot = burst[index].slot
+      burst.live &= ~(1 << UInt64(truncatingIfNeeded: index))
       if flows[slot].isUsed, !flows[slot].actor.hasForwarded { end(slot) }
     }
     run = 0
@@ -189,24 +206,45 @@ public struct RuntimeCore: ~Copyable {
     runOpenedFlows = false
   }
 
-  /// Counts the batch and what became of it: every frame that is not live any more was dropped for its reason.
-  public mutating func settle(_ batch: PacketBatch) {
-    counters.receive(batch)
-    PacketBatch.forEach(in: batch.all & ~batch.live) { index in
-      counters.dropped &+= 1
-      drops.add(batch[index].dropReason)
+  @inline(never)
+  private mutating func setTimeout(_ frame: borrowing Frame, now: Tick) {
+    flows.setTimeoutClass(frame.slot, TimeoutClass.of(frame.protocolNumber, flows[frame.slot].actor.phase), now: now)
+  }
+
+  /// Makes the flows of `frames`, as the chain has left them, known by the key of their answers. A flow whose
+  /// answers would be taken for another's cannot be.
+  private mutating func learnReverse(_ burst: inout Burst, _ frames: UInt64) {
+    PacketBatch.forEach(in: frames) { index in
+      let slot = burst[index].slot
+      guard flows[slot].isUsed else {  // ended with an earlier frame of this loop
+        burst.drop(index, .keyTaken)
+        return
+      }
+      guard !flows[slot].knowsReverse, burst[index].direction == .forward,
+        !flows.learnReverse(burst[index], hash: burst[index].hash, slot: slot)
+      else { return }
+      burst.drop(index, .keyTaken)
+      end(slot)
     }
+  }
+
+  /// Counts the batch and what became of it: frames still live were sent on, every other was dropped for its reason.
+  public mutating func settle(_ batch: PacketBatch) {
+    let lost = batch.all & ~batch.live
+    counters.settle(batch, dropped: lost)
+    let burst = Burst(batch)
+    PacketBatch.forEach(in: lost) { drops.add(burst[$0].dropReason) }
   }
 
   // MARK: Time
 
   /// Ends flows that were idle for too long; looks at no more than `limit` timers.
   public mutating func expireIdle(now: Tick, limit: Int) -> Int {
-    let (states, stateSize, chain, flowEnded) = unsafe (states, stateSize, chain, flowEnded)
+    let (chain, flowEnded) = (chain, flowEnded)
     var expired: UInt64 = 0
     let fired = flows.advance(to: now, limit: limit) { flows, slot in
       flowEnded?(flows, slot)
-      unsafe chain.tell(.expires, state: states + Int(slot) &* stateSize)
+      unsafe chain.tell(.expires, state: flows.state(slot))
       flows.remove(slot)
       expired += 1
     }

@@ -45,40 +45,43 @@ final class RuntimeGraph: ModuleGraph {
 
   override func run(at now: Tick) -> Int {
     port.receive(into: batch, now: now)
-    guard !batch.isEmpty else { return 0 }
-    let (input, output) = (address.address(of: .client), address.address(of: .server))
-    var clientSide: UInt64 = 0
-    var serverSide: UInt64 = 0
-    var notOurs: UInt64 = 0
-    var strange: UInt64 = 0
-    for index in 0..<batch.count {
-      let destination = batch[index].destinationMAC
-      if destination == input {
-        clientSide |= 1 << UInt64(index)
-      } else if destination == output {
-        serverSide |= 1 << UInt64(index)
-      } else {
-        notOurs |= 1 << UInt64(index)
-      }
-      // What passes is sent back to its sender: that has to be a switch of this cluster.
-      if !address.isPeer(batch[index].sourceMAC) { strange |= 1 << UInt64(index) }
-    }
-    PacketBatch.forEach(in: strange & ~notOurs) { batch.drop($0, .unknownSource) }
-    PacketBatch.forEach(in: notOurs) { batch.drop($0, .notForThisNode) }
-    core.process(batch, clientSide: clientSide, serverSide: serverSide, now: now)
-
-    PacketBatch.forEach(in: batch.live) { index in
-      let (own, other) = (batch[index].destinationMAC, batch[index].sourceMAC)
-      batch[index].sourceMAC = FabricAddress.flipped(own)
-      batch[index].destinationMAC = FabricAddress.flipped(other)
-    }
+    let count = batch.count
+    guard count > 0 else { return 0 }
+    let sides = sortBySide(count)
+    core.process(batch, clientSide: sides.client, serverSide: sides.server, now: now)
+    returnToSenders()
     let refused = port.transmit(batch, mask: batch.live)
     PacketBatch.forEach(in: refused) { batch.drop($0, .transmitQueueFull) }
-    core.counters.forward(batch, batch.live)
     core.settle(batch)
     port.release(batch, mask: batch.all & ~batch.live)
-    defer { batch.removeAll() }
-    return batch.count
+    batch.removeAll()
+    return count
+  }
+
+  /// Which frames came from either side, by the address the switch used; drops what is not for this node, or
+  /// not from a switch of this cluster: what passes is sent back to its sender.
+  private func sortBySide(_ count: Int) -> (client: UInt64, server: UInt64) {
+    var burst = Burst(batch)
+    let own = address
+    var sides = (client: UInt64(0), server: UInt64(0))
+    for index in 0..<count {
+      let bit: UInt64 = 1 << UInt64(truncatingIfNeeded: index)
+      switch own.side(of: burst[index].destinationMAC) {
+      case .client: sides.client |= bit
+      case .server: sides.server |= bit
+      case nil: burst.drop(index, .notForThisNode)
+        continue
+      }
+      if !own.isPeer(burst[index].sourceMAC) { burst.drop(index, .unknownSource) }
+    }
+    batch.live = burst.live
+    return sides
+  }
+
+  /// Exchanges sender and receiver, and the roles of both.
+  private func returnToSenders() {
+    let burst = Burst(batch)
+    PacketBatch.forEach(in: burst.live) { burst[$0].exchangeMACAddresses(changingLastByte: FabricAddress.roleFlip) }
   }
 }
 

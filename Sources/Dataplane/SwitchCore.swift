@@ -217,15 +217,22 @@ public struct FabricAddress: Hashable, Sendable {
   public func address(of side: Side) -> MACAddress { MACAddress(base | (side == .client ? 1 : 2)) }
   public var control: MACAddress { MACAddress(base | 3) }
 
+  @inline(__always)
   public func side(of address: MACAddress) -> Side? {
-    address == self.address(of: .client) ? .client : address == self.address(of: .server) ? .server : nil
+    let role = address.value ^ base
+    return role == 1 ? .client : role == 2 ? .server : nil
   }
 
   /// Whether an address is that of a node of the same cluster, in a role that carries packets.
+  @inline(__always)
   public func isPeer(_ address: MACAddress) -> Bool {
-    address.value >> 24 == base >> 24 && (1...2).contains(address.value & 0xff)
+    let role = address.value & 0xff
+    return (address.value ^ base) >> 24 == 0 && (role == 1 || role == 2)
   }
 
+  /// What the last bytes of a node's two addresses differ by.
+  static var roleFlip: UInt8 { 3 }
+
   /// The same node's address for the other side.
-  public static func flipped(_ address: MACAddress) -> MACAddress { MACAddress(address.value ^ 3) }
+  public static func flipped(_ address: MACAddress) -> MACAddress { MACAddress(address.value ^ UInt64(roleFlip)) }
 }

@@ -4,15 +4,14 @@ import CIntrinsics
 ///
 /// Buckets are cache lines of eight entries. An entry may stand in one of two buckets; the second is found
 /// from the first and the entry's tag alone (partial-key cuckoo hashing), so entries can be moved without
-/// looking at their keys. A lookup reads one line, seldom two; the caller compares the keys of the
+/// looking at their keys. A bucket knows how many of its entries stand in their second bucket: as long as there
+/// are none, a lookup reads one line, also when it finds nothing. The caller compares the keys of the
 /// (nearly always single) candidate. Capacity is set once; at the set load an insertion all but never fails,
 /// and when it does it says so.
 ///
-///     | 8 tags of 16 bits | 8 values of 32 bits | spare |      64 bytes; tag 0 = empty
+///     | 8 tags of 16 bits | 8 values of 32 bits | entries away | which are guests | spare |   64 bytes; tag 0 = empty
 @safe
 public struct FlowTable: ~Copyable {
-  @usableFromInline typealias Tags = (UInt64, UInt64)
-
   @usableFromInline let buckets: UnsafeMutableRawPointer
   @usableFromInline let mask: UInt64
   public private(set) var count = 0
@@ -38,18 +37,25 @@ public struct FlowTable: ~Copyable {
   func otherBucket(_ bucket: UInt64, _ tag: UInt64) -> UInt64 { (bucket ^ (tag &* 0x5bd1_e995)) & mask }
 
   @inlinable @inline(__always)
-  func tags(_ bucket: UInt64) -> UnsafeMutablePointer<UInt16> {
-    unsafe (buckets + Int(bucket) &* 64).assumingMemoryBound(to: UInt16.self)
-  }
+  func line(_ bucket: UInt64) -> UnsafeMutableRawPointer { unsafe buckets + Int(bucket) &* 64 }
 
   @inlinable @inline(__always)
-  func values(_ bucket: UInt64) -> UnsafeMutablePointer<UInt32> {
-    unsafe (buckets + (Int(bucket) &* 64 &+ 16)).assumingMemoryBound(to: UInt32.self)
-  }
+  func tags(_ bucket: UInt64) -> UnsafeMutablePointer<UInt16> { unsafe line(bucket).assumingMemoryBound(to: UInt16.self) }
+
+  @inlinable @inline(__always)
+  func values(_ bucket: UInt64) -> UnsafeMutablePointer<UInt32> { unsafe (line(bucket) + 16).assumingMemoryBound(to: UInt32.self) }
+
+  /// Entries that belong into this bucket and stand in their second one.
+  @inlinable @inline(__always)
+  func away(_ bucket: UInt64) -> UnsafeMutablePointer<UInt32> { unsafe (line(bucket) + 48).assumingMemoryBound(to: UInt32.self) }
+
+  /// One bit per entry: it stands here because its first bucket was full.
+  @inlinable @inline(__always)
+  func guests(_ bucket: UInt64) -> UnsafeMutablePointer<UInt32> { unsafe (line(bucket) + 52).assumingMemoryBound(to: UInt32.self) }
 
   /// Asks for the line that a lookup of `hash` reads first.
   @inlinable @inline(__always)
-  public func prefetch(_ hash: UInt64) { unsafe nfv_prefetch(buckets + Int(hash & mask) &* 64) }
+  public func prefetch(_ hash: UInt64) { unsafe nfv_prefetch(line(hash & mask)) }
 
   /// The first value stored under `hash` that satisfies `matches`.
   ///
@@ -58,18 +64,18 @@ public struct FlowTable: ~Copyable {
   public func find(_ hash: UInt64, where matches: (UInt32) -> Bool) -> UInt32? {
     let tag = tag(hash)
     let first = hash & mask
-    if let found = find(in: first, tag, where: matches) { return found }
-    return find(in: otherBucket(first, tag), tag, where: matches)
+    if let value = find(first, tag, matches) { return value }
+    guard unsafe away(first).pointee != 0 else { return nil }
+    return find(otherBucket(first, tag), tag, matches)
   }
 
   @inlinable @inline(__always)
-  func find(in bucket: UInt64, _ tag: UInt64, where matches: (UInt32) -> Bool) -> UInt32? {
-    let base = unsafe buckets + Int(bucket) &* 64
+  func find(_ bucket: UInt64, _ tag: UInt64, _ matches: (UInt32) -> Bool) -> UInt32? {
+    let base = unsafe line(bucket)
     let pattern = tag &* 0x0001_0001_0001_0001
-    var half = 0
-    while half < 2 {
-      // Four tags at once: a lane that is zero after the exclusive or is an equal tag. (A lane above an
-      // equal one can show up wrongly; `matches` sorts that out.)
+    // Four tags at a time: a lane that became zero is a hit (Bit Twiddling Hacks, "determine if a word has a zero byte";
+    // a lane above a hit may be a false one, which `matches` sorts out.)
+    for half in 0..<2 {
       let lanes = unsafe base.load(fromByteOffset: half &* 8, as: UInt64.self) ^ pattern
       var hits = (lanes &- 0x0001_0001_0001_0001) & ~lanes & 0x8000_8000_8000_8000
       while hits != 0 {
@@ -78,53 +84,90 @@ public struct FlowTable: ~Copyable {
         if matches(value) { return value }
         hits &= hits &- 1
       }
-      half &+= 1
     }
     return nil
   }
 
   /// Adds an entry; `false` when there is no room within reach. Does not look for an equal key.
   public mutating func insert(_ hash: UInt64, _ value: UInt32) -> Bool {
-    var tag = tag(hash)
-    var value = value
+    let entry = Entry(tag: UInt16(tag(hash)), value: value, isGuest: false)
     let first = hash & mask
-    if place(first, tag, value) || place(otherBucket(first, tag), tag, value) {
-      count += 1
-      return true
-    }
-    // Both buckets are full: put out an entry, which has its own second bucket, and so on. Should the walk
-    // find no room it is walked backwards, so that a failed insertion leaves everything where it was.
-    var bucket = first
-    var path: [(bucket: UInt64, entry: Int)] = []
-    for step in 0..<Self.longestDisplacement {
-      let entry = (step &+ Int(truncatingIfNeeded: hash >> 32)) & 7
-      path.append((bucket, entry))
-      (tag, value) = swap(bucket, entry, tag, value)
-      bucket = otherBucket(bucket, tag)
-      if place(bucket, tag, value) {
-        count += 1
-        return true
-      }
-    }
-    for (bucket, entry) in path.reversed() { (tag, value) = swap(bucket, entry, tag, value) }
-    return false
+    guard place(first, entry) || placeAsGuest(entry, from: first) || displace(entry, first, chooser: Int(hash >> 32 & 7)) else { return false }
+    count += 1
+    return true
   }
 
-  private func place(_ bucket: UInt64, _ tag: UInt64, _ value: UInt32) -> Bool {
+  struct Entry {
+    var tag: UInt16
+    var value: UInt32
+    var isGuest: Bool
+  }
+
+  @inline(__always)
+  private func place(_ bucket: UInt64, _ entry: Entry) -> Bool {
     let tags = unsafe tags(bucket)
-    for entry in 0..<8 where unsafe tags[entry] == 0 {
-      unsafe tags[entry] = UInt16(tag)
-      unsafe values(bucket)[entry] = value
+    for index in 0..<8 where unsafe tags[index] == 0 {
+      write(bucket, index, entry)
       return true
     }
     return false
   }
 
-  private func swap(_ bucket: UInt64, _ entry: Int, _ tag: UInt64, _ value: UInt32) -> (UInt64, UInt32) {
-    let old = unsafe (UInt64(tags(bucket)[entry]), values(bucket)[entry])
-    unsafe tags(bucket)[entry] = UInt16(tag)
-    unsafe values(bucket)[entry] = value
-    return old
+  @inline(__always)
+  private func write(_ bucket: UInt64, _ index: Int, _ entry: Entry) {
+    unsafe tags(bucket)[index] = entry.tag
+    unsafe values(bucket)[index] = entry.value
+    let bit: UInt32 = 1 << UInt32(index)
+    unsafe guests(bucket).pointee = entry.isGuest ? guests(bucket).pointee | bit : guests(bucket).pointee & ~bit
+  }
+
+  private func placeAsGuest(_ entry: Entry, from first: UInt64) -> Bool {
+    guard place(otherBucket(first, UInt64(entry.tag)), Entry(tag: entry.tag, value: entry.value, isGuest: true)) else { return false }
+    unsafe away(first).pointee &+= 1
+    return true
+  }
+
+  /// Both buckets are full: puts out an entry, which has its own second bucket, and so on. Should the walk
+  /// find no room it is walked backwards, so that a failed insertion leaves everything where it was.
+  @inline(never)
+  private func displace(_ entry: Entry, _ first: UInt64, chooser: Int) -> Bool {
+    var entry = entry
+    var bucket = first
+    var path = InlineArray<64, (bucket: UInt64, index: Int)>(repeating: (0, 0))
+    for step in 0..<Self.longestDisplacement {
+      let index = (step &+ chooser) & 7
+      path[step] = (bucket, index)
+      (entry, bucket) = exchange(bucket, index, entry)
+      if place(bucket, entry) { return true }
+    }
+    for step in (0..<Self.longestDisplacement).reversed() {
+      entry = putBack(entry, path[step].bucket, path[step].index)
+    }
+    return false
+  }
+
+  /// Writes `entry` over another one, which is on its way to its other bucket then: as a guest, or back home.
+  private func exchange(_ bucket: UInt64, _ index: Int, _ entry: Entry) -> (Entry, UInt64) {
+    var old = read(bucket, index)
+    write(bucket, index, entry)
+    let other = otherBucket(bucket, UInt64(old.tag))
+    if old.isGuest { unsafe away(other).pointee &-= 1 } else { unsafe away(bucket).pointee &+= 1 }
+    old.isGuest.toggle()
+    return (old, other)
+  }
+
+  /// Undoes one `exchange`: `entry` stands again where it stood, and what replaced it is returned.
+  private func putBack(_ entry: Entry, _ bucket: UInt64, _ index: Int) -> Entry {
+    var entry = entry
+    entry.isGuest.toggle()
+    if entry.isGuest { unsafe away(otherBucket(bucket, UInt64(entry.tag))).pointee &+= 1 } else { unsafe away(bucket).pointee &-= 1 }
+    let replacement = read(bucket, index)
+    write(bucket, index, entry)
+    return replacement
+  }
+
+  private func read(_ bucket: UInt64, _ index: Int) -> Entry {
+    unsafe Entry(tag: tags(bucket)[index], value: values(bucket)[index], isGuest: guests(bucket).pointee >> UInt32(index) & 1 != 0)
   }
 
   /// Removes the entry of this hash and value; `false` if there is none.
@@ -132,12 +175,17 @@ public struct FlowTable: ~Copyable {
   public mutating func remove(_ hash: UInt64, _ value: UInt32) -> Bool {
     let tag = tag(hash)
     let first = hash & mask
-    for bucket in [first, otherBucket(first, tag)] {
-      for entry in 0..<8 where unsafe UInt64(tags(bucket)[entry]) == tag && values(bucket)[entry] == value {
-        unsafe tags(bucket)[entry] = 0
-        count -= 1
-        return true
-      }
+    let second = otherBucket(first, tag)
+    guard clear(first, tag, value) || clear(second, tag, value) else { return false }
+    count -= 1
+    return true
+  }
+
+  private func clear(_ bucket: UInt64, _ tag: UInt64, _ value: UInt32) -> Bool {
+    for index in 0..<8 where unsafe UInt64(tags(bucket)[index]) == tag && values(bucket)[index] == value {
+      if read(bucket, index).isGuest { unsafe away(otherBucket(bucket, tag)).pointee &-= 1 }
+      unsafe tags(bucket)[index] = 0
+      return true
     }
     return false
   }

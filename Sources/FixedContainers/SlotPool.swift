@@ -22,6 +22,11 @@ public struct SlotPool: ~Copyable {
     return unsafe free[freeCount]
   }
 
+  /// The slot that `take` will return after `ahead` others, or `nil`: to ask for its memory in time.
+  public func upcoming(_ ahead: Int) -> UInt32? {
+    ahead < freeCount ? unsafe free[freeCount - 1 - ahead] : nil
+  }
+
   public mutating func put(_ slot: UInt32) {
     precondition(freeCount < capacity, "a slot is given back once")
     unsafe free[freeCount] = slot

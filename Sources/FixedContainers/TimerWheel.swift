@@ -1,3 +1,5 @@
+import CIntrinsics
+
 /// One deadline per slot, kept in a ring of lists: arming, cancelling and firing cost the same whatever the count.
 ///
 /// Idle timeouts are lazy. A packet does not move its flow's timer, it only notes the time in the flow; when
@@ -9,8 +11,8 @@
 public struct TimerWheel: ~Copyable {
   private static var none: UInt32 { .max }
 
-  private let next: UnsafeMutablePointer<UInt32>
-  private let previous: UnsafeMutablePointer<UInt32>
+  @usableFromInline let next: UnsafeMutablePointer<UInt32>
+  @usableFromInline let previous: UnsafeMutablePointer<UInt32>
   /// First slot of each position's list.
   private let heads: UnsafeMutablePointer<UInt32>
   private let positionMask: UInt64
@@ -32,6 +34,13 @@ public struct TimerWheel: ~Copyable {
     position = start
     for index in 0..<positions { unsafe heads[index] = Self.none }
     for slot in 0..<capacity { unsafe (next[slot], previous[slot]) = (Self.none, Self.none) }
+  }
+
+  /// Asks for the memory of a slot's timer.
+  @inlinable
+  public func prefetch(_ slot: UInt32) {
+    unsafe nfv_prefetch(next + Int(slot))
+    unsafe nfv_prefetch(previous + Int(slot))
   }
 
   /// Arms the timer of `slot`, which must not be armed. A deadline already past fires at the next advance.

@@ -15,7 +15,7 @@ public struct FlowActor: BitwiseCopyable, Sendable {
     case connectionless
   }
 
-  public private(set) var phase: Phase
+  public internal(set) var phase: Phase
   /// Whether the chain has let any packet pass: a flow whose first packet is dropped does not come to be.
   public var hasForwarded = false
 
@@ -27,16 +27,22 @@ public struct FlowActor: BitwiseCopyable, Sendable {
   }
 
   /// Follows one packet; `true` when the phase changed.
-  @inline(__always)
+  @inlinable @inline(__always)
   public mutating func follow(_ frame: borrowing Frame) -> Bool {
     if phase == .connectionless { return false }
     let flags = frame.tcpFlags
+    if phase == .established, flags.isDisjoint(with: [.fin, .rst]) { return false }
+    return follow(flags, frame.direction)
+  }
+
+  @usableFromInline
+  mutating func follow(_ flags: TCPFlags, _ direction: Direction) -> Bool {
     var now = phase
     if !flags.isDisjoint(with: [.fin, .rst]) {
       now = .closing
-    } else if flags.contains(.syn), phase == .closing, frame.direction == .forward {
+    } else if flags.contains(.syn), phase == .closing, direction == .forward {
       now = .opening  // the same ports are used again
-    } else if phase == .opening, frame.direction == .reverse, flags.contains(.ack) {
+    } else if phase == .opening, direction == .reverse, flags.contains(.ack) {
       now = .established
     }
     defer { phase = now }

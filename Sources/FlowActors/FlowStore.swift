@@ -7,20 +7,26 @@ import Wire
 /// Both directions of a flow find the same actor. A packet hits with its slot and its direction; the key of
 /// the reverse direction is added when it is known, after the chain has rewritten the first packet.
 ///
-///     hash ─▶ FlowTable ─▶ slot * 2 + direction ─▶ FlowRecord   (64 bytes: both keys, timer, actor)
+///     hash ─▶ FlowTable ─▶ slot * 2 + direction ─▶ | FlowRecord | flow state of the chain |
+///                                                  64 bytes: both keys, timer, actor
+///
+/// A flow's state stands right behind its record, so that the two lines that nearly every packet needs are one
+/// place in memory: one page, and to the processor's prefetcher one pair.
 ///
 /// An IPv6 key does not fit into a record; it stands in a smaller slab of its own, and the record has its place.
 ///
 /// `Actor` is what the process keeps per flow: a `FlowActor` in a runtime, a `SwitchActor` in a virtual switch.
 @safe
 public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
-  @usableFromInline let records: UnsafeMutablePointer<FlowRecord<Actor>>
+  @usableFromInline let blocks: UnsafeMutableRawPointer
+  /// Bytes from one flow's record to the next one's.
+  public let stride: Int
   @usableFromInline let ipv6Keys: UnsafeMutablePointer<IPv6Keys>
   @usableFromInline var table: FlowTable
   @usableFromInline let seed: UInt64
-  var slots: SlotPool
+  @usableFromInline var slots: SlotPool
   var ipv6Slots: SlotPool
-  var timers: TimerWheel
+  @usableFromInline var timers: TimerWheel
   /// Idle timeouts in milliseconds, one per class.
   let timeouts: [UInt32]
   let longestTimeout: UInt64
@@ -37,11 +43,15 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
 
   /// - Parameters:
   ///   - capacity: flows, IPv6 ones included.
+  ///   - stateSize: bytes of flow state behind each record.
   ///   - seed: keys the hash; unpredictable in production, fixed in tests.
   ///   - timeouts: idle timeout in milliseconds of each timeout class.
-  public init(capacity: Int, ipv6Capacity: Int, seed: UInt64, timeouts: [UInt32], now: Tick, memory: MemorySource) {
-    precondition(MemoryLayout<FlowRecord<Actor>>.stride <= 64, "a flow record fits into one cache line")
-    unsafe records = memory.allocate(FlowRecord<Actor>.self, count: capacity)
+  public init(
+    capacity: Int, ipv6Capacity: Int, stateSize: Int = 0, seed: UInt64, timeouts: [UInt32], now: Tick, memory: MemorySource
+  ) {
+    precondition(MemoryLayout<FlowRecord<Actor>>.stride == 64, "a flow record is one cache line")
+    stride = 64 + (stateSize + 15) / 16 * 16
+    unsafe blocks = UnsafeMutableRawPointer(memory.allocate(UInt64.self, count: capacity * stride / 8))
     unsafe ipv6Keys = memory.allocate(IPv6Keys.self, count: ipv6Capacity)
     table = FlowTable(capacity: capacity * 2, memory: memory)
     slots = SlotPool(capacity: capacity, memory: memory)
@@ -59,9 +69,21 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   /// The record of a slot in use.
   @inlinable
   public subscript(slot: UInt32) -> FlowRecord<Actor> {
-    @inline(__always) unsafeAddress { unsafe UnsafePointer(records + Int(slot)) }
-    @inline(__always) nonmutating unsafeMutableAddress { unsafe records + Int(slot) }
+    @inline(__always) unsafeAddress { unsafe UnsafePointer(record(slot)) }
+    @inline(__always) nonmutating unsafeMutableAddress { unsafe record(slot) }
   }
+
+  @inlinable @inline(__always)
+  func record(_ slot: UInt32) -> UnsafeMutablePointer<FlowRecord<Actor>> {
+    unsafe (blocks + Int(slot) &* stride).assumingMemoryBound(to: FlowRecord<Actor>.self)
+  }
+
+  /// Where the flow states are: that of a slot begins at `slot * stride`.
+  @inlinable @unsafe
+  public var states: UnsafeMutableRawPointer { unsafe blocks + 64 }
+
+  @inlinable @unsafe
+  public func state(_ slot: UInt32) -> UnsafeMutableRawPointer { unsafe states + Int(slot) &* stride }
 
   // MARK: Finding
 
@@ -73,12 +95,34 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   @inlinable @inline(__always)
   public func prefetchBucket(_ hash: UInt64) { table.prefetch(hash) }
 
-  /// A slot that is probably the frame's, without looking at its key; asks for its record's line.
   @inlinable @inline(__always)
-  public func prefetchCandidate(_ hash: UInt64) -> UInt32? {
+  func prefetch(_ slot: UInt32) {
+    let block = unsafe blocks + Int(slot) &* stride
+    unsafe nfv_prefetch(block)
+    unsafe nfv_prefetch(block + 64)
+  }
+
+  /// A slot that is probably the frame's, and the direction, without looking at its key; asks for its record and state.
+  @inlinable @inline(__always)
+  public func prefetchCandidate(_ hash: UInt64) -> (slot: UInt32, direction: Direction)? {
     guard let value = table.find(hash, where: { _ in true }) else { return nil }
-    unsafe nfv_prefetch(records + Int(value >> 1))
-    return value >> 1
+    prefetch(value >> 1)
+    return (value >> 1, value & 1 == 0 ? .forward : .reverse)
+  }
+
+  /// Asks for what a new flow will need that is made after `ahead` others.
+  public func prefetchVacancy(_ ahead: Int) {
+    guard let slot = slots.upcoming(ahead) else { return }
+    prefetch(slot)
+    timers.prefetch(slot)
+  }
+
+  /// Whether the frame travels in this direction of this slot's flow.
+  @inlinable @inline(__always)
+  public func holds(_ frame: borrowing Frame, _ slot: UInt32, _ direction: Direction) -> Bool {
+    if frame.family == .ipv6 { return ipv6Key(at: slot << 1 | UInt32(direction.rawValue)) == frame.ipv6FiveTuple }
+    let record = record(slot)
+    return unsafe (direction == .forward ? record.pointee.forward : record.pointee.reverse) == frame.fiveTuple
   }
 
   /// The flow the frame belongs to and the direction it travels in, by the frame's `hash`.
@@ -106,7 +150,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   @inlinable @inline(__always)
   func find(_ key: IPv4FiveTuple, _ hash: UInt64) -> UInt32? {
     table.find(hash) { value in
-      let record = unsafe records + Int(value >> 1)
+      let record = record(value >> 1)
       return unsafe (value & 1 == 0 ? record.pointee.forward : record.pointee.reverse) == key
     }
   }
@@ -118,7 +162,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
 
   @inlinable
   func ipv6Key(at value: UInt32) -> IPv6FiveTuple? {
-    let record = unsafe records + Int(value >> 1)
+    let record = record(value >> 1)
     guard unsafe record.pointee.isIPv6 else { return nil }
     let keys = unsafe ipv6Keys + Int(record.pointee.ipv6Slot)
     return unsafe value & 1 == 0 ? keys.pointee.forward : keys.pointee.reverse
@@ -140,21 +184,21 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
 
   private mutating func create(_ key: FlowKey, hash: UInt64, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
     guard let slot = slots.take() else { return nil }
-    var record = FlowRecord(actor: actor)
+    var new = FlowRecord(actor: actor)
     switch key {
     case .ipv4(let key):
-      record.forward = key
+      new.forward = key
     case .ipv6(let key):
       guard let ipv6Slot = ipv6Slots.take() else {
         slots.put(slot)
         return nil
       }
-      record.ipv6Slot = ipv6Slot
+      new.ipv6Slot = ipv6Slot
       unsafe ipv6Keys[Int(ipv6Slot)] = IPv6Keys(forward: key, reverse: key)
     }
-    record.timeoutClass = timeoutClass
-    record.lastSeen = UInt32(truncatingIfNeeded: now.milliseconds)
-    unsafe records[Int(slot)] = record
+    new.timeoutClass = timeoutClass
+    new.lastSeen = UInt32(truncatingIfNeeded: now.milliseconds)
+    unsafe record(slot).pointee = new
     guard table.insert(hash, slot << 1) else {
       release(slot)
       return nil
@@ -163,21 +207,34 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     return slot
   }
 
+  /// The hash of the key of the answers to `frame`; asks for what `learnReverse` will read.
+  @inlinable
+  public func prefetchReverse(_ frame: borrowing Frame) -> UInt64 {
+    let hash = reversedHash(frame)
+    table.prefetch(hash)
+    return hash
+  }
+
   /// Adds the key of the answers to `frame`, as it stands now, to its flow; `false` when another flow has it.
-  public mutating func learnReverse(_ frame: borrowing Frame, slot: UInt32) -> Bool {
-    guard findReversed(frame) == nil, table.insert(reversedHash(frame), slot << 1 | 1) else { return false }
+  ///
+  /// - Parameter hash: what `prefetchReverse` returned.
+  public mutating func learnReverse(_ frame: borrowing Frame, hash: UInt64, slot: UInt32) -> Bool {
     if frame.family == .ipv6 {
-      unsafe ipv6Keys[Int(records[Int(slot)].ipv6Slot)].reverse = frame.ipv6FiveTuple.reversed
+      let key = frame.ipv6FiveTuple.reversed
+      guard find(key, hash) == nil, table.insert(hash, slot << 1 | 1) else { return false }
+      unsafe ipv6Keys[Int(record(slot).pointee.ipv6Slot)].reverse = key
     } else {
-      unsafe records[Int(slot)].reverse = frame.fiveTuple.reversed
+      let key = frame.fiveTuple.reversed
+      guard find(key, hash) == nil, table.insert(hash, slot << 1 | 1) else { return false }
+      unsafe record(slot).pointee.reverse = key
     }
-    unsafe records[Int(slot)].knowsReverse = true
+    unsafe record(slot).pointee.knowsReverse = true
     return true
   }
 
   /// Forgets a flow: its keys, its timer, its slot.
   public mutating func remove(_ slot: UInt32) {
-    let record = unsafe records[Int(slot)]
+    let record = unsafe record(slot).pointee
     if record.isIPv6 {
       let keys = unsafe ipv6Keys[Int(record.ipv6Slot)]
       table.remove(keys.forward.hash(seed: seed), slot << 1)
@@ -191,16 +248,16 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
 
   private mutating func release(_ slot: UInt32) {
     timers.cancel(slot)
-    if unsafe records[Int(slot)].isIPv6 { unsafe ipv6Slots.put(records[Int(slot)].ipv6Slot) }
-    unsafe records[Int(slot)].forward = .none
-    unsafe records[Int(slot)].reverse = .none
-    unsafe records[Int(slot)].isUsed = false
+    if unsafe record(slot).pointee.isIPv6 { unsafe ipv6Slots.put(record(slot).pointee.ipv6Slot) }
+    unsafe record(slot).pointee.forward = .none
+    unsafe record(slot).pointee.reverse = .none
+    unsafe record(slot).pointee.isUsed = false
     slots.put(slot)
   }
 
   /// Both keys of a flow, for people; the reverse key is `nil` until it is known.
   public func describe(_ slot: UInt32) -> (forward: String, reverse: String?) {
-    let record = unsafe records[Int(slot)]
+    let record = unsafe record(slot).pointee
     if record.isIPv6 {
       let keys = unsafe ipv6Keys[Int(record.ipv6Slot)]
       return (keys.forward.description, record.knowsReverse ? keys.reverse.description : nil)
@@ -213,8 +270,8 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   /// Puts a flow into another timeout class. A shorter timeout takes effect at once, a longer one when the
   /// present timer fires.
   public mutating func setTimeoutClass(_ slot: UInt32, _ timeoutClass: UInt8, now: Tick) {
-    let old = unsafe records[Int(slot)].timeoutClass
-    unsafe records[Int(slot)].timeoutClass = timeoutClass
+    let old = unsafe record(slot).pointee.timeoutClass
+    unsafe record(slot).pointee.timeoutClass = timeoutClass
     guard timeouts[Int(timeoutClass)] < timeouts[Int(old)] else { return }
     timers.cancel(slot)
     timers.arm(slot, at: deadline(of: slot, now: now) >> Self.timerShift)
@@ -222,7 +279,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
 
   /// When the flow will have been idle for its timeout, in milliseconds.
   private func deadline(of slot: UInt32, now: Tick) -> UInt64 {
-    let record = unsafe records[Int(slot)]
+    let record = unsafe record(slot).pointee
     let idle = UInt32(truncatingIfNeeded: now.milliseconds) &- record.lastSeen
     return now.milliseconds - min(UInt64(idle), now.milliseconds) + UInt64(timeouts[Int(record.timeoutClass)])
   }
@@ -232,24 +289,28 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   ///
   /// - Returns: how many timers fired.
   public mutating func advance(to now: Tick, limit: Int, expire: (inout FlowStore, UInt32) -> Void) -> Int {
-    var idle: [UInt32] = []
     let milliseconds = now.milliseconds
     // A record has only the low 32 bits of its time. In a capture time can leap by years: nothing from before
     // survives that, and it may take several calls until all of it is gone.
     if milliseconds &- lastAdvance > longestTimeout { leap = milliseconds }
     lastAdvance = milliseconds
     let sinceLeap = leap.map { milliseconds - $0 } ?? .max
-    let fired = timers.advance(to: milliseconds >> Self.timerShift, limit: limit) { [records, timeouts] timers, slot in
-      let record = unsafe records[Int(slot)]
-      let unused = UInt64(UInt32(truncatingIfNeeded: milliseconds) &- record.lastSeen)
-      let timeout = UInt64(timeouts[Int(record.timeoutClass)])
-      if unused >= timeout || unused > sinceLeap {
-        idle.append(slot)
-      } else {
-        timers.arm(slot, at: (milliseconds + timeout - unused) >> Self.timerShift)
+    let fired = withUnsafeTemporaryAllocation(of: UInt32.self, capacity: limit) { idle in
+      var idleCount = 0
+      let fired = timers.advance(to: milliseconds >> Self.timerShift, limit: limit) { [blocks, stride, timeouts] timers, slot in
+        let record = unsafe (blocks + Int(slot) &* stride).load(as: FlowRecord<Actor>.self)
+        let unused = UInt64(UInt32(truncatingIfNeeded: milliseconds) &- record.lastSeen)
+        let timeout = UInt64(timeouts[Int(record.timeoutClass)])
+        if unused >= timeout || unused > sinceLeap {
+          unsafe idle[idleCount] = slot
+          idleCount += 1
+        } else {
+          timers.arm(slot, at: (milliseconds + timeout - unused) >> Self.timerShift)
+        }
       }
+      for index in 0..<idleCount { unsafe expire(&self, idle[index]) }
+      return fired
     }
-    for slot in idle { expire(&self, slot) }
     if fired < limit { leap = nil }
     return fired
   }
@@ -266,7 +327,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     for _ in 0..<min(capacity, Self.longestSearch) {
       let slot = hand
       hand = Int(hand) + 1 < capacity ? hand + 1 : 0
-      let record = unsafe records + Int(slot)
+      let record = record(slot)
       if unsafe record.pointee.isUsed, unsafe record.pointee.timeoutClass == timeoutClass {
         if !needsIPv6Key { return slot }
         if unsafe record.pointee.isIPv6 { return slot }
@@ -291,6 +352,8 @@ public struct FlowRecord<Actor: BitwiseCopyable>: BitwiseCopyable {
   public internal(set) var knowsReverse: Bool
   public internal(set) var isUsed: Bool
   public var actor: Actor
+  /// Fills the cache line: a record that straddles two would cost two misses.
+  private var spare: UInt64 = 0
 
   init(actor: Actor) {
     forward = .none

@@ -93,6 +93,20 @@ public struct Firewall: NetworkFunction {
 
   @inlinable @inline(__always)
   public func process(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict {
+    // The middle of a connection's life; all there is of other protocols after the first packet.
+    if flow.connection.stateCode == TCPState.established.rawValue {
+      if frame.protocolNumber != IPProtocol.tcp { return .forward }
+      if TCPSegment.isPlainAcknowledgement(frame.tcpFlags) {
+        flow.connection.learn(TCPSegment(plainAcknowledgement: frame), frame.direction)
+        return .forward
+      }
+    }
+    return judge(&frame, &flow, &shared)
+  }
+
+  /// Everything else. Not inlined: a borrowed frame is copied where calls are many.
+  @inlinable @inline(never)
+  func judge(_ frame: inout Frame, _ flow: inout FlowState, _ shared: inout SharedState) -> Verdict {
     if flow.connection.stateCode == TCPState.none.rawValue {
       let verdict = admit(&frame, &shared)
       guard verdict == .forward else { return verdict }

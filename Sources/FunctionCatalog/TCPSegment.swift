@@ -40,6 +40,20 @@ public struct TCPSegment: Hashable, Sendable {
       payload: frame.payloadLength, windowScale: frame.tcpFlags.contains(.syn) ? frame.tcpWindowScale : nil)
   }
 
+  /// A segment that carries an acknowledgement, perhaps data, and no control bit besides.
+  @inlinable @inline(__always)
+  init(plainAcknowledgement frame: borrowing Frame) {
+    kind = .ack
+    carriesAcknowledgement = true
+    sequence = frame.tcpSequence
+    acknowledgement = frame.tcpAcknowledgement
+    window = frame.tcpWindow
+    space = UInt32(truncatingIfNeeded: frame.payloadLength)
+  }
+
+  @inlinable @inline(__always)
+  static func isPlainAcknowledgement(_ flags: TCPFlags) -> Bool { flags.rawValue & 0b01_0111 == 0b01_0000 }
+
   @inlinable @inline(__always)
   public static func kind(of flags: TCPFlags) -> Kind {
     switch flags.rawValue & 0b01_0111 {

@@ -10,19 +10,46 @@ public final class PacketBatch {
   public static let capacity = 64
 
   @unsafe public let frames: UnsafeMutablePointer<Frame>
-  public private(set) var count = 0
+  /// Behind a pointer, since a class's own properties are checked for exclusive access whenever they are touched.
+  @usableFromInline let state: UnsafeMutablePointer<(count: Int, live: UInt64)>
+
+  public init() {
+    unsafe frames = .allocate(capacity: Self.capacity)
+    unsafe state = .allocate(capacity: 1)
+    unsafe state.initialize(to: (0, 0))
+  }
+
+  deinit {
+    unsafe frames.deallocate()
+    unsafe state.deallocate()
+  }
+
+  @inlinable public internal(set) var count: Int {
+    @inline(__always) get { unsafe state.pointee.count }
+    @usableFromInline @inline(__always) set { unsafe state.pointee.count = newValue }
+  }
+
   /// Bit `i` is set while frame `i` has been neither dropped nor transmitted.
-  public var live: UInt64 = 0
-
-  public init() { unsafe frames = .allocate(capacity: Self.capacity) }
-
-  deinit { unsafe frames.deallocate() }
+  @inlinable public var live: UInt64 {
+    @inline(__always) get { unsafe state.pointee.live }
+    @inline(__always) set { unsafe state.pointee.live = newValue }
+  }
 
   public var isEmpty: Bool { count == 0 }
   public var isFull: Bool { count == Self.capacity }
 
   /// Frames that were received and are neither live nor given back yet.
   @inlinable public var all: UInt64 { count == Self.capacity ? .max : (1 << UInt64(count)) &- 1 }
+
+  /// Fills an empty batch: `write` initializes frames from the first on and returns how many, at most `capacity`.
+  @inlinable @inline(__always)
+  @unsafe
+  public func fill(_ write: (UnsafeMutablePointer<Frame>) -> Int) {
+    let filled = unsafe write(frames)
+    precondition(filled <= Self.capacity, "a batch holds at most 64 packets")
+    count = filled
+    live = all
+  }
 
   /// Adds a frame of `length` bytes. The bytes stay where they are until the batch is given back.
   @unsafe
@@ -74,6 +101,36 @@ public final class PacketBatch {
   public func removeAll() {
     count = 0
     live = 0
+  }
+}
+
+/// A batch's frames, and which of them are live, in registers while a burst is worked on.
+///
+///     var burst = Burst(batch)
+///     ...
+///     batch.live = burst.live
+@safe
+public struct Burst {
+  @unsafe public let frames: UnsafeMutablePointer<Frame>
+  public var live: UInt64
+
+  @inlinable @inline(__always)
+  public init(_ batch: PacketBatch) {
+    unsafe frames = batch.frames
+    live = batch.live
+  }
+
+  /// The frame at a place below the batch's count.
+  @inlinable
+  public subscript(index: Int) -> Frame {
+    @inline(__always) unsafeAddress { unsafe UnsafePointer(frames + index) }
+    @inline(__always) nonmutating unsafeMutableAddress { unsafe frames + index }
+  }
+
+  @inlinable @inline(__always)
+  public mutating func drop(_ index: Int, _ reason: DropReason) {
+    unsafe frames[index].dropReason = reason
+    live &= ~(1 << UInt64(truncatingIfNeeded: index))
   }
 }
 

@@ -87,7 +87,7 @@ public final class TestRuntime {
     frame.slot = 0
     let direction = frame.direction
     return unsafe withUnsafeMutablePointer(to: &frame) { pointer in
-      let kept = unsafe chain.process(pointer, mask: 1, states: flow.state)
+      let kept = unsafe chain.process(pointer, mask: 1, states: flow.state, stride: flow.size)
       precondition(unsafe pointer.pointee.direction == direction, "a function does not turn a packet round")
       return kept == 1 ? nil : unsafe pointer.pointee.dropReason
     }

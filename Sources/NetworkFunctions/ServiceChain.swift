@@ -51,12 +51,14 @@ public struct ServiceChain {
   /// Frames of one flow in `mask` must all have the same direction: each direction is swept as a whole.
   ///
   /// - Parameters:
-  ///   - states: the flow state blocks; a frame's is at `slot * stateSize`.
+  ///   - states: the flow state blocks; a frame's is at `slot * stride`.
   @inlinable
   @unsafe
-  public func process(_ frames: UnsafeMutablePointer<Frame>, mask: UInt64, states: UnsafeMutableRawPointer) -> UInt64 {
+  public func process(
+    _ frames: UnsafeMutablePointer<Frame>, mask: UInt64, states: UnsafeMutableRawPointer, stride: Int
+  ) -> UInt64 {
     if stages.count == 1 {
-      return unsafe stages[0].process(FrameSelection(frames, mask, states, stateSize, 0))
+      return unsafe stages[0].process(FrameSelection(frames, mask, states, stride, 0))
     }
     var forward: UInt64 = 0
     var rest = mask
@@ -68,12 +70,12 @@ public struct ServiceChain {
     var reverse = mask & ~forward
     var stage = 0
     while stage < stages.count, forward != 0 {
-      forward = unsafe run(stage, frames, forward, states)
+      forward = unsafe run(stage, frames, forward, states, stride)
       stage += 1
     }
     stage = stages.count - 1
     while stage >= 0, reverse != 0 {
-      reverse = unsafe run(stage, frames, reverse, states)
+      reverse = unsafe run(stage, frames, reverse, states, stride)
       stage -= 1
     }
     return forward | reverse
@@ -81,15 +83,17 @@ public struct ServiceChain {
 
   @inlinable @inline(__always)
   @unsafe
-  func run(_ stage: Int, _ frames: UnsafeMutablePointer<Frame>, _ mask: UInt64, _ states: UnsafeMutableRawPointer) -> UInt64 {
-    unsafe stages[stage].process(FrameSelection(frames, mask, states + offsets[stage], stateSize, reasonOffsets[stage]))
+  func run(
+    _ stage: Int, _ frames: UnsafeMutablePointer<Frame>, _ mask: UInt64, _ states: UnsafeMutableRawPointer, _ stride: Int
+  ) -> UInt64 {
+    unsafe stages[stage].process(FrameSelection(frames, mask, states + offsets[stage], stride, reasonOffsets[stage]))
   }
 
   /// Calls one of the flow's life events on every stage, in order.
   @inlinable
   @unsafe
   public func tell(_ event: FlowEvent, state: UnsafeMutableRawPointer) {
-    for (stage, offset) in zip(stages, offsets) { unsafe stage.flowEvent(event, state + offset) }
+    for stage in 0..<stages.count { unsafe stages[stage].flowEvent(event, state + offsets[stage]) }
   }
 
   public func observe() -> [Observation] { stages.flatMap { $0.observe() } }

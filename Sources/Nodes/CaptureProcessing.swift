@@ -88,7 +88,6 @@ public final class CaptureProcessing {
     while let now = reader.read(into: batch) {
       while core.expireIdle(now: now, limit: 1_024) == 1_024 {}
       core.process(batch, clientSide: .max, serverSide: .max, now: now)
-      core.counters.forward(batch, batch.live)
       core.settle(batch)
       writer?.write(batch, start: reader.start)
       batch.removeAll()

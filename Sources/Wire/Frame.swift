@@ -18,23 +18,24 @@ public struct Frame: ~Copyable {
   @usableFromInline var key: IPv4FiveTuple
   public let arrival: Tick
 
-  public let length: UInt16
-  @usableFromInline var networkOffset: UInt16
-  @usableFromInline var transportOffset: UInt16
-  @usableFromInline var payloadOffset: UInt16
-  @usableFromInline var networkEnd: UInt16
+  /// The flow's slot, and the hash it was found by: the flow table's notes.
+  public var hash: UInt64
+  public var slot: UInt32
 
-  @usableFromInline var parsedFamily: Family
+  public let length: UInt16
+  @usableFromInline var transportOffset: UInt16
+  @usableFromInline var networkEnd: UInt16
+  @usableFromInline var networkOffset: UInt8
+  /// Of the transport header, in bytes.
+  @usableFromInline var headerLength: UInt8
+  /// TCP's control bits in the lower six bits, the family in the upper two.
+  @usableFromInline var familyAndFlags: UInt8
   @usableFromInline var parsedProtocol: UInt8
-  @usableFromInline var parsedFlags: TCPFlags
 
   /// Which way the packet travels through its flow; set by the flow table.
   public var direction: Direction
   /// Set when the packet is dropped.
   public var dropReason: DropReason
-  /// The flow's slot, and the hash it was found by: the flow table's notes.
-  public var slot: UInt32
-  public var hash: UInt64
 
   public enum Family: UInt8, Sendable, BitwiseCopyable { case none, ipv4, ipv6, arp }
 
@@ -46,17 +47,16 @@ public struct Frame: ~Copyable {
     self.arrival = arrival
     self.length = UInt16(truncatingIfNeeded: min(length, 65_535))
     key = .none
-    networkOffset = 0
+    hash = 0
+    slot = .max
     transportOffset = 0
-    payloadOffset = 0
     networkEnd = 0
-    parsedFamily = .none
+    networkOffset = 0
+    headerLength = 0
+    familyAndFlags = 0
     parsedProtocol = 0
-    parsedFlags = []
     direction = .forward
     dropReason = .truncated
-    slot = .max
-    hash = 0
   }
 }
 
@@ -83,10 +83,19 @@ public struct TCPFlags: OptionSet, Hashable, Sendable, BitwiseCopyable {
 extension Frame {
   /// The key as the packet stands now; rewriting keeps it true. IPv4 only: see `ipv6FiveTuple`.
   @inlinable public var fiveTuple: IPv4FiveTuple { key }
-  @inlinable public var family: Family { parsedFamily }
+  @inlinable public var family: Family {
+    switch familyAndFlags >> 6 {
+    case 1: .ipv4
+    case 2: .ipv6
+    case 3: .arp
+    default: .none
+    }
+  }
+  @inlinable @inline(__always)
+  mutating func set(_ family: Family, flags: UInt8 = 0) { familyAndFlags = family.rawValue << 6 | flags & 0x3f }
   /// Of the IPv4 header, or of the last IPv6 extension header.
   @inlinable public var protocolNumber: UInt8 { parsedProtocol }
-  @inlinable public var tcpFlags: TCPFlags { parsedFlags }
+  @inlinable public var tcpFlags: TCPFlags { TCPFlags(rawValue: familyAndFlags & 0x3f) }
 
   // MARK: Loads and stores. Every offset below was checked by `parse`.
 
@@ -107,12 +116,12 @@ extension Frame {
 
   /// Destination, or zero for a frame too short to have one.
   @inlinable public var destinationMAC: MACAddress {
-    get { length >= 14 ? MACAddress(UInt64(load16(0)) << 32 | UInt64(load32(2))) : .zero }
+    get { length >= 14 ? MACAddress(load64(0) >> 16) : .zero }
     nonmutating set { storeMAC(newValue, 0) }
   }
 
   @inlinable public var sourceMAC: MACAddress {
-    get { length >= 14 ? MACAddress(UInt64(load16(6)) << 32 | UInt64(load32(8))) : .zero }
+    get { length >= 14 ? MACAddress(load64(6) >> 16) : .zero }
     nonmutating set { storeMAC(newValue, 6) }
   }
 
@@ -120,6 +129,17 @@ extension Frame {
     guard length >= 14 else { return }
     store16(UInt16(truncatingIfNeeded: address.value >> 32), offset)
     store32(UInt32(truncatingIfNeeded: address.value), offset + 2)
+  }
+
+  /// Exchanges sender and receiver, and changes the last byte of either by `mask`: what answering costs on the fabric.
+  @inlinable @inline(__always)
+  public func exchangeMACAddresses(changingLastByte mask: UInt8) {
+    guard length >= 14 else { return }
+    let flip = UInt64(mask) << 40
+    let destination = unsafe bytes.loadUnaligned(as: UInt64.self) & 0xffff_ffff_ffff ^ flip
+    let source = unsafe bytes.loadUnaligned(fromByteOffset: 4, as: UInt64.self) >> 16 ^ flip
+    unsafe bytes.storeBytes(of: source | destination << 48, as: UInt64.self)
+    unsafe bytes.storeBytes(of: UInt32(truncatingIfNeeded: destination >> 16), toByteOffset: 8, as: UInt32.self)
   }
 
   // MARK: Network
@@ -150,6 +170,8 @@ extension Frame {
 
   // MARK: Transport
 
+  @inlinable var payloadOffset: Int { Int(transportOffset) &+ Int(headerLength) }
+
   @inlinable public var sourcePort: UInt16 { fiveTuple.transport.sourcePort }
   @inlinable public var destinationPort: UInt16 { fiveTuple.transport.destinationPort }
 
@@ -161,20 +183,28 @@ extension Frame {
   /// The shift of the window scale option (RFC 7323 §2), which only a SYN can carry; `nil` without one.
   ///
   /// Walks the options: not for every packet. A shift above 14 counts as 14, as the RFC says.
-  @inlinable public var tcpWindowScale: UInt8? {
-    guard tcpFlags.contains(.syn) else { return nil }
-    var offset = Int(transportOffset) + 20
-    while offset < Int(payloadOffset) {
-      let kind = load8(offset)
+  @inlinable @inline(__always)
+  public var tcpWindowScale: UInt8? {
+    guard tcpFlags.contains(.syn), protocolNumber == IPProtocol.tcp else { return nil }
+    return unsafe Frame.windowScale(among: bytes + Int(transportOffset) + 20, count: Int(headerLength) - 20)
+  }
+
+  /// Apart from the frame: what is not inlined would take a copy of it.
+  @inlinable @inline(never)
+  @unsafe
+  static func windowScale(among options: UnsafeRawPointer, count: Int) -> UInt8? {
+    var offset = 0
+    while offset < count {
+      let kind = unsafe options.load(fromByteOffset: offset, as: UInt8.self)
       if kind == 0 { return nil }
       if kind == 1 {
         offset += 1
         continue
       }
-      guard offset + 2 <= Int(payloadOffset) else { return nil }
-      let size = Int(load8(offset + 1))
-      guard size >= 2, offset + size <= Int(payloadOffset) else { return nil }
-      if kind == 3, size == 3 { return min(load8(offset + 2), 14) }
+      guard offset + 2 <= count else { return nil }
+      let size = unsafe Int(options.load(fromByteOffset: offset + 1, as: UInt8.self))
+      guard size >= 2, offset + size <= count else { return nil }
+      if kind == 3, size == 3 { return unsafe min(options.load(fromByteOffset: offset + 2, as: UInt8.self), 14) }
       offset += size
     }
     return nil
@@ -193,12 +223,12 @@ extension Frame {
     icmpType == (protocolNumber == IPProtocol.icmp ? 0 : 129)
   }
 
-  @inlinable public var payloadLength: Int { Int(networkEnd) - Int(payloadOffset) }
+  @inlinable public var payloadLength: Int { Int(networkEnd) &- payloadOffset }
 
   /// Lends the transport payload; the span ends with the closure.
   @inlinable
   public func withPayload<Result>(_ body: (RawSpan) -> Result) -> Result {
-    unsafe body(UnsafeRawBufferPointer(start: bytes + Int(payloadOffset), count: payloadLength).bytes)
+    unsafe body(UnsafeRawBufferPointer(start: bytes + payloadOffset, count: payloadLength).bytes)
   }
 
   /// Lends the whole frame, Ethernet header first.
@@ -208,6 +238,62 @@ extension Frame {
   }
 
   // MARK: Rewriting
+
+  /// Gives an IPv4 packet another source; checksums follow incrementally (RFC 1624).
+  ///
+  /// The port of an ICMP echo request is its identifier. Ports of other protocols do not change.
+  @inlinable @inline(__always)
+  public mutating func rewriteSource(_ address: IPv4Address, port: UInt16) {
+    guard isTCPOverIPv4 else { return rewriteSourceOfAny(address, port: port) }
+    rewriteTCP(address, port, addressOffset: 12, portOffset: 0)
+    key.addresses = key.addresses & ~0xffff_ffff | UInt64(address.value)
+    key.transport = TransportKey(word: key.transport.word & ~0xffff | UInt64(port))
+  }
+
+  /// Gives an IPv4 packet another destination. The port of an ICMP echo reply is its identifier.
+  @inlinable @inline(__always)
+  public mutating func rewriteDestination(_ address: IPv4Address, port: UInt16) {
+    guard isTCPOverIPv4 else { return rewriteDestinationOfAny(address, port: port) }
+    rewriteTCP(address, port, addressOffset: 16, portOffset: 2)
+    key.addresses = key.addresses & 0xffff_ffff | UInt64(address.value) << 32
+    key.transport = TransportKey(word: key.transport.word & ~0xffff_0000 | UInt64(port) << 16)
+  }
+
+  @inlinable @inline(__always)
+  var isTCPOverIPv4: Bool { parsedProtocol == IPProtocol.tcp && familyAndFlags >> 6 == Family.ipv4.rawValue }
+
+  /// Everything in memory order: one's complement sums do not mind (RFC 1071 §2). What changes in the addresses
+  /// changes both checksums alike.
+  @inlinable @inline(__always)
+  func rewriteTCP(_ address: IPv4Address, _ port: UInt16, addressOffset: Int, portOffset: Int) {
+    let network = unsafe bytes + Int(networkOffset)
+    let transport = unsafe bytes + Int(transportOffset)
+    let (newAddress, newPort) = (address.value.bigEndian, port.bigEndian)
+    let oldAddress = unsafe network.loadUnaligned(fromByteOffset: addressOffset, as: UInt32.self)
+    let oldPort = unsafe transport.loadUnaligned(fromByteOffset: portOffset, as: UInt16.self)
+    let headerChecksum = unsafe network.loadUnaligned(fromByteOffset: 10, as: UInt16.self)
+    let checksum = unsafe transport.loadUnaligned(fromByteOffset: 16, as: UInt16.self)
+    let change = UInt64(~oldAddress) &+ UInt64(newAddress)
+    unsafe network.storeBytes(of: Checksum.update(headerChecksum, by: change), toByteOffset: 10, as: UInt16.self)
+    unsafe transport.storeBytes(
+      of: Checksum.update(checksum, by: change &+ UInt64(~oldPort) &+ UInt64(newPort)), toByteOffset: 16, as: UInt16.self)
+    unsafe network.storeBytes(of: newAddress, toByteOffset: addressOffset, as: UInt32.self)
+    unsafe transport.storeBytes(of: newPort, toByteOffset: portOffset, as: UInt16.self)
+  }
+
+  // MARK: Rewriting what is not TCP
+
+  @inlinable @inline(never)
+  mutating func rewriteSourceOfAny(_ address: IPv4Address, port: UInt16) {
+    rewrite(address, port, old: fiveTuple.source, oldPort: sourcePort, addressOffset: 12, portOffset: 0)
+    key = IPv4FiveTuple(source: address, destination: fiveTuple.destination, transport: transportKey(source: port))
+  }
+
+  @inlinable @inline(never)
+  mutating func rewriteDestinationOfAny(_ address: IPv4Address, port: UInt16) {
+    rewrite(address, port, old: fiveTuple.destination, oldPort: destinationPort, addressOffset: 16, portOffset: 2)
+    key = IPv4FiveTuple(source: fiveTuple.source, destination: address, transport: transportKey(destination: port))
+  }
 
   /// Offset of the transport checksum, or `nil` where none is to be kept: other protocols, and UDP
   /// over IPv4 sent without one (RFC 768).
@@ -219,22 +305,6 @@ extension Frame {
     case IPProtocol.icmp: return Int(transportOffset) + 2
     default: return nil
     }
-  }
-
-  /// Gives an IPv4 packet another source; checksums follow incrementally (RFC 1624).
-  ///
-  /// The port of an ICMP echo request is its identifier. Ports of other protocols do not change.
-  @inlinable @inline(__always)
-  public mutating func rewriteSource(_ address: IPv4Address, port: UInt16) {
-    rewrite(address, port, old: fiveTuple.source, oldPort: sourcePort, addressOffset: 12, portOffset: 0)
-    key = IPv4FiveTuple(source: address, destination: fiveTuple.destination, transport: transportKey(source: port))
-  }
-
-  /// Gives an IPv4 packet another destination. The port of an ICMP echo reply is its identifier.
-  @inlinable @inline(__always)
-  public mutating func rewriteDestination(_ address: IPv4Address, port: UInt16) {
-    rewrite(address, port, old: fiveTuple.destination, oldPort: destinationPort, addressOffset: 16, portOffset: 2)
-    key = IPv4FiveTuple(source: fiveTuple.source, destination: address, transport: transportKey(destination: port))
   }
 
   @inlinable @inline(__always)

@@ -49,7 +49,6 @@ final class CoreUnderTest {
         batch, clientSide: from == .server ? 0 : .max, serverSide: from == .client ? 0 : .max, now: now)
       for index in 0..<batch.count {
         if batch.live & 1 << UInt64(index) != 0 {
-          core.counters.forwarded += 1
           let bytes = batch[index].withBytes { Array($0) }
           outcomes.append(.forwarded(TestPacket(bytes: bytes), batch[index].direction))
         } else {

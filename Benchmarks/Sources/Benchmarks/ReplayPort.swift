@@ -69,16 +69,20 @@ final class ReplayPort: PacketPort {
       Int(memory.pointee.length)
     )
     var next = Int(memory.pointee.next)
-    for index in 0..<count {
-      let buffer = buffers + (index &* Int(CCHAIN_BUFFER_STRIDE) &+ 128)
-      if stride == 64 {
-        buffer.copyMemory(from: frames + next &* 64, byteCount: 64)
-      } else {
-        buffer.copyMemory(from: frames + next &* stride, byteCount: stride)
+    let end = Int(memory.pointee.count)
+    batch.fill { into in
+      for index in 0..<count {
+        let buffer = buffers + (index &* Int(CCHAIN_BUFFER_STRIDE) &+ 128)
+        if stride == 64 {
+          buffer.copyMemory(from: frames + next &* 64, byteCount: 64)
+        } else {
+          buffer.copyMemory(from: frames + next &* stride, byteCount: stride)
+        }
+        next &+= 1
+        if next == end { next = 0 }
+        (into + index).initialize(to: Frame(bytes: buffer, length: length, buffer: nil, arrival: now))
       }
-      next &+= 1
-      if next == memory.pointee.count { next = 0 }
-      batch.append(bytes: buffer, length: length, buffer: nil, arrival: now)
+      return count
     }
     memory.pointee.next = UInt64(next)
     memory.pointee.remaining &-= UInt64(count)

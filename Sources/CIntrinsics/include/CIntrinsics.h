@@ -1,5 +1,6 @@
 // The instructions that Swift has no name for. Header-only, so that they inline into Swift code.
 #pragma once
+#include <stddef.h>
 #include <stdint.h>
 
 // Asks for the cache line at `address`; never faults.
@@ -24,3 +25,8 @@ static inline void nfv_relax(void) {
   __asm__ volatile("yield");
 #endif
 }
+
+// CRC-32C (Castagnoli) continued over `count` bytes; begin with all ones and invert the end. One call per frame.
+uint32_t nfv_crc32c(uint32_t crc, const void *bytes, size_t count);
+// The same over the eight bytes of `word`, lowest first.
+uint32_t nfv_crc32c_word(uint32_t crc, uint64_t word);
