@@ -156,6 +156,7 @@ let package = Package(
         "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FunctionCatalog", "FlowActors", "ReliableChannels",
         "ModuleGraphs", "Dataplane", "Configuration",
       ]),
+    .library(name: "Ports", targets: ["DPDKPorts"]),
     .executable(name: "nfvactor", targets: ["nfvactor"]),
     .executable(name: "nfv-coordinator", targets: ["nfv-coordinator"]),
     .executable(name: "nfvctl", targets: ["nfvctl"]),
