@@ -6,35 +6,25 @@ import Glibc
 import ModuleGraphs
 import Wire
 
-/// The other process of `VhostBenchmark`: a worker on a vhost-user port and a core of its own, until it is ended by a signal.
+/// The other process of `VhostBenchmark`: a worker on a vhost-user port and a core of its own, until it is told to end.
+///
+/// It notes how long each full burst took it. The median of that is what a packet costs the worker, whether or not the
+/// generator keeps up, and whatever else runs on the machine.
 enum VhostWorker {
   enum Work: String { case chain, bounce }
 
-  /// Starts this program again as a worker; `end` it by the id that is returned.
-  static func start(_ work: Work, socket: String, flows: Int) throws -> pid_t {
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-    process.environment = ProcessInfo.processInfo.environment.merging(
-      ["BENCH": "vhost-worker", "BENCH_WORK": work.rawValue, "BENCH_SOCKET": socket, "BENCH_FLOWS": "\(flows)"]) { $1 }
-    process.standardOutput = FileHandle.nullDevice
-    try process.run()
-    return process.processIdentifier
-  }
-
-  static func end(_ process: pid_t) {
-    kill(process, SIGKILL)
-    var status: Int32 = 0
-    waitpid(process, &status, 0)
-  }
+  nonisolated(unsafe) private static var isTold = false
 
   static func run() throws {
     let environment = ProcessInfo.processInfo.environment
     guard let work = environment["BENCH_WORK"].flatMap(Work.init), let socket = environment["BENCH_SOCKET"],
       let flows = environment["BENCH_FLOWS"].flatMap({ Int($0) })
     else { throw BenchmarkError("this is a part of 'make bench BENCH=vhost'") }
+    signal(SIGTERM) { _ in VhostWorker.isTold = true }
     let dpdk = try startEnvironment(name: "bench-worker", processor: 1)
     defer { dpdk.stop() }
     let port = try DPDKPort(PortSpec("vhost:\(socket)"), number: 0, pool: MbufPool(name: "packets", count: 8_192))
+    defer { port.close() }
     switch work {
     case .bounce: bounce(port)
     case .chain: try process(port, flows: flows)
@@ -48,22 +38,15 @@ enum VhostWorker {
       name: name, processors: [processor], memory: hasHugePages ? .hugePages : .ordinaryPages(megabytes: 64))
   }
 
-  /// Runs `pass` until whoever started this process is gone.
-  private static func loop(_ pass: () -> Void) {
-    let parent = getppid()
-    while getppid() == parent {
-      for _ in 0..<1_000_000 { pass() }
-    }
-  }
-
   private static func bounce(_ port: DPDKPort) {
     let batch = PacketBatch()
-    loop {
+    loop { _ in
       port.receive(into: batch, now: .zero)
-      if batch.isEmpty { return }
+      guard !batch.isEmpty else { return 0 }
       let refused = port.transmit(batch, mask: batch.live)
       port.release(batch, mask: refused | (batch.all & ~batch.live))
-      batch.removeAll()
+      defer { batch.removeAll() }
+      return batch.count
     }
   }
 
@@ -75,7 +58,29 @@ enum VhostWorker {
       port: port, address: FabricAddress(cluster: 1, node: 2), chain: try ChainUnderTest.whole.makeChain(mappings: rules.capacity),
       rules: rules, seed: 42, rings: WorkerRings(), now: .zero, memory: MeasuredMemory().source)
     let start = monotonicNanoseconds()
-    loop { _ = worker.pass(at: Tick(nanoseconds: monotonicNanoseconds() - start)) }
+    loop { worker.pass(at: Tick(nanoseconds: $0 - start)) }
+  }
+
+  /// Runs `pass` until it is told to end, or whoever started this process is gone; then prints what a packet cost.
+  private static func loop(_ pass: (UInt64) -> Int) {
+    let parent = getppid()
+    // Full bursts by their duration, in steps of 10 ns.
+    var bursts = [UInt64](repeating: 0, count: 4_096)
+    var before = monotonicNanoseconds()
+    while !isTold, getppid() == parent {
+      for _ in 0..<100_000 where !isTold {
+        let count = pass(before)
+        let after = monotonicNanoseconds()
+        if count == 32 { bursts[min(Int(after - before) / 10, bursts.count - 1)] += 1 }
+        before = after
+      }
+    }
+    var rest = bursts.reduce(0, +) / 2
+    let median = bursts.firstIndex { count in
+      defer { rest -= min(rest, count) }
+      return count > rest
+    }
+    print(Double(median ?? 0) * 10 / 32)
   }
 }
 
