@@ -159,6 +159,7 @@ let package = Package(
         "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FunctionCatalog", "FlowActors", "ReliableChannels",
         "ModuleGraphs", "Dataplane", "Configuration", "ControlPlane", "ControlCodec",
       ]),
+    .library(name: "Ports", targets: ["DPDKPorts"]),
     .executable(name: "nfvactor", targets: ["nfvactor"]),
     .executable(name: "nfv-coordinator", targets: ["nfv-coordinator"]),
     .executable(name: "nfvctl", targets: ["nfvctl"]),

@@ -10,7 +10,10 @@ let package = Package(
     .target(name: "CChain"),
     .target(name: "CMeasuring"),
     .executableTarget(
-      name: "Benchmarks", dependencies: ["CChain", "CMeasuring", .product(name: "Engines", package: "nfvactor")],
+      name: "Benchmarks",
+      dependencies: [
+        "CChain", "CMeasuring", .product(name: "Engines", package: "nfvactor"), .product(name: "Ports", package: "nfvactor"),
+      ],
       swiftSettings: [.unsafeFlags(["-cross-module-optimization"], .when(configuration: .release))]),
   ],
   swiftLanguageModes: [.v6]

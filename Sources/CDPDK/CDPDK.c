@@ -110,6 +110,20 @@ int nfv_make(void *pool, uint16_t length, struct nfv_packet *packet) {
   return 0;
 }
 
+int nfv_make_burst(void *pool, const uint16_t *lengths, struct nfv_packet *packets, uint16_t count) {
+  struct rte_mbuf *mbufs[64];
+  if (count > 64 || rte_pktmbuf_alloc_bulk(pool, mbufs, count) != 0) return -1;
+  for (uint16_t i = 0; i < count; i++) {
+    char *data = rte_pktmbuf_append(mbufs[i], lengths[i]);
+    if (data == NULL) {
+      rte_pktmbuf_free_bulk(mbufs, count);
+      return -1;
+    }
+    packets[i] = (struct nfv_packet){data, mbufs[i], lengths[i], 1};
+  }
+  return 0;
+}
+
 void *nfv_reserve(uint64_t bytes, uint32_t alignment) { return rte_zmalloc(NULL, bytes, alignment); }
 
 int nfv_bind_thread(uint32_t processor) {

@@ -90,6 +90,17 @@ public final class DPDKPort: PacketPort {
     return true
   }
 
+  public override func makeFrames(in batch: PacketBatch, lengths: UnsafeBufferPointer<UInt16>, now: Tick) -> Int {
+    guard lengths.count > 0,
+      unsafe nfv_make_burst(pool.handle, lengths.baseAddress, packets, UInt16(lengths.count)) == 0
+    else { return 0 }
+    for index in 0..<lengths.count {
+      let packet = unsafe packets[index]
+      unsafe batch.append(bytes: packet.data, length: Int(packet.length), buffer: packet.mbuf, arrival: now)
+    }
+    return lengths.count
+  }
+
   private func gather(_ batch: PacketBatch, _ mask: UInt64) -> Int {
     var count = 0
     PacketBatch.forEach(in: mask) { index in

@@ -67,8 +67,7 @@ final class MigrationGraph: ModuleGraph {
     runtime.core.moment = now
     PacketBatch.forEach(in: frames) { index in
       guard let peer = batch[index].withBytes({ peers.receive($0, now: now) }) else { return }
-      var offset = 0
-      while let message = unsafe peers.message(at: &offset) { handle(message.bytes, from: peer, now: now) }
+      while let message = unsafe peers.nextMessage(from: peer) { handle(message.bytes, from: peer, now: now) }
     }
     while let batch = returns.next() {
       _ = runtime.serve(batch, now: now)

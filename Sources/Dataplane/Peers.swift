@@ -22,8 +22,7 @@ public struct Peer: Sendable, Equatable {
 /// The reliable channels of a worker, one to each other node of its cluster, over the port that its packets take.
 ///
 /// A peer keeps its index, and its channel's memory, for as long as the worker lives; a later life of the node is a new
-/// session of the same channel. Messages that frames bring are laid out in memory set aside at start, and handled one by
-/// one, when the channel they came over is free to answer.
+/// session of the same channel.
 @safe
 struct Peers: ~Copyable, MigrationOutbox {
   static var capacity: Int { 63 }
@@ -35,11 +34,8 @@ struct Peers: ~Copyable, MigrationOutbox {
   private let memory: MemorySource
   private let channels: UnsafeMutablePointer<ReliableChannel>
   private(set) var known: [Peer] = []
-  /// Frames being written, and messages that have come in: length (8 bytes), bytes, and so on.
+  /// The frame being written.
   private let outgoing: UnsafeMutableRawPointer
-  private let inbox: UnsafeMutableRawPointer
-  private var inboxLength = 0
-  private let inboxCapacity: Int
 
   init(address: FabricAddress, node: UInt32, incarnation: UInt64, settings: ChannelSettings = .init(), memory: MemorySource) {
     self.address = address
@@ -49,9 +45,6 @@ struct Peers: ~Copyable, MigrationOutbox {
     self.memory = memory
     unsafe channels = .allocate(capacity: Self.capacity)
     unsafe outgoing = UnsafeMutableRawPointer(memory.allocate(UInt8.self, count: settings.mtu + 64))
-    // One frame can complete everything that arrived early.
-    inboxCapacity = settings.receiveFrames * settings.mtu * 5 + settings.largestMessage + 64
-    unsafe inbox = UnsafeMutableRawPointer(memory.allocate(UInt8.self, count: inboxCapacity))
   }
 
   deinit {
@@ -93,36 +86,18 @@ struct Peers: ~Copyable, MigrationOutbox {
     return unsafe channels[Int(peer)].send(message)
   }
 
-  /// Takes a frame of a channel. What it completes is waiting in the inbox afterwards: see `handleMessages`.
+  /// Takes a frame of a channel. Then `nextMessage` has what it completed.
   ///
   /// - Returns: whose it was; `nil` when it was refused.
   mutating func receive(_ frame: UnsafeRawBufferPointer, now: Tick) -> UInt8? {
     guard let source = unsafe ChannelFrame.sourceNode(frame), let peer = index(ofNode: source) else { return nil }
-    inboxLength = 0
-    let (inbox, capacity) = unsafe (inbox, inboxCapacity)
-    var length = 0
-    let reception = unsafe channels[Int(peer)].receive(frame, now: now) { message in
-      let end = length + 8 + (message.byteCount + 7) & ~7
-      precondition(end <= capacity, "a receive window's messages fit into the inbox")
-      unsafe inbox.storeBytes(of: message.byteCount, toByteOffset: length, as: Int.self)
-      unsafe message.withUnsafeBytes { bytes in
-        if let base = unsafe bytes.baseAddress { unsafe (inbox + length + 8).copyMemory(from: base, byteCount: bytes.count) }
-      }
-      length = end
-    }
-    inboxLength = length
-    if case .refused = reception { return nil }
+    if case .refused = unsafe channels[Int(peer)].receive(frame, now: now) { return nil }
     return peer
   }
 
-  /// The next message of the last frame; `nil` when there is none left. Valid until the next frame is received.
+  /// The next message of a peer, valid until its next frame is received; `nil` when there is none.
   @unsafe
-  func message(at offset: inout Int) -> UnsafeRawBufferPointer? {
-    guard offset < inboxLength else { return nil }
-    let count = unsafe inbox.load(fromByteOffset: offset, as: Int.self)
-    defer { offset += 8 + (count + 7) & ~7 }
-    return unsafe UnsafeRawBufferPointer(start: inbox + offset + 8, count: count)
-  }
+  mutating func nextMessage(from peer: UInt8) -> UnsafeRawBufferPointer? { unsafe channels[Int(peer)].nextMessage() }
 
   // MARK: Frames out
 

@@ -186,9 +186,8 @@ final class RouteGraph: ModuleGraph {
   func hear(_ batch: PacketBatch, _ frames: UInt64, now: Tick) {
     PacketBatch.forEach(in: frames) { index in
       guard let peer = batch[index].withBytes({ peers.receive($0, now: now) }) else { return }
-      var offset = 0
       var changes = RouteChanges(state: state, now: now)
-      while let message = unsafe peers.message(at: &offset) {
+      while let message = unsafe peers.nextMessage(from: peer) {
         guard MigrationMessage.kind(message.bytes) == .changeRoute else { continue }
         _ = migration.receive(message.bytes, from: peer, routes: &changes, outbox: &peers)
       }

@@ -27,4 +27,13 @@ open class PacketPort {
 
   /// Adds a new frame of `length` zeroed bytes to `batch`, to be written and transmitted; `false` when there is no memory.
   open func makeFrame(in batch: PacketBatch, length: Int, now: Tick) -> Bool { fatalError("a port implements makeFrame") }
+
+  /// Adds new frames of these lengths to `batch`, as many as there is memory for, and returns how many. What is in them is
+  /// whatever was there before: every byte is to be written.
+  open func makeFrames(in batch: PacketBatch, lengths: UnsafeBufferPointer<UInt16>, now: Tick) -> Int {
+    for made in 0..<lengths.count {
+      guard makeFrame(in: batch, length: Int(lengths[made]), now: now) else { return made }
+    }
+    return lengths.count
+  }
 }

@@ -10,7 +10,7 @@ import Wire
 /// the way under test cannot be blamed for. What a port does not take is offered again and keeps its number.
 final class TrafficExchange {
   private let plan: TrafficPlan
-  private let generator: TrafficGenerator
+  private var generator: TrafficGenerator
   private var sink: TrafficSink
   private let source: PacketPort
   private let target: PacketPort
@@ -22,6 +22,7 @@ final class TrafficExchange {
   private let incoming = PacketBatch()
   private let answers = PacketBatch()
   private var pause: IdlePause
+  private var offers = OfferPacing()
 
   private var sent: UInt64 = 0
   private var sentBytes: UInt64 = 0
@@ -95,7 +96,7 @@ final class TrafficExchange {
           written += UInt64(outgoing.count)
         }
       }
-      let work = transmit() + receive(now)
+      let work = transmit(now) + receive(now)
       sendingTime = elapsed
       pause.after(work: work, longest: 20_000)
     }
@@ -119,8 +120,8 @@ final class TrafficExchange {
     }
   }
 
-  private func transmit() -> Int {
-    guard !outgoing.isEmpty else { return 0 }
+  private func transmit(_ now: Tick) -> Int {
+    guard !outgoing.isEmpty, offers.mayOffer(at: now) else { return 0 }
     let refused = source.transmit(outgoing, mask: outgoing.all)
     var count = 0
     PacketBatch.forEach(in: outgoing.all & ~refused) { index in
@@ -129,6 +130,7 @@ final class TrafficExchange {
       count += 1
     }
     outgoing.keep(refused)
+    offers.note(refused: refused, at: now)
     sent &+= UInt64(count)
     return count
   }
@@ -146,7 +148,8 @@ final class TrafficExchange {
     let arrived = clock.tick(nfv_cycles())
     var toAnswer: UInt64 = 0
     if isSink {
-      let syns = sink.look(at: incoming, flowsBegun: generator.flowsBegun, now: arrived)
+      let flowsBegun = generator.flowsBegun
+      let syns = sink.look(at: incoming, flowsBegun: flowsBegun, now: arrived)
       if target !== source { toAnswer = syns }
     } else {
       noteAnswers()

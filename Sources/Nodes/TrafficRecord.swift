@@ -42,6 +42,13 @@ struct TrafficRecord: Equatable {
     time = (tail & 0xffff_ffff) << 16 | UInt64(last)
   }
 
+  /// The sum of the words that are the same in every record of a run.
+  static func constantSum(run: UInt16) -> UInt64 { UInt64(magic) + UInt64(run) }
+
+  /// The sum of the words that differ between records of a flow.
+  @inline(__always)
+  var changingSum: UInt64 { words(sequence) &+ (time >> 32) &+ words(UInt32(truncatingIfNeeded: time)) }
+
   /// Writes 18 bytes.
   @unsafe @inline(__always)
   func write(to bytes: UnsafeMutableRawPointer) {

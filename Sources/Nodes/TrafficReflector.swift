@@ -8,6 +8,7 @@ import Wire
 struct TrafficReflector {
   private let port: PacketPort
   private let batch = PacketBatch()
+  private var offers = OfferPacing()
   private var received: UInt64 = 0
   private var reflected: UInt64 = 0
   private var unfit: UInt64 = 0
@@ -22,8 +23,11 @@ struct TrafficReflector {
       received &+= UInt64(batch.count)
       swapAddresses()
     }
+    guard offers.mayOffer(at: now) else { return 0 }
     let before = batch.count
-    batch.keep(port.transmit(batch, mask: batch.all))
+    let refused = port.transmit(batch, mask: batch.all)
+    batch.keep(refused)
+    offers.note(refused: refused, at: now)
     reflected &+= UInt64(before - batch.count)
     return before - batch.count
   }

@@ -38,6 +38,9 @@ struct TrafficSink: ~Copyable {
   private(set) var counts = Counts()
   /// Nanoseconds from writing to reading.
   private(set) var latency = Histogram<UInt64>(highestTrackableValue: 600_000_000_000, numberOfSignificantValueDigits: .three)
+  /// Packets of one burst that were written in one burst took the same time: one entry for all.
+  private var sameLatency: UInt64 = 0
+  private var withSameLatency: UInt64 = 0
   private(set) var hasBeenGreeted = false
   private(set) var firstArrival: UInt64?
   private(set) var lastArrival: UInt64 = 0
@@ -66,19 +69,30 @@ struct TrafficSink: ~Copyable {
         continue
       }
       let record = batch[index].withPayload { TrafficRecord($0) }
-      accept(record, length: Int(batch[index].length), flowsBegun: flowsBegun, now: now)
+      account(record, length: Int(batch[index].length), flowsBegun: flowsBegun, now: now)
       let isOpening =
         batch[index].family == .ipv4 && batch[index].protocolNumber == IPProtocol.tcp && batch[index].tcpFlags == .syn
       if isOpening, record?.run == run { openings |= 1 << UInt64(index) }
     }
+    noteLatencies()
     return openings
   }
 
   /// Accounts for one frame that has been parsed.
   ///
   /// - Parameter flowsBegun: what the generator has used of flow numbers; anything above was forged.
-  @inline(__always)
   mutating func accept(_ record: TrafficRecord?, length: Int, flowsBegun: UInt32, now: Tick) {
+    account(record, length: length, flowsBegun: flowsBegun, now: now)
+    noteLatencies()
+  }
+
+  private mutating func noteLatencies() {
+    if withSameLatency > 0 { latency.record(sameLatency, count: withSameLatency) }
+    withSameLatency = 0
+  }
+
+  @inline(__always)
+  private mutating func account(_ record: TrafficRecord?, length: Int, flowsBegun: UInt32, now: Tick) {
     guard let record, record.run == run else {
       counts.foreign &+= 1
       return
@@ -96,7 +110,10 @@ struct TrafficSink: ~Copyable {
     }
     counts.received &+= 1
     counts.bytes &+= UInt64(length + 4)
-    latency.record((now.nanoseconds &- record.time) & 0xffff_ffff_ffff)
+    let age = (now.nanoseconds &- record.time) & 0xffff_ffff_ffff
+    if age != sameLatency { noteLatencies() }
+    sameLatency = age
+    withSameLatency &+= 1
     if firstArrival == nil { firstArrival = now.nanoseconds }
     lastArrival = now.nanoseconds
   }

@@ -31,6 +31,11 @@ struct ChainStage {
   /// A SYN of each connection.
   func openingFrames(_ flows: Range<Int>) -> PreparedFrames { frames(flows, .syn) }
 
+  /// The SYN-ACK and the ACK of each connection, once what answers look like is known.
+  func establishingFrames(_ flows: Range<Int>) -> [PreparedFrames] {
+    [.synAck, .init(flags: 0x10, sequence: 1_001, acknowledgement: 5_001)].map { frames(flows, $0) }
+  }
+
   private func frames(_ flows: Range<Int>, _ segment: Connections.Segment) -> PreparedFrames {
     let frames = PreparedFrames(capacity: flows.count, length: 54 + connections.payload)
     for flow in flows { connections.write(flow, segment, to: frames.append()) }
@@ -41,9 +46,7 @@ struct ChainStage {
   /// are established; the others are forgotten.
   func open(_ flows: Int, staying: Int) throws {
     try play(openingFrames(0..<flows), step: 100) { connections.learn(from: $0) }
-    for segment in [Connections.Segment.synAck, .init(flags: 0x10, sequence: 1_001, acknowledgement: 5_001)] {
-      try play(frames(0..<staying, segment), step: 100)
-    }
+    for frames in establishingFrames(0..<staying) { try play(frames, step: 100) }
     if staying < flows { forgetIdle(flows - staying) }
   }
 

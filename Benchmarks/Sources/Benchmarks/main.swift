@@ -7,9 +7,11 @@ let benchmarks: [String: (Bool) throws -> Void] = [
   "channel": { try ChannelBenchmark(isQuick: $0).run() },
   "control": { try ControlBenchmark(isQuick: $0).run() },
   "detection": { try DetectionBenchmark(isQuick: $0).run() },
+  "vhost": { try VhostBenchmark(isQuick: $0).run() },
 ]
-// What scripts run, and `make bench` without a name does not.
+// What scripts and other benchmarks run, and `make bench` without a name does not.
 let tools: [String: (Bool) throws -> Void] = [
+  "vhost-worker": { _ in try VhostWorker.run() },
   "instructions": { _ in try InstructionTrial().run(.steady(InstructionTrial.flows)) },
   "instructions-c-loop": { _ in try InstructionTrial().run(.steady(InstructionTrial.flows), inC: true) },
   "instructions-opening": { _ in try InstructionTrial().run(.opening(InstructionTrial.flows)) },
@@ -20,7 +22,8 @@ let isQuick = environment["BENCH_QUICK"] == "1"
 let wanted = environment["BENCH"].flatMap { $0.isEmpty ? nil : [$0] } ?? benchmarks.keys.sorted()
 for name in wanted {
   guard let benchmark = benchmarks[name] ?? tools[name] else {
-    FileHandle.standardError.write(Data("There is no benchmark '\(name)'; there are: \(benchmarks.keys.sorted().joined(separator: ", ")).\n".utf8))
+    let names = benchmarks.keys.sorted().joined(separator: ", ")
+    FileHandle.standardError.write(Data("There is no benchmark '\(name)'; there are: \(names).\n".utf8))
     exit(64)
   }
   print("# \(name)")

@@ -41,6 +41,9 @@ void nfv_release(void **mbufs, uint16_t count);
 // A new mbuf of `length` zeroed bytes; -1 when the pool is empty or the length does not fit.
 int nfv_make(void *pool, uint16_t length, struct nfv_packet *packet);
 
+// As many new mbufs as there are `lengths` (at most 64), with whatever was in them; all or, with -1, none.
+int nfv_make_burst(void *pool, const uint16_t *lengths, struct nfv_packet *packets, uint16_t count);
+
 // Zeroed memory from huge pages (or wherever the EAL has its memory); NULL when there is none.
 void *nfv_reserve(uint64_t bytes, uint32_t alignment);
 
