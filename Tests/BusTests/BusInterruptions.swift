@@ -94,7 +94,7 @@ struct BusInterruptions {
     try consumer.assign(topic: "nfv.events", partition: 1, start: .beginning)
     #expect(try consumer.read(20).count == 20)
     bus.signal(SIGKILL)
-    let file = try #require(partitionFile())
+    let file = try #require(try partitionFile())
     let handle = try #require(FileHandle(forWritingAtPath: file))
     try handle.truncate(atOffset: UInt64(size(file) / 2 + 3))
     try handle.close()

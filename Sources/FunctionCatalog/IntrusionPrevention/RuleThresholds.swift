@@ -84,17 +84,10 @@ struct RuleThresholds {
   }
 
   private func row(of entry: Entry) -> Int {
-    // Keyed by where the table happens to lie: nobody can choose addresses that share a row.
-    var hash = entries.place
-    func mix(_ word: UInt64) {
-      hash = (hash ^ word) &* 0x9e37_79b9_7f4a_7c15
-      hash ^= hash >> 29
+    var hash: UInt64 = 0
+    for word in [entry.address.high, entry.address.low, entry.peer.high, entry.peer.low, UInt64(entry.rule)] {
+      hash = entries.keyedHash(hash ^ word)
     }
-    mix(entry.address.high)
-    mix(entry.address.low)
-    mix(entry.peer.high)
-    mix(entry.peer.low)
-    mix(UInt64(entry.rule))
     return Int(hash % UInt64(entries.count / Self.width)) * Self.width
   }
 }

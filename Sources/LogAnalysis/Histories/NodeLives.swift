@@ -54,14 +54,14 @@ public struct NodeLives: Sendable {
         launchedAt: record.timestamp, reason: record.command.reason, correlation: record.command.correlation)
       order.append(key)
       slots[record.command.slot] = key
-    case .stopNode(let node, let incarnation):
+    case .stopNode(let node, let incarnation), .fence(let node, let incarnation):
       let key = Key(node: node, incarnation: incarnation)
       slots[record.command.slot] = key
       guard lives[key]?.stopSlot == nil else { return }
       lives[key]?.stopSlot = record.command.slot
       lives[key]?.stopAskedAt = record.timestamp
       lives[key]?.stopReason = record.command.reason
-    case .notifyClusterConfig, .unknown: break
+    case .notifyClusterConfig, .drainRuntime, .setMigrationTarget, .cancelMigration, .unknown: break
     }
   }
 
