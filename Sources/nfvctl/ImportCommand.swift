@@ -36,15 +36,17 @@ struct ImportCommand: OperatorCommand {
     Shutdown.listen()
     let archive = try ArchiveFile(file)
     try readWhole(archive)
-    let admin = try KafkaAdmin(log.settings, timeoutMilliseconds: LogAccess.patience)
+    let maker = try KafkaAdmin(log.settings, timeoutMilliseconds: LogAccess.patience)
     var topics: [KafkaTopic] = []
-    for topic in Set(archive.trailer.sections.map(\.place.topic)).sorted() where try admin.partitionCount(of: topic) == nil {
+    for topic in Set(archive.trailer.sections.map(\.place.topic)).sorted() where try maker.partitionCount(of: topic) == nil {
       topics.append(
         KafkaTopic(
           name: topic, partitions: Int(ServiceTopics.partitionCount), replicationFactor: replication,
           settings: ["cleanup.policy": "delete", "retention.ms": "-1", "message.timestamp.type": "CreateTime"]))
     }
-    try admin.createTopics(topics)
+    try maker.createTopics(topics)
+    // A client that has asked for a topic in vain goes on believing that it is not there.
+    let admin = try KafkaAdmin(log.settings, timeoutMilliseconds: LogAccess.patience)
     for section in archive.trailer.sections {
       guard section.first.value == 0 else {
         throw Complaint(

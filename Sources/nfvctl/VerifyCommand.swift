@@ -35,6 +35,7 @@ struct VerifyCommand: OperatorCommand {
         while try reader.next() != nil {}
       }
     }
+    if let directory = try Self.verifyDirectory(source) { reports.append(directory) }
     for entry in try cluster.map({ [try source.cluster($0)] }) ?? source.directory().entries {
       reports.append(try Self.verify(entry, source))
     }
@@ -44,6 +45,19 @@ struct VerifyCommand: OperatorCommand {
     if output.output == .text, let archive = source as? ArchiveFile {
       Terminal.say("the file is whole; digest \(archive.trailer.digest)")
     }
+  }
+
+  /// Nothing is decided from the directory, but its records are numbered, too. nil: they are all there.
+  private static func verifyDirectory(_ source: any LogSource) throws -> VerificationReport? {
+    let events = try source.events(of: ServiceTopics.directoryPartition)
+    var sequences = EventSequences(LogPartition(ServiceTopics.events, ServiceTopics.directoryPartition))
+    while let event = try events.next() { sequences.take(event) }
+    var findings = events.check.findings
+    findings.add(events.unreadable)
+    findings.add(sequences.findings)
+    guard !findings.kept.isEmpty else { return nil }
+    return VerificationReport(
+      name: "(directory)", events: events.check.count, commands: 0, agreed: 0, copies: 0, hash: nil, findings: findings)
   }
 
   private static func verify(_ entry: Directory.Entry, _ source: any LogSource) throws -> VerificationReport {
@@ -62,7 +76,7 @@ struct VerifyCommand: OperatorCommand {
       findings.add(some)
     }
     return VerificationReport(
-      cluster: entry.cluster, events: events.check.count, commands: verifier.commandCount, agreed: verifier.agreedCount,
+      name: entry.cluster.name, events: events.check.count, commands: verifier.commandCount, agreed: verifier.agreedCount,
       copies: verifier.copyCount, hash: verifier.core.hash, findings: findings)
   }
 
@@ -77,17 +91,19 @@ struct VerifyCommand: OperatorCommand {
 
 /// What became of one cluster's log.
 struct VerificationReport {
-  let cluster: ClusterID
+  /// Of the cluster.
+  let name: String
   let events: UInt64
   let commands: UInt64
   let agreed: UInt64
   let copies: Int
-  let hash: StateHash
+  /// At the end; nil where nothing is decided.
+  let hash: StateHash?
   let findings: Findings
 
   var text: String {
     var text =
-      "cluster \(cluster): \(events) events, \(commands) commands (\(copies) copies), \(agreed) decided again alike, state hash \(hash)\n"
+      "cluster \(name): \(events) events, \(commands) commands (\(copies) copies), \(agreed) decided again alike, state hash \(hash.map { "\($0)" } ?? "-")\n"
     for finding in findings.kept {
       let place = finding.offset.map { "\(finding.place) offset \($0)" } ?? "\(finding.place)"
       text +=
@@ -105,8 +121,9 @@ struct VerificationReport {
       JSON.Member(key: $0.key.rawValue, value: .number($0.value))
     }
     return .object([
-      "cluster": .text(cluster), "events": .number(events), "commands": .number(commands), "decidedAlike": .number(agreed),
-      "copies": .number(copies), "stateHash": .text(hash), "faults": .number(findings.faultCount), "counts": .object(counts),
+      "cluster": .string(name), "events": .number(events), "commands": .number(commands), "decidedAlike": .number(agreed),
+      "copies": .number(copies), "stateHash": hash.map { JSON.text($0) }, "faults": .number(findings.faultCount),
+      "counts": .object(counts),
       "findings": .array(findings.kept.map(\.json)),
     ])
   }

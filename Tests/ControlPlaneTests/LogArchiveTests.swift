@@ -6,13 +6,13 @@ import Testing
 
 @Suite struct LogArchiveTests {
   /// Three partitions, with keys, without, and with empty ones.
-  static let records: [LogRecord] = [(0, "nfv.events", 2), (1, "nfv.commands", 3), (1, "nfv.events", 20)].flatMap {
+  static let records: [LogRecord] = [(0, "nfv.events", 2), (1, "nfv.commands", 3), (1, "nfv.events", 6)].flatMap {
     partition, topic, count in
     (0..<count).map { number in
       LogRecord(
         topic: topic, partition: UInt32(partition), offset: Offset(UInt64(number)),
         timestamp: Timestamp(milliseconds: UInt64(1_000 + number)),
-        key: number % 3 == 0 ? nil : number % 3 == 1 ? [] : [7], value: [UInt8](repeating: UInt8(number), count: number * 5))
+        key: number % 3 == 0 ? nil : number % 3 == 1 ? [] : [7], value: [UInt8](repeating: UInt8(number), count: number * 3))
     }
   }
 
