@@ -141,7 +141,7 @@ let tests: [Target] = [
     name: "BusTests",
     dependencies: ["EmbeddedBus", "KafkaLog", .product(name: "NIOCore", package: "swift-nio"), logging]),
   .testTarget(name: "ResilienceTests", dependencies: ["Wire", "FixedContainers", "ReliableChannels", "Simulation"]),
-  .testTarget(name: "PortTests", dependencies: ["DPDKPorts", "Nodes", "Wire"]),
+  .testTarget(name: "PortTests", dependencies: ["DPDKPorts", "ModuleGraphs", "Nodes", "Wire"]),
   .testTarget(name: "LabTests", dependencies: ["Lab", "ControlMessages"]),
 ]
 
