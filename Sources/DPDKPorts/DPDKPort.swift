@@ -17,7 +17,9 @@ public final class DPDKPort: PacketPort {
     self.pool = pool
     let attached = try nfv_port_attach(spec.devargs(number: number))
     guard attached >= 0 else {
-      throw PortError("port \(spec) cannot be opened (\(errorText(-attached)))", hint: "check that the interface, socket directory or device exists and that this runs as root")
+      throw PortError(
+        "port \(spec) cannot be opened (\(errorText(-attached)))",
+        hint: "check that the interface, socket directory or device exists and that this runs as root")
     }
     id = UInt16(attached)
     let started = unsafe nfv_port_start(id, pool.handle, 1_024, 1_024)
@@ -59,12 +61,18 @@ public final class DPDKPort: PacketPort {
   }
 
   public override func receive(into batch: PacketBatch, now: Tick) {
-    let count = unsafe Int(nfv_receive(id, packets, 32))
-    for index in 0..<count {
-      let packet = unsafe packets[index]
-      unsafe batch.append(bytes: packet.data, length: Int(packet.length), buffer: packet.mbuf, arrival: now)
-      if packet.segments != 1 { batch.drop(index, .scattered) }
+    var scattered: UInt64 = 0
+    unsafe batch.fill { frames in
+      let count = unsafe Int(nfv_receive(id, packets, 32))
+      for index in 0..<count {
+        let packet = unsafe packets[index]
+        unsafe (frames + index).initialize(
+          to: Frame(bytes: packet.data, length: Int(packet.length), buffer: packet.mbuf, arrival: now))
+        if packet.segments != 1 { scattered |= 1 << UInt64(index) }
+      }
+      return count
     }
+    PacketBatch.forEach(in: scattered) { batch.drop($0, .scattered) }
   }
 
   public override func transmit(_ batch: PacketBatch, mask: UInt64) -> UInt64 {

@@ -42,7 +42,8 @@ struct TrafficTemplate {
       }
     }
     networkSum = sum(14..<34)
-    transportSum = sum(34..<plan.payloadOffset) + UInt64(plan.protocolNumber) + UInt64(length - 34) + TrafficRecord.constantSum(run: run)
+    transportSum =
+      sum(34..<plan.payloadOffset) + UInt64(plan.protocolNumber) + UInt64(length - 34) + TrafficRecord.constantSum(run: run)
     head = (SIMD32(bytes.indices.prefix(32).map { bytes[$0] }), SIMD32(bytes.indices[28..<60].map { bytes[$0] }))
   }
 

@@ -35,7 +35,7 @@ final class LoggedStory {
     let again = try bus.taken(atLeast: before + 1).compactMap(\.launch)
     if let launch = again.last, launch.incarnation > dead.incarnation { try start(launch) }
     _ = try bus.letters(atLeast: 1)
-    try bus.waitForTick(by: "one")
+    try bus.waitForBeacon(by: "one")
   }
 
   private func start(_ launch: LaunchSpec) throws {

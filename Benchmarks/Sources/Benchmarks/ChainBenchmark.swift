@@ -16,7 +16,9 @@ struct ChainBenchmark {
       }
       try ChainTrial(.perFunction, .steady(flows)).run(report, repeats: repeats, packets: packets)
     }
-    for chain in ChainUnderTest.singleFunctions { try ChainTrial(chain, .steady(64_000)).run(report, repeats: repeats, packets: packets) }
+    for chain in ChainUnderTest.singleFunctions {
+      try ChainTrial(chain, .steady(64_000)).run(report, repeats: repeats, packets: packets)
+    }
     for payload in isQuick ? [64, 1_400] : [64, 256, 512, 1_024, 1_400] {
       try ChainTrial(.intrusionPrevention, .steady(isQuick ? 1_000 : 64_000), payload: payload)
         .run(report, repeats: repeats, packets: packets / 4)

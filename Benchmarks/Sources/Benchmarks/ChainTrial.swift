@@ -13,7 +13,8 @@ struct ChainTrial {
   }
 
   var label: String {
-    [chain.name, flowCount(mix.flows), mix.name, payload > 6 ? "\(payload)-bytes" : ""].filter { !$0.isEmpty }.joined(separator: "/")
+    [chain.name, flowCount(mix.flows), mix.name, payload > 6 ? "\(payload)-bytes" : ""].filter { !$0.isEmpty }.joined(
+      separator: "/")
   }
 
   func run(_ report: Report, repeats: Int, packets: Int) throws {

@@ -82,9 +82,15 @@ struct ChainUnderTest {
 
   func makeCLoop(rules: FlowRules, mappings: Int, address: FabricAddress, now: UInt64) -> OpaquePointer {
     let access = [
-      cchain_rule(allows: false, protocol: 6, from: 0x0a09_0000, from_mask: 0xffff_0000, to: 0x0a00_0000, to_mask: 0xff00_0000, first_port: 0, last_port: 65_535),
-      cchain_rule(allows: false, protocol: 17, from: 0x0a00_0000, from_mask: 0xff00_0000, to: 0x0a00_0000, to_mask: 0xff00_0000, first_port: 0, last_port: 65_535),
-      cchain_rule(allows: true, protocol: 6, from: 0x0a00_0000, from_mask: 0xff00_0000, to: Self.firstVirtual, to_mask: 0xffff_fffc, first_port: 80, last_port: 80),
+      cchain_rule(
+        allows: false, protocol: 6, from: 0x0a09_0000, from_mask: 0xffff_0000, to: 0x0a00_0000, to_mask: 0xff00_0000,
+        first_port: 0, last_port: 65_535),
+      cchain_rule(
+        allows: false, protocol: 17, from: 0x0a00_0000, from_mask: 0xff00_0000, to: 0x0a00_0000, to_mask: 0xff00_0000,
+        first_port: 0, last_port: 65_535),
+      cchain_rule(
+        allows: true, protocol: 6, from: 0x0a00_0000, from_mask: 0xff00_0000, to: Self.firstVirtual, to_mask: 0xffff_fffc,
+        first_port: 80, last_port: 80),
     ]
     let services = (0..<Self.services).map {
       cchain_service(address: Self.firstVirtual + $0, port: Self.port, protocol: 6, first_backend: $0 * 4, backend_count: 4)

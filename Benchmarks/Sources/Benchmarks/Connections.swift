@@ -46,7 +46,9 @@ final class Connections {
     var candidate: UInt32 = 0x0a03_0001  // 10.3.0.1
     while clients.count < max(1, (count + Self.portsPerClient - 1) / Self.portsPerClient) {
       // The NAT's pairing of clients with addresses (RFC 4787 REQ-2).
-      if taken.insert((UInt64(candidate &* 0x9e37_79b9) * UInt64(ChainUnderTest.externals)) >> 32).inserted { clients.append(candidate) }
+      if taken.insert((UInt64(candidate &* 0x9e37_79b9) * UInt64(ChainUnderTest.externals)) >> 32).inserted {
+        clients.append(candidate)
+      }
       candidate += 1
     }
     self.clients = clients
@@ -56,7 +58,8 @@ final class Connections {
 
   func inside(_ flow: Int) -> Endpoints {
     Endpoints(
-      source: clients[flow / Self.portsPerClient], destination: ChainUnderTest.firstVirtual + UInt32(flow) % ChainUnderTest.services,
+      source: clients[flow / Self.portsPerClient],
+      destination: ChainUnderTest.firstVirtual + UInt32(flow) % ChainUnderTest.services,
       sourcePort: UInt16(1_024 + flow % Self.portsPerClient), destinationPort: ChainUnderTest.port)
   }
 

@@ -9,7 +9,8 @@ struct FloodTrial {
   func run(_ report: Report, repeats: Int, packets: Int) throws {
     let staying = capacity / 2
     let mix = TrafficMix.steady(staying)
-    let stage = try ChainStage(.whole, flows: staying + 4 * capacity, capacity: capacity, timeouts: [240_000, 7_440_000, 300_000, 60_000, 60_000])
+    let stage = try ChainStage(
+      .whole, flows: staying + 4 * capacity, capacity: capacity, timeouts: [240_000, 7_440_000, 300_000, 60_000, 60_000])
     let worker = stage.worker
     try stage.open(staying, staying: staying)
     let calm = mix.frames(stage.connections)

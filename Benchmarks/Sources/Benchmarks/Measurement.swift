@@ -91,7 +91,10 @@ struct Report {
     let times = samples.map(\.nanoseconds)
     let spread = times.percentile(0.9) / times.percentile(0.1)
     guard stolen > 0.02 || spread > 1.25 else { return }
-    print(String(format: "  noisy machine: others had %.0f %% of the time, and the core's own speed changed %.1f-fold", stolen * 100, spread))
+    print(
+      String(
+        format: "  noisy machine: others had %.0f %% of the time, and the core's own speed changed %.1f-fold", stolen * 100,
+        spread))
   }
 }
 

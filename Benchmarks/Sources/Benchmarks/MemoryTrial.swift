@@ -34,7 +34,8 @@ struct MemoryTrial {
     let before = measuring_read_allocations().bytes
     let worker = Worker.runtime(
       port: ReplayPort(), address: FabricAddress(cluster: 1, node: 2),
-      chain: try ChainUnderTest.whole.makeChain(mappings: flows), rules: rules, seed: 42, rings: WorkerRings(), now: .zero, memory: source)
+      chain: try ChainUnderTest.whole.makeChain(mappings: flows), rules: rules, seed: 42, rings: WorkerRings(), now: .zero,
+      memory: source)
     defer { withExtendedLifetime(worker) {} }
     return measuring_read_allocations().bytes - before + mapped.reduce(0) { $0 + UInt64($1.count) }
   }

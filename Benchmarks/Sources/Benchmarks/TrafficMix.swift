@@ -31,7 +31,8 @@ struct TrafficMix {
   /// Paper §VII-B: half of the packets belong to flows of 1 s, half to flows of 10 s, each with 10 packets per second. A
   /// tenth of the long flows begins and ends within any second: those are the same each time here, and have 10 packets.
   static func paper(_ flows: Int) -> TrafficMix {
-    TrafficMix(name: "paper-mix", staying: flows * 45 / 100, packetsPerStaying: 10, passing: flows * 55 / 100, packetsPerPassing: 10)
+    TrafficMix(
+      name: "paper-mix", staying: flows * 45 / 100, packetsPerStaying: 10, passing: flows * 55 / 100, packetsPerPassing: 10)
   }
 
   var flows: Int { staying + passing }

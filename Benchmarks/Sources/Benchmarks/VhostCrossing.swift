@@ -94,7 +94,9 @@ final class VhostCrossing {
       // A full port is not asked at every turn: that would slow the other side down.
       if now >= nextOffer, !offer() { nextOffer = now + 5_000 }
       receive()
-      guard received > before || now - begin < 10_000_000_000 else { throw BenchmarkError("nothing comes back through the vhost port") }
+      guard received > before || now - begin < 10_000_000_000 else {
+        throw BenchmarkError("nothing comes back through the vhost port")
+      }
     }
   }
 
@@ -103,7 +105,8 @@ final class VhostCrossing {
     let made = port.makeFrames(in: outgoing, lengths: UnsafeBufferPointer(rebasing: lengths[..<count]), now: .zero)
     for index in 0..<made {
       outgoing[index].withBytes {
-        UnsafeMutableRawPointer(mutating: $0.baseAddress!).copyMemory(from: frames.base + next * frames.stride, byteCount: frames.length)
+        UnsafeMutableRawPointer(mutating: $0.baseAddress!).copyMemory(
+          from: frames.base + next * frames.stride, byteCount: frames.length)
       }
       next = next + 1 == frames.count ? 0 : next + 1
     }

@@ -55,7 +55,8 @@ enum VhostWorker {
     rules.capacity = flows + flows / 8 + 64
     rules.ipv6Capacity = 0
     let worker = Worker.runtime(
-      port: port, address: FabricAddress(cluster: 1, node: 2), chain: try ChainUnderTest.whole.makeChain(mappings: rules.capacity),
+      port: port, address: FabricAddress(cluster: 1, node: 2),
+      chain: try ChainUnderTest.whole.makeChain(mappings: rules.capacity),
       rules: rules, seed: 42, rings: WorkerRings(), now: .zero, memory: MeasuredMemory().source)
     let start = monotonicNanoseconds()
     loop { worker.pass(at: Tick(nanoseconds: $0 - start)) }
