@@ -64,7 +64,9 @@ import Testing
       count += 1
       let known = reader.taken.count
       try reader.wait(forNodes: count)
-      if ProcessInfo.processInfo.environment["NFV_FIGURES"] != nil { print("FIGURE round \(round): \(ContinuousClock.now - began)") }
+      if ProcessInfo.processInfo.environment["NFV_FIGURES"] != nil {
+        print("FIGURE round \(round): \(ContinuousClock.now - began)")
+      }
       try start(reader.taken[known...], bus)
       if round / 3 != 1 { coordinators[victim] = try CoordinatorProcess(bus, name: names[victim]) }
       for coordinator in coordinators { coordinator.send(SIGCONT) }
