@@ -49,9 +49,11 @@ extension RecordCodec {
       let manifest = try reader.required(message.manifest, "manifest")
       return .manifest(
         SnapshotManifest(
-          cluster: try reader.cluster(manifest.cluster, "manifest.cluster"), position: Offset(manifest.position), writer: manifest.writer,
+          cluster: try reader.cluster(manifest.cluster, "manifest.cluster"), position: Offset(manifest.position),
+          writer: manifest.writer,
           timestamp: Timestamp(milliseconds: manifest.timestamp), slot: Slot(manifest.slot),
-          commandsOffset: Offset(manifest.commands_offset), parts: manifest.parts, size: manifest.size, checksum: manifest.checksum))
+          commandsOffset: Offset(manifest.commands_offset), parts: manifest.parts, size: manifest.size,
+          checksum: manifest.checksum))
     default: throw .missing(field: "body")
     }
   }

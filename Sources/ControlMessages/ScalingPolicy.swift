@@ -66,7 +66,8 @@ extension ScalingPolicy {
       return "maximum \(maximumRuntimes); it must be \(minimumRuntimes) to \(most)"
     }
     for (name, value) in [
-      ("cooldown", cooldown), ("overload-patience", overloadPatience), ("idle-patience", idlePatience), ("drain-timeout", drainTimeout),
+      ("cooldown", cooldown), ("overload-patience", overloadPatience), ("idle-patience", idlePatience),
+      ("drain-timeout", drainTimeout),
     ] where value > Self.longestTime { return "\(name) of \(value) ms; the most is \(Self.longestTime)" }
     if !(1...1_000_000).contains(flowsPerMove) { return "\(flowsPerMove) flows per move; it must be 1 to 1000000" }
     if !(1...most).contains(concurrentMoves) { return "\(concurrentMoves) concurrent moves; it must be 1 to \(most)" }
@@ -88,7 +89,8 @@ extension ScalingPolicy {
   /// Reads a policy file; `docs/writing-a-policy.md` has the keys.
   public init(reader: SettingsReader) throws(SettingsError) {
     let shared = [
-      "kind", "minimum", "maximum", "cooldown", "overload-patience", "idle-patience", "flows-per-move", "concurrent-moves", "drain-timeout",
+      "kind", "minimum", "maximum", "cooldown", "overload-patience", "idle-patience", "flows-per-move", "concurrent-moves",
+      "drain-timeout",
     ]
     let kindReader = try reader.required("kind")
     switch try kindReader.string() {

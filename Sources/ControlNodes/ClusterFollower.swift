@@ -218,7 +218,8 @@ public final class ClusterFollower {
       try consumer.assign(
         topic: ServiceTopics.events, partition: partition, start: .offset(Int64(clamping: snapshot.manifest.position.value) + 1))
       try consumer.assign(
-        topic: ServiceTopics.commands, partition: partition, start: .offset(Int64(clamping: snapshot.manifest.commandsOffset.value)))
+        topic: ServiceTopics.commands, partition: partition,
+        start: .offset(Int64(clamping: snapshot.manifest.commandsOffset.value)))
       return
     }
     try consumer.assign(topic: ServiceTopics.events, partition: partition, start: .beginning)
@@ -239,7 +240,8 @@ public final class ClusterFollower {
       clusters[index].nextCommand = Offset(UInt64(clamping: record.offset) + 1)
       do throws(CodecError) {
         let command = CommandRecord(
-          offset: Offset(UInt64(clamping: record.offset)), timestamp: Timestamp(milliseconds: UInt64(clamping: record.timestampMilliseconds)),
+          offset: Offset(UInt64(clamping: record.offset)),
+          timestamp: Timestamp(milliseconds: UInt64(clamping: record.timestampMilliseconds)),
           command: try RecordCodec.decodeCommand(record.value))
         let reading = clusters[index].outbox.read(command.command, now: now)
         items.append(.command(clusters[index].id, command, reading))
@@ -252,7 +254,8 @@ public final class ClusterFollower {
   private func event(_ record: KafkaRecord, _ items: inout [Item]) -> EventRecord? {
     do throws(CodecError) {
       return EventRecord(
-        offset: Offset(UInt64(clamping: record.offset)), timestamp: Timestamp(milliseconds: UInt64(clamping: record.timestampMilliseconds)),
+        offset: Offset(UInt64(clamping: record.offset)),
+        timestamp: Timestamp(milliseconds: UInt64(clamping: record.timestampMilliseconds)),
         event: try RecordCodec.decodeEvent(record.value))
     } catch {
       items.append(.unreadable(DeadLetter(record, error)))

@@ -30,7 +30,8 @@ public final class CoordinatorNode {
   public init(_ settings: KafkaSettings, name: HostID, startedAt: UInt64, snapshotInterval: UInt64 = 100_000, logger: Logger) {
     // The end of a quiet partition is known after one such wait, and a start needs three.
     self.settings = KafkaSettings(
-      bootstrap: settings.bootstrap, clientID: settings.clientID, extra: ["fetch.wait.max.ms": "100"].merging(settings.extra) { $1 })
+      bootstrap: settings.bootstrap, clientID: settings.clientID,
+      extra: ["fetch.wait.max.ms": "100"].merging(settings.extra) { $1 })
     self.snapshotInterval = snapshotInterval
     self.name = name
     life = Incarnation(startedAt)
@@ -102,7 +103,8 @@ public final class CoordinatorNode {
               topic: ServiceTopics.commands, partition: Int32(entry.partition), value: RecordCodec.encode(command))
             log(entry.cluster, deciding: command)
           } catch {
-            logger.warning("command not sent", metadata: ["cluster": "\(entry.cluster)", "slot": "\(command.slot)", "error": "\(error)"])
+            logger.warning(
+              "command not sent", metadata: ["cluster": "\(entry.cluster)", "slot": "\(command.slot)", "error": "\(error)"])
             follower.writingFailed(partition: entry.partition)
             break
           }
@@ -114,7 +116,9 @@ public final class CoordinatorNode {
           say(.beacon(Beacon(cluster.core)), entry.partition, by: &authors, on: signals)
         }
         // The others are given a second to be heard before anything is done in their name.
-        guard cluster.state.rank(of: .coordinator(name)) == 0, cluster.objection == nil, cluster.outbox.divergence == nil else { continue }
+        guard cluster.state.rank(of: .coordinator(name)) == 0, cluster.objection == nil, cluster.outbox.divergence == nil else {
+          continue
+        }
         if let rules = cluster.state.activatableRules, now - activations[entry.partition, default: now] >= .seconds(1) {
           activations[entry.partition] = now
           say(.rulesActivated(rules), entry.partition, by: &authors, on: commands)
@@ -150,14 +154,18 @@ public final class CoordinatorNode {
     }
   }
 
-  private func takeSnapshot(of cluster: ClusterFollower.Cluster, _ follower: ClusterFollower, on producer: KafkaProducer) throws(KafkaError) {
-    guard let position = cluster.core.position, position.value >= (cluster.snapshot?.position.value ?? 0) + snapshotInterval else { return }
+  private func takeSnapshot(of cluster: ClusterFollower.Cluster, _ follower: ClusterFollower, on producer: KafkaProducer)
+    throws(KafkaError)
+  {
+    guard let position = cluster.core.position, position.value >= (cluster.snapshot?.position.value ?? 0) + snapshotInterval
+    else { return }
     let records = follower.takeSnapshot(of: cluster.id, writer: life.number)
     for record in records {
       try producer.send(topic: ServiceTopics.snapshots, partition: Int32(cluster.partition), value: RecordCodec.encode(record))
     }
     if case .manifest(let manifest) = records.last {
-      logger.info("snapshot", metadata: ["cluster": "\(cluster.id)", "offset": "\(manifest.position)", "bytes": "\(manifest.size)"])
+      logger.info(
+        "snapshot", metadata: ["cluster": "\(cluster.id)", "offset": "\(manifest.position)", "bytes": "\(manifest.size)"])
     }
   }
 
@@ -177,7 +185,11 @@ public final class CoordinatorNode {
     let problem = follower.status.problem
     guard problem != said.problem else { return }
     said.problem = problem
-    if let problem { logger.warning("the log does not answer; trying on", metadata: ["why": "\(problem)"]) } else { logger.notice("the log answers again") }
+    if let problem {
+      logger.warning("the log does not answer; trying on", metadata: ["why": "\(problem)"])
+    } else {
+      logger.notice("the log answers again")
+    }
   }
 
   /// Says what is wrong with a cluster, once; tells whether it was read to its end.
@@ -221,7 +233,8 @@ public final class CoordinatorNode {
     logger.log(
       level: level, "event \(record.event.body.name)",
       metadata: [
-        "cluster": "\(cluster)", "offset": "\(record.offset)", "by": "\(record.event.producer)", "what": "\(record.event.body.summary)",
+        "cluster": "\(cluster)", "offset": "\(record.offset)", "by": "\(record.event.producer)",
+        "what": "\(record.event.body.summary)",
       ])
   }
 
@@ -229,7 +242,9 @@ public final class CoordinatorNode {
     guard reading != .taken || !isNew else { return }
     logger.debug(
       "command \(reading == .taken ? "in the log" : "passed over")",
-      metadata: ["cluster": "\(cluster)", "slot": "\(record.command.slot)", "offset": "\(record.offset)", "reading": "\(reading)"])
+      metadata: [
+        "cluster": "\(cluster)", "slot": "\(record.command.slot)", "offset": "\(record.offset)", "reading": "\(reading)",
+      ])
   }
 
   private func log(_ cluster: ClusterID, deciding command: Command) {

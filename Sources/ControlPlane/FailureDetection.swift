@@ -129,11 +129,13 @@ extension ClusterState {
     if deaths.count == Self.rememberedDeaths { deaths.removeFirst() }
     deaths.append(
       Death(
-        node: node.id, incarnation: node.incarnation, timestamp: clock.now, silence: evidence.silence, evidence: evidence.sentence))
+        node: node.id, incarnation: node.incarnation, timestamp: clock.now, silence: evidence.silence, evidence: evidence.sentence
+      ))
     lastDeclared = clock.elapsed
     abandoned.append(
       AbandonedLife(
-        node: node.id, kind: node.kind, incarnation: node.incarnation, host: host, poolShare: node.poolShare, isDeclaredDead: true))
+        node: node.id, kind: node.kind, incarnation: node.incarnation, host: host, poolShare: node.poolShare, isDeclaredDead: true
+      ))
     lifeEnded(at: index, "was declared dead: \(evidence.sentence)")
   }
 

@@ -5,7 +5,8 @@ import ControlMessages
 
 extension ClusterState {
   func nextScaling() -> Decision? {
-    guard rules >= DecisionRules.failureDetection, let policy = scaling.policy, policy.kind != .manual, spec != nil, !isDeleted else {
+    guard rules >= DecisionRules.failureDetection, let policy = scaling.policy, policy.kind != .manual, spec != nil, !isDeleted
+    else {
       return nil
     }
     if let move = nextMove(policy) { return move }
@@ -66,7 +67,9 @@ extension ClusterState {
     }
     guard underWay < Int(policy.concurrentMoves) else { return nil }
     for move in scaling.moves where move.slot == .none && move.asked < move.goal {
-      if let target = node(move.target), target.isServing, target.canMigrate { return .move(move, min(UInt64(policy.flowsPerMove), move.goal - move.asked)) }
+      if let target = node(move.target), target.isServing, target.canMigrate {
+        return .move(move, min(UInt64(policy.flowsPerMove), move.goal - move.asked))
+      }
     }
     return nil
   }
@@ -85,7 +88,8 @@ extension ClusterState {
     if source.canMigrate, let flows = source.workload?.activeFlows, let target = node(id) {
       scaling.moves.append(
         Move(
-          source: source.id, sourceIncarnation: source.incarnation, target: id, targetIncarnation: target.incarnation, goal: flows / 2))
+          source: source.id, sourceIncarnation: source.incarnation, target: id, targetIncarnation: target.incarnation,
+          goal: flows / 2))
     }
     return order
   }
@@ -111,7 +115,8 @@ extension ClusterState {
       reason: "\(scaling.name): \(move.asked + flows) of \(move.goal) flows, half the load of node \(move.source)",
       body: .setMigrationTarget(
         FlowMove(
-          source: move.source, sourceIncarnation: move.sourceIncarnation, target: move.target, targetIncarnation: move.targetIncarnation,
+          source: move.source, sourceIncarnation: move.sourceIncarnation, target: move.target,
+          targetIncarnation: move.targetIncarnation,
           flows: UInt32(clamping: flows))))
   }
 
@@ -142,7 +147,8 @@ extension ClusterState {
     case .dropThreshold(let rule):
       measured = "\(busySentence), less than \(rule.idleBusyShare / 10_000) % for one fewer"
     case .targetUtilisation(let rule):
-      measured = "\(busySentence), \(isOverload ? "above" : "one fewer would stay below") "
+      measured =
+        "\(busySentence), \(isOverload ? "above" : "one fewer would stay below") "
         + "\((isOverload ? rule.busyShare + rule.tolerance : rule.busyShare - rule.tolerance) / 10_000) %"
     case .manual, nil:
       measured = ""

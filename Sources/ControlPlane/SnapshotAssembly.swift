@@ -31,7 +31,9 @@ public struct SnapshotAssembly: Sendable {
     case .part(let part):
       guard part.index < Self.maximumParts else { return }
       let key = Key(position: part.position, writer: part.writer)
-      if parts[key] == nil, parts.count >= Self.openOnes, let oldest = parts.keys.min(by: { $0.position < $1.position }) { parts[oldest] = nil }
+      if parts[key] == nil, parts.count >= Self.openOnes, let oldest = parts.keys.min(by: { $0.position < $1.position }) {
+        parts[oldest] = nil
+      }
       parts[key, default: []].append(part)
     case .manifest(let manifest):
       let mine = parts.removeValue(forKey: Key(position: manifest.position, writer: manifest.writer)) ?? []
@@ -68,7 +70,8 @@ public struct SnapshotAssembly: Sendable {
     var records: [SnapshotRecord] = []
     for start in stride(from: 0, to: bytes.count, by: max(1, partSize)) {
       let part = SnapshotPart(
-        position: position, writer: writer, index: UInt32(records.count), bytes: Array(bytes[start..<min(bytes.count, start + partSize)]))
+        position: position, writer: writer, index: UInt32(records.count),
+        bytes: Array(bytes[start..<min(bytes.count, start + partSize)]))
       records.append(.part(part))
     }
     let manifest = SnapshotManifest(

@@ -49,8 +49,9 @@ struct EventsTail: OperatorCommand {
   static let knownTypes = [
     "cluster-registered", "cluster-applied", "cluster-deleted", "agent-started", "agent-heartbeat", "process-exited",
     "node-started",
-    "heartbeat", "workload", "node-stopping", "command-acknowledged", "tick", "unknown", "unreadable", "notify-cluster-config",
-    "launch-runtime", "launch-switch", "stop-node",
+    "heartbeat", "workload", "node-stopping", "command-acknowledged", "peer-silent", "rules-activated",
+    "policy-activated", "tick", "beacon", "unknown", "unreadable", "notify-cluster-config",
+    "launch-runtime", "launch-switch", "stop-node", "fence", "drain-runtime", "set-migration-target", "cancel-migration",
   ]
 
   private var wantedTypes: Set<String>? { types.map { Set($0.split(separator: ",").map(String.init)) } }

@@ -11,7 +11,19 @@ import Testing
     var spec = Samples.spec
     spec.poolShares = 32
     spec.runtimes = runtimes
+    // Nobody here gives signs of life.
+    spec.heartbeatInterval = 60_000
     return spec
+  }
+
+  /// Says of every life that was launched since that it has started.
+  private func start(_ commands: ArraySlice<Command>, _ bus: TestBus) throws {
+    for launch in commands.compactMap(\.launch) {
+      let node = try bus.writer(.node(launch.kind, launch.cluster, launch.node), partition: 1, life: launch.incarnation)
+      try node.say(
+        .nodeStarted(
+          NodeStarted(node: launch.node, kind: launch.kind, host: launch.host, processID: 1, ports: Samples.ports, startup: 1)))
+    }
   }
 
   @Test(.enabled(if: CoordinatorProcess.path != nil, "nfv-coordinator is not beside the tests"))
@@ -30,6 +42,7 @@ import Testing
     try intents.say(.clusterApplied(Self.spec(runtimes: 1)))
     let reader = try CommandReader(bus)
     try reader.wait(forNodes: 2)
+    try start(reader.taken[...], bus)
     for name in names { try bus.waitForBeacon(by: name) }
 
     // Each round wants one runtime more, and does harm just before.
@@ -49,8 +62,12 @@ import Testing
       let began = ContinuousClock.now
       try intents.say(.clusterApplied(Self.spec(runtimes: UInt32(round + 2))))
       count += 1
+      let known = reader.taken.count
       try reader.wait(forNodes: count)
-      if ProcessInfo.processInfo.environment["NFV_FIGURES"] != nil { print("FIGURE round \(round): \(ContinuousClock.now - began)") }
+      if ProcessInfo.processInfo.environment["NFV_FIGURES"] != nil {
+        print("FIGURE round \(round): \(ContinuousClock.now - began)")
+      }
+      try start(reader.taken[known...], bus)
       if round / 3 != 1 { coordinators[victim] = try CoordinatorProcess(bus, name: names[victim]) }
       for coordinator in coordinators { coordinator.send(SIGCONT) }
       // A process needs a second to come up; the next round must not hit the only one that is.

@@ -17,9 +17,10 @@ import Testing
     let victim = cluster.launches[1]
     cluster.beat(milliseconds: 300, except: [victim.node])
     let commands = cluster.story.peerSilent(victim, by: cluster.launches[2])
-    #expect(commands.map(\.line) == [
-      "7 table 4: 1/1 serving, 2/1 dead, 3/1 serving", "8 fence 2/1", "9 launch runtime 2/2 on b, share 2/4",
-    ])
+    #expect(
+      commands.map(\.line) == [
+        "7 table 4: 1/1 serving, 2/1 dead, 3/1 serving", "8 fence 2/1", "9 launch runtime 2/2 on b, share 2/4",
+      ])
     #expect(commands[1].target == .host(victim.host))
     #expect(commands[1].reason.contains("silent for 300 ms, and node 3 gets no answer either"))
     #expect(cluster.state.deaths.map(\.node) == [victim.node])

@@ -121,7 +121,8 @@ struct ReplicaSimulation {
     for index in restarts.indices { restarts[index].at = time }
     for _ in 0..<4_000 { step() }
     if taken.count + 3 < decided.count { violations.append("\(decided.count - taken.count) commands never reached the log") }
-    for replica in replicas where replica.core.hash != replicas[0].core.hash && replica.core.position == replicas[0].core.position {
+    for replica in replicas where replica.core.hash != replicas[0].core.hash && replica.core.position == replicas[0].core.position
+    {
       violations.append("\(replica.name) ends in another state")
     }
     for replica in replicas where replica.outbox.divergence != nil { violations.append("\(replica.name) diverged") }
@@ -146,7 +147,9 @@ struct ReplicaSimulation {
       // A stall, or a change of leader: what was on its way is late, lost or there twice.
       stalls += 1
       stallEnds = time + UInt64.random(in: 100...6_000, using: &random)
-      for index in flights.indices where Bool.random(using: &random) { flights[index].arrival += UInt64.random(in: 0...2_000, using: &random) }
+      for index in flights.indices where Bool.random(using: &random) {
+        flights[index].arrival += UInt64.random(in: 0...2_000, using: &random)
+      }
     case 9...13:
       if let node = nodes.randomElement(using: &random) { end(node) }
     case 14:
@@ -200,7 +203,9 @@ struct ReplicaSimulation {
       lastTrouble = max(lastTrouble, time)
       return
     }
-    let due = flights.filter { $0.arrival <= time && $0.expiry >= time }.sorted { ($0.arrival, $0.number) < ($1.arrival, $1.number) }
+    let due = flights.filter { $0.arrival <= time && $0.expiry >= time }.sorted {
+      ($0.arrival, $0.number) < ($1.arrival, $1.number)
+    }
     flights.removeAll { $0.arrival <= time }
     for flight in due {
       switch flight.record {
@@ -213,7 +218,9 @@ struct ReplicaSimulation {
         }
         hashes[record.offset] = reference.hash.value
         let clock = reference.state.clock
-        if let silent = reference.state.nodes.first(where: { if case .serving = $0.phase { clock.elapsed - $0.lastHeard > 1_000 } else { false } }) {
+        if let silent = reference.state.nodes.first(where: {
+          if case .serving = $0.phase { clock.elapsed - $0.lastHeard > 1_000 } else { false }
+        }) {
           note("node \(silent.id) passes for silent, and only the log was")
         }
       case .command(let command, _):
@@ -275,11 +282,13 @@ struct ReplicaSimulation {
     if isEventsFirst { readCommands(index) }
     if time % 100 == UInt64(name.name.utf8.count) {
       let core = replicas[index].core
-      let beacon = Beacon(position: core.position, stateHash: core.hash.value, logHash: core.logHash.value, rules: DecisionRules.newest)
+      let beacon = Beacon(
+        position: core.position, stateHash: core.hash.value, logHash: core.logHash.value, rules: DecisionRules.newest)
       let event = replicas[index].author.write(.beacon(beacon))
       send(.event(event), by: name, isSignal: true)
     }
-    guard replicas[index].isCaughtUp, replicas[index].agreement.objection(among: replicas[index].core.state.liveReplicas) == nil else { return }
+    guard replicas[index].isCaughtUp, replicas[index].agreement.objection(among: replicas[index].core.state.liveReplicas) == nil
+    else { return }
     let rank = UInt64(replicas[index].core.state.rank(of: name))
     let hedge = mutant == .hedgeOfASecond ? 1_000 * (rank + 1) : Self.hedge * rank
     let missing = replicas[index].outbox.takeMissing(now: time, hedge: hedge)
@@ -366,7 +375,8 @@ struct ReplicaSimulation {
         return note("node \(launch.node)/\(launch.incarnation) was launched twice")
       }
       nodes.append(launch)
-      let started = NodeStarted(node: launch.node, kind: launch.kind, host: launch.host, processID: 1, ports: Samples.ports, startup: 1)
+      let started = NodeStarted(
+        node: launch.node, kind: launch.kind, host: launch.host, processID: 1, ports: Samples.ports, startup: 1)
       agenda.append(
         (time + 150, .nodeStarted(started), .node(launch.kind, launch.cluster, launch.node), launch.incarnation.number))
     }
@@ -381,10 +391,19 @@ struct ReplicaSimulation {
 
   private mutating func end(_ node: LaunchSpec) {
     nodes.removeAll { $0 == node }
-    agenda.removeAll { if case .nodeStarted(let started) = $0.body { started.node == node.node && $0.life == node.incarnation.number } else { false } }
+    agenda.removeAll {
+      if case .nodeStarted(let started) = $0.body {
+        started.node == node.node && $0.life == node.incarnation.number
+      } else {
+        false
+      }
+    }
     agenda.append(
-      (time + 20, .processExited(ProcessExited(host: node.host, node: node.node, incarnation: node.incarnation, ending: .signal(9))),
-        .agent(node.host), 1))
+      (
+        time + 20,
+        .processExited(ProcessExited(host: node.host, node: node.node, incarnation: node.incarnation, ending: .signal(9))),
+        .agent(node.host), 1
+      ))
   }
 
   private mutating func live() {

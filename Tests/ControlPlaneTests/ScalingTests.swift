@@ -10,7 +10,9 @@ import Testing
     let launch = commands.first { $0.launch != nil }
     #expect(launch?.launch?.node == NodeID(3))
     #expect(launch?.reason.hasPrefix("policy drop-threshold@") == true)
-    #expect(launch?.reason.contains(": node 2 lost 412 packets in 500 ms, more than 100, for 750 ms; 1 -> 2 runtimes") == true, "\(launch?.reason ?? "")")
+    #expect(
+      launch?.reason.contains(": node 2 lost 412 packets in 500 ms, more than 100, for 750 ms; 1 -> 2 runtimes") == true,
+      "\(launch?.reason ?? "")")
     #expect(cluster.state.wanted(.runtime) == 2)
     #expect(commands.compactMap(\.launch).count == 1, "one at a time, and never beyond the limit")
   }
@@ -47,7 +49,9 @@ import Testing
   @Test func `a drain that takes too long ends all the same, and so does the draining of a deleted cluster`() {
     for isDeleted in [false, true] {
       var cluster = BeatingCluster(runtimes: 2)
-      cluster.scale(by: .drops()) { cluster in for _ in 0..<14 { for node in [2, 3] as [UInt32] { cluster.load(node, flows: 10) } } }
+      cluster.scale(by: .drops()) { cluster in
+        for _ in 0..<14 { for node in [2, 3] as [UInt32] { cluster.load(node, flows: 10) } }
+      }
       #expect(cluster.state.nodes.filter { $0.drain != nil }.count == 1)
       let count = cluster.story.commands.count
       if isDeleted {
@@ -90,7 +94,8 @@ import Testing
     cluster.story.say(
       .nodeStarted(
         NodeStarted(
-          node: NodeID(2)!, kind: .runtime, host: cluster.launches[1].host, processID: 1, ports: Samples.ports, startup: 1, canMigrate: true)),
+          node: NodeID(2)!, kind: .runtime, host: cluster.launches[1].host, processID: 1, ports: Samples.ports, startup: 1,
+          canMigrate: true)),
       by: .node(.runtime, Samples.cluster, NodeID(2)!))
     let up = cluster.scale(by: .drops(maximum: 2)) { $0.load(2, flows: 2_600, drops: 300, forSeconds: 2) }
     let launch = up.compactMap(\.launch)[0]
@@ -98,13 +103,15 @@ import Testing
     #expect(!cluster.story.commands.contains { $0.body.name == "set-migration-target" }, "the target does not serve yet")
     var asked = cluster.story.say(
       .nodeStarted(
-        NodeStarted(node: launch.node, kind: .runtime, host: launch.host, processID: 1, ports: Samples.ports, startup: 1, canMigrate: true)),
+        NodeStarted(
+          node: launch.node, kind: .runtime, host: launch.host, processID: 1, ports: Samples.ports, startup: 1, canMigrate: true)),
       by: .node(.runtime, Samples.cluster, launch.node))
     var lines: [String] = []
     while let move = asked.first(where: { $0.body.name == "set-migration-target" }) {
       lines.append(String(move.line.drop { $0 != " " }.dropFirst()))
       asked = cluster.story.say(
-        .commandAcknowledged(.init(slot: move.slot, by: .node(NodeID(2)!), outcome: .completed)), by: .node(.runtime, Samples.cluster, NodeID(2)!))
+        .commandAcknowledged(.init(slot: move.slot, by: .node(NodeID(2)!), outcome: .completed)),
+        by: .node(.runtime, Samples.cluster, NodeID(2)!))
     }
     #expect(lines == ["move 500 flows from 2 to 3", "move 500 flows from 2 to 3", "move 300 flows from 2 to 3"])
     #expect(cluster.state.scaling.moves.isEmpty)
@@ -113,7 +120,8 @@ import Testing
   @Test func `a move without an answer is cancelled`() {
     var cluster = BeatingCluster(runtimes: 1)
     cluster.startMigrating(2)
-    let launch = cluster.scale(by: .drops(maximum: 2)) { $0.load(2, flows: 2_000, drops: 300, forSeconds: 2) }.compactMap(\.launch)[0]
+    let launch = cluster.scale(by: .drops(maximum: 2)) { $0.load(2, flows: 2_000, drops: 300, forSeconds: 2) }.compactMap(
+      \.launch)[0]
     cluster.startMigrating(launch.node.number, on: launch.host)
     let commands = cluster.beat(milliseconds: 31_000)
     #expect(commands.filter { $0.body.name == "cancel-migration" }.count == 1)
@@ -151,7 +159,8 @@ extension BeatingCluster {
 
   /// A workload event of a node at the end of each interval, and signs of life in between.
   mutating func load(
-    _ node: UInt32, flows: UInt64 = 0, drops: UInt64 = 0, reason: String = "missed-by-port", packets: UInt64 = 500, busy: UInt32 = 10_000,
+    _ node: UInt32, flows: UInt64 = 0, drops: UInt64 = 0, reason: String = "missed-by-port", packets: UInt64 = 500,
+    busy: UInt32 = 10_000,
     and other: UInt32? = nil, forSeconds seconds: Int = 0
   ) {
     for _ in 0...(other == nil ? seconds * 2 : 6) {
@@ -172,7 +181,8 @@ extension BeatingCluster {
     let host = host ?? launches.first { $0.node.number == node }!.host
     story.say(
       .nodeStarted(
-        NodeStarted(node: NodeID(node)!, kind: .runtime, host: host, processID: 1, ports: Samples.ports, startup: 1, canMigrate: true)),
+        NodeStarted(
+          node: NodeID(node)!, kind: .runtime, host: host, processID: 1, ports: Samples.ports, startup: 1, canMigrate: true)),
       by: .node(.runtime, Samples.cluster, NodeID(node)!))
   }
 }

@@ -135,7 +135,8 @@ final class TestCoordinator: Sendable {
     let startedAt = UInt64(Date().timeIntervalSince1970 * 1_000)
     Thread.detachNewThread { [self] in
       let logger = Logger(label: name) { _ in SwiftLogNoOpLogHandler() }
-      let node = CoordinatorNode(KafkaSettings(bootstrap: bootstrap), name: HostID(name)!, startedAt: startedAt,
+      let node = CoordinatorNode(
+        KafkaSettings(bootstrap: bootstrap), name: HostID(name)!, startedAt: startedAt,
         snapshotInterval: snapshotInterval, logger: logger)
       node.run(until: { self.flags.withLock { $0.isStopped } })
       flags.withLock { $0.hasEnded = true }

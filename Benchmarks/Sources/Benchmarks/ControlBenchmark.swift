@@ -27,7 +27,8 @@ struct ControlBenchmark {
     let memory = Measurement("control/fold/memory", fromMemory, unit: "M records/s", baseline: "itself", of: median(fromMemory))
     try report.add(memory)
 
-    let path = FileManager.default.temporaryDirectory.appending(path: "nfv-control-benchmark-\(ProcessInfo.processInfo.processIdentifier)")
+    let path = FileManager.default.temporaryDirectory.appending(
+      path: "nfv-control-benchmark-\(ProcessInfo.processInfo.processIdentifier)")
     defer { try? FileManager.default.removeItem(at: path) }
     try log.write(to: path)
     let fromFile = try (0..<repeats).map { _ in
@@ -77,7 +78,9 @@ struct ControlLog {
     for host in hosts {
       log.say(.agentStarted(AgentStarted(host: host, cores: 16, runtimePorts: 16, switchPorts: 2)), by: .agent(host))
     }
-    var spec = ClusterSpec(name: cluster, chain: ServiceChainSpec(functions: [.init(kind: "firewall", settings: Settings(.map([])))]), runtimes: 8, switches: 1)
+    var spec = ClusterSpec(
+      name: cluster, chain: ServiceChainSpec(functions: [.init(kind: "firewall", settings: Settings(.map([])))]), runtimes: 8,
+      switches: 1)
     spec.poolShares = 32
     log.say(.clusterApplied(spec), by: .tool(2))
     var turn: UInt64 = 0
@@ -89,7 +92,9 @@ struct ControlLog {
       }
       if turn % 10 == 0 {
         for name in ["one", "two", "three"] {
-          let beacon = Beacon(position: log.core.position, stateHash: log.core.hash.value, logHash: log.core.logHash.value, rules: DecisionRules.newest)
+          let beacon = Beacon(
+            position: log.core.position, stateHash: log.core.hash.value, logHash: log.core.logHash.value,
+            rules: DecisionRules.newest)
           log.say(.beacon(beacon), by: .coordinator(HostID(name)!))
         }
       }
@@ -105,7 +110,9 @@ struct ControlLog {
       }
       if turn % 3_000 == 0 {
         let life = log.lives.removeFirst()
-        log.say(.processExited(ProcessExited(host: life.host, node: life.node, incarnation: life.incarnation, ending: .signal(9))), by: .agent(life.host))
+        log.say(
+          .processExited(ProcessExited(host: life.host, node: life.node, incarnation: life.incarnation, ending: .signal(9))),
+          by: .agent(life.host))
       }
     }
     return log
@@ -126,9 +133,11 @@ struct ControlLog {
       switch command.body {
       case .launchRuntime(let launch), .launchSwitch(let launch):
         lives.append(launch)
-        let ports = NodePorts(input: HardwareAddress(bits: 1), output: HardwareAddress(bits: 2), control: HardwareAddress(bits: 3))
+        let ports = NodePorts(
+          input: HardwareAddress(bits: 1), output: HardwareAddress(bits: 2), control: HardwareAddress(bits: 3))
         say(
-          .nodeStarted(NodeStarted(node: launch.node, kind: launch.kind, host: launch.host, processID: 1, ports: ports, startup: 200)),
+          .nodeStarted(
+            NodeStarted(node: launch.node, kind: launch.kind, host: launch.host, processID: 1, ports: ports, startup: 200)),
           by: launch)
       default: break
       }
@@ -162,7 +171,9 @@ struct ControlLog {
     try data.withUnsafeBytes { bytes in
       var place = 0
       while place < bytes.count {
-        func word(_ index: Int) -> UInt64 { UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: place + index * 8, as: UInt64.self)) }
+        func word(_ index: Int) -> UInt64 {
+          UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: place + index * 8, as: UInt64.self))
+        }
         let length = Int(word(0))
         let event = try RecordCodec.decodeEvent(UnsafeRawBufferPointer(rebasing: bytes[(place + 24)..<(place + 24 + length)]))
         take(EventRecord(offset: Offset(word(1)), timestamp: Timestamp(milliseconds: word(2)), event: event))
