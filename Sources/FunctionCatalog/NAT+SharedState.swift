@@ -19,7 +19,8 @@ extension NAT {
     @usableFromInline var mappings: NATMappings
     var resting: NATResting
     var contacts: NATContacts
-    let clients: NATClientCounts
+    /// Kept where there is a limit.
+    let clients: NATClientCounts?
     let filtering: Filtering
     let hold: UInt64
     let mappingsPerClient: Int
@@ -41,10 +42,10 @@ extension NAT {
 
     init(_ nat: NAT, share: RuntimeShare) {
       pool = NATPool(addresses: nat.addresses, ports: nat.ports, share: share)
-      mappings = NATMappings(capacity: nat.mappingCapacity)
+      mappings = NATMappings(capacity: nat.mappingCapacity, indexesExternals: nat.filtering != .addressAndPortDependent)
       resting = NATResting(capacity: nat.mappingCapacity)
       contacts = NATContacts(capacity: nat.filtering == .addressDependent ? nat.mappingCapacity * 2 : 0, mappings: nat.mappingCapacity)
-      clients = NATClientCounts(capacity: nat.mappingCapacity)
+      clients = nat.mappingsPerClient == .max ? nil : NATClientCounts(capacity: nat.mappingCapacity)
       filtering = nat.filtering
       hold = nat.hold
       mappingsPerClient = nat.mappingsPerClient
@@ -110,11 +111,11 @@ extension NAT {
         wake(index)
         return .found(index)
       }
-      guard clients[key.client] < mappingsPerClient else {
+      if let clients, clients[key.client] >= mappingsPerClient {
         limited &+= 1
         return .refused(NAT.clientLimit)
       }
-      let neighbor = mappings.find(key.neighbor).map { mappings.records[Int($0)] }
+      let neighbor = key.realm == NATRealm.udp ? mappings.find(key.neighbor).map { mappings.records[Int($0)] } : nil
       guard mappings.firstFree != 0,
         let (address, port) = pool.take(
           for: key.address, port: key.port, key.realm, preferred: neighbor.map { (Int($0.address), $0.port ^ 1) }),
@@ -132,7 +133,7 @@ extension NAT {
     /// For an endpoint that was just taken from the pool.
     private mutating func insert(_ key: NATClientKey, address: Int, port: UInt16) -> UInt32? {
       guard let index = mappings.insert(key, address: address, port: port) else { return nil }
-      clients.add(key.client)
+      clients?.add(key.client)
       note(.created, mappings.records[Int(index)], external: pool.addresses[address])
       return index
     }
@@ -150,7 +151,7 @@ extension NAT {
       let record = mappings.records[Int(index)]
       note(.removed, record, external: pool.addresses[Int(record.address)])
       pool.give(Int(record.address), record.key.realm, Int(record.port))
-      clients.remove(record.key.client)
+      clients?.remove(record.key.client)
       contacts.removeAll(of: index)
       mappings.remove(index)
     }

@@ -93,6 +93,7 @@ struct NATPool {
 @usableFromInline
 enum NATRealm {
   @usableFromInline static let count = 3
+  static let udp = 1
 
   /// `nil` for a packet that is not translated.
   @inlinable
