@@ -128,7 +128,7 @@ let tests: [Target] = [
   .testTarget(
     name: "FunctionCatalogTests",
     dependencies: [
-      "Wire", "NetworkFunctions", "NetworkFunctionTesting", "FunctionCatalog", "ControlMessages", "Configuration",
+      "Wire", "FixedContainers", "NetworkFunctions", "NetworkFunctionTesting", "FunctionCatalog", "ControlMessages", "Configuration",
     ]),
   .testTarget(
     name: "ControlPlaneTests",

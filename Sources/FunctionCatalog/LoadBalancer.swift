@@ -116,7 +116,8 @@ public struct LoadBalancer: NetworkFunction, Sendable {
       offsets.append(count)
       count += service.backends.count
     }
-    return SharedState(flows: FixedMemory(count: count, repeating: 0), offsets: offsets, share: runtime.index, plan: LoadBalancerPlan(services))
+    return SharedState(
+      flows: FixedMemory(count: count, repeating: 0), offsets: offsets, share: runtime.index, plan: LoadBalancerPlan(services))
   }
 
   @inlinable public func makeFlowState() -> FlowState { FlowState() }
