@@ -132,7 +132,7 @@ let tests: [Target] = [
   .testTarget(
     name: "FunctionCatalogTests",
     dependencies: [
-      "Wire", "NetworkFunctions", "NetworkFunctionTesting", "FunctionCatalog", "ControlMessages", "Configuration",
+      "Wire", "FixedContainers", "NetworkFunctions", "NetworkFunctionTesting", "FunctionCatalog", "ControlMessages", "Configuration",
     ], exclude: ["hostile.rules"]),
   .testTarget(
     name: "ControlPlaneTests",

@@ -33,7 +33,8 @@ private final class AccessList: @unchecked Sendable {
     var made: UnsafeMutableRawPointer?
     let result = unsafe nfv_acl_create(name, isIPv6 ? 1 : 0, native, UInt32(native.count), &made)
     guard result == 0, let made = unsafe made else {
-      throw RuleCompilationError("DPDK cannot compile \(rules.count) rules (\(errorText(-result))); give it more memory, or use fewer")
+      throw RuleCompilationError(
+        "DPDK cannot compile \(rules.count) rules (\(errorText(-result))); give it more memory, or use fewer")
     }
     unsafe list = made
     self.isIPv6 = isIPv6

@@ -53,7 +53,9 @@ extension NAT: ErrorRelaying {
     }
     switch frame.direction {
     case .reverse:
-      guard error.source.ipv4 == flow.external, error.sourcePort == flow.externalPort else { return .drop(NAT.icmpErrorUnrelated) }
+      guard error.source.ipv4 == flow.external, error.sourcePort == flow.externalPort else {
+        return .drop(NAT.icmpErrorUnrelated)
+      }
       error.rewriteSource(flow.client, port: flow.clientPort)
       frame.rewriteDestination(flow.client, port: 0)
     case .forward:

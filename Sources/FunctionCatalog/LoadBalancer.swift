@@ -116,7 +116,8 @@ public struct LoadBalancer: NetworkFunction, Sendable {
       offsets.append(count)
       count += service.backends.count
     }
-    return SharedState(flows: FixedMemory(count: count, repeating: 0), offsets: offsets, share: runtime.index, plan: LoadBalancerPlan(services))
+    return SharedState(
+      flows: FixedMemory(count: count, repeating: 0), offsets: offsets, share: runtime.index, plan: LoadBalancerPlan(services))
   }
 
   @inlinable public func makeFlowState() -> FlowState { FlowState() }
@@ -175,11 +176,12 @@ public struct LoadBalancer: NetworkFunction, Sendable {
   /// The backend for which (flows + 1) / weight is smallest, compared without dividing.
   func leastLoaded(_ index: Int, _ shared: SharedState) -> Int? {
     let backends = services[index].backends
+    let states = shared.plan.states[index]
     var best: (position: Int, load: UInt64, weight: UInt64)?
     for step in backends.indices {
       let position = (step + shared.share) % backends.count
       let weight = UInt64(backends[position].weight)
-      guard weight > 0, shared.plan.states[index][position] == .up else { continue }
+      guard weight > 0, states[position] == .up else { continue }
       let load = UInt64(shared.flows[shared.offsets[index] + position]) + 1
       if best.map({ load * $0.weight < $0.load * weight }) ?? true { best = (position, load, weight) }
     }

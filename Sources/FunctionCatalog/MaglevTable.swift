@@ -57,7 +57,8 @@ public struct MaglevTable: Sendable {
 
   /// Position of the candidate for a flow.
   public func backend(for flow: IPv4FiveTuple) -> Int {
-    let hash = MaglevTable.mix(flow.addresses ^ MaglevTable.mix(flow.transport.word, 0x8ebc_6af0_9c88_c6e3), 0xe703_7ed1_a0b4_28db)
+    let hash = MaglevTable.mix(
+      flow.addresses ^ MaglevTable.mix(flow.transport.word, 0x8ebc_6af0_9c88_c6e3), 0xe703_7ed1_a0b4_28db)
     return Int(entries[Int(hash % UInt64(entries.count))])
   }
 

@@ -19,7 +19,8 @@ extension NAT {
     @usableFromInline var mappings: NATMappings
     var resting: NATResting
     var contacts: NATContacts
-    let clients: NATClientCounts
+    /// Kept where there is a limit.
+    let clients: NATClientCounts?
     let filtering: Filtering
     let hold: UInt64
     let mappingsPerClient: Int
@@ -41,10 +42,11 @@ extension NAT {
 
     init(_ nat: NAT, share: RuntimeShare) {
       pool = NATPool(addresses: nat.addresses, ports: nat.ports, share: share)
-      mappings = NATMappings(capacity: nat.mappingCapacity)
+      mappings = NATMappings(capacity: nat.mappingCapacity, indexesExternals: nat.filtering != .addressAndPortDependent)
       resting = NATResting(capacity: nat.mappingCapacity)
-      contacts = NATContacts(capacity: nat.filtering == .addressDependent ? nat.mappingCapacity * 2 : 0, mappings: nat.mappingCapacity)
-      clients = NATClientCounts(capacity: nat.mappingCapacity)
+      contacts = NATContacts(
+        capacity: nat.filtering == .addressDependent ? nat.mappingCapacity * 2 : 0, mappings: nat.mappingCapacity)
+      clients = nat.mappingsPerClient == .max ? nil : NATClientCounts(capacity: nat.mappingCapacity)
       filtering = nat.filtering
       hold = nat.hold
       mappingsPerClient = nat.mappingsPerClient
@@ -99,79 +101,6 @@ extension NAT {
       flow.vlan = record.key.vlan
       flow.mapping = index
       flow.phase = FlowState.Phase.translating
-    }
-
-    // MARK: Mappings
-
-    private enum Mapping { case found(UInt32), refused(DropReason) }
-
-    private mutating func mapping(of key: NATClientKey) -> Mapping {
-      if let index = mappings.find(key) {
-        wake(index)
-        return .found(index)
-      }
-      guard clients[key.client] < mappingsPerClient else {
-        limited &+= 1
-        return .refused(NAT.clientLimit)
-      }
-      let neighbor = mappings.find(key.neighbor).map { mappings.records[Int($0)] }
-      guard mappings.firstFree != 0,
-        let (address, port) = pool.take(
-          for: key.address, port: key.port, key.realm, preferred: neighbor.map { (Int($0.address), $0.port ^ 1) }),
-        let index = insert(key, address: address, port: port)
-      else {
-        exhausted &+= 1
-        if !isExhausted { note(.exhausted, NATMappings.Record(key: key), external: IPv4Address(0)) }
-        isExhausted = true
-        return .refused(NAT.poolExhausted)
-      }
-      isExhausted = false
-      return .found(index)
-    }
-
-    /// For an endpoint that was just taken from the pool.
-    private mutating func insert(_ key: NATClientKey, address: Int, port: UInt16) -> UInt32? {
-      guard let index = mappings.insert(key, address: address, port: port) else { return nil }
-      clients.add(key.client)
-      note(.created, mappings.records[Int(index)], external: pool.addresses[address])
-      return index
-    }
-
-    private mutating func wake(_ index: UInt32) {
-      if resting.contains(index) { resting.remove(index) }
-    }
-
-    private mutating func restIfUnused(_ index: UInt32) {
-      guard !mappings.records[Int(index)].isUsed else { return }
-      if hold == 0 { free(index) } else { resting.add(index) }
-    }
-
-    private mutating func free(_ index: UInt32) {
-      let record = mappings.records[Int(index)]
-      note(.removed, record, external: pool.addresses[Int(record.address)])
-      pool.give(Int(record.address), record.key.realm, Int(record.port))
-      clients.remove(record.key.client)
-      contacts.removeAll(of: index)
-      mappings.remove(index)
-    }
-
-    /// Time goes on: what has rested is free, at most a few at a time.
-    private mutating func know(_ time: Tick) {
-      now = max(now, time)
-      guard hold > 0 else { return }
-      resting.know(now.milliseconds)
-      for _ in 0..<8 {
-        guard let index = resting.rested(now.milliseconds, for: hold) else { return }
-        resting.remove(index)
-        free(index)
-      }
-    }
-
-    private mutating func note(_ event: NATLogEntry.Event, _ record: NATMappings.Record, external: IPv4Address) {
-      log.write(
-        NATLogEntry(
-          event: event, time: now, client: record.key.address, clientPort: record.key.port, external: external,
-          externalPort: record.port, protocolNumber: NATRealm.protocolNumbers[record.key.realm], vlan: record.key.vlan))
     }
 
     // MARK: A flow's end and its travels

@@ -12,7 +12,7 @@ import Wire
 ///     client 10.0.0.1:5000 ──▶ forward: source becomes 203.0.113.1:5000 ──▶ server
 ///     client 10.0.0.1:5000 ◀── reverse: destination becomes 10.0.0.1:5000 ◀── server
 ///
-/// Mapping is endpoint-independent and paired, the port is kept or at least its parity, and the two ports of an
+/// Mapping is endpoint-independent and paired, the port is kept or at least its parity, and two UDP ports of an
 /// even-odd pair stay neighbours where that is possible (RFC 4787 REQ-1, 2, 3, 4; RFC 5382 REQ-1); an ICMP echo's
 /// identifier is its port (RFC 5508 REQ-1). ICMP errors are translated with what they quote (`processError`).
 /// TCP, UDP and ICMP echo are translated; anything else, IPv6 included, is dropped with a reason of its own.
@@ -29,7 +29,7 @@ import Wire
 /// filtering there is no need, and none is the default; with the others it is two minutes. How long a flow, and
 /// so its mapping, outlives its last packet is the platform's `flows.timeouts` (RFC 4787 REQ-5, RFC 5382 REQ-5).
 ///
-/// Not supported: NAT64, and telling TCP's own port space rules of RFC 7857 §2 apart.
+/// Not supported: NAT64 (RFC 6146).
 ///
 /// ## The books
 ///

@@ -2,7 +2,7 @@ import FixedContainers
 import Wire
 
 /// A mapping was made or is no more: what an operator must be able to say who was behind an external endpoint
-/// at a time (RFC 6888 REQ-12). No destination is in it (RFC 6888 REQ-12's advice on privacy).
+/// at a time (RFC 6888 §4). No destination is in it (REQ-12).
 public struct NATLogEntry: Hashable, Sendable, BitwiseCopyable {
   public enum Event: UInt8, Hashable, Sendable, BitwiseCopyable {
     case created, removed

@@ -9,8 +9,8 @@ import Wire
 ///     away   flows that took the mapping along to another runtime
 ///
 /// Only when both are zero may the endpoint be handed out again, and not before it has rested (`NATResting`).
-/// Records are kept in fixed memory, each in a chain of two hash tables: by client and by external endpoint; free
-/// records in one list. Everything is O(1), with a chain's length of 1 on average.
+/// Records are kept in fixed memory, each in a chain of a hash table by client, and where somebody asks for it in one of
+/// a table by external endpoint; free records in one list. Everything is O(1), with a chain's length of 1 on average.
 @usableFromInline
 struct NATMappings {
   struct Record: BitwiseCopyable {
@@ -34,15 +34,18 @@ struct NATMappings {
   /// First records of the buckets, one table after the other.
   private let buckets: FixedMemory<UInt32>
   private let bucketsPerTable: Int
+  private let indexesExternals: Bool
   var firstFree: UInt32
   var count = 0
 
-  init(capacity: Int) {
+  /// - Parameter indexesExternals: whether `find(external:realm:port:)` will be asked.
+  init(capacity: Int, indexesExternals: Bool) {
+    self.indexesExternals = indexesExternals
     records = FixedMemory(count: capacity + 1, repeating: Record())
     var size = 64
     while size < capacity { size *= 2 }
     bucketsPerTable = size
-    buckets = FixedMemory(count: size * 2, repeating: 0)
+    buckets = FixedMemory(count: indexesExternals ? size * 2 : size, repeating: 0)
     for index in 1...capacity { records[index].next[Table.client] = index == capacity ? 0 : UInt32(index + 1) }
     firstFree = 1
   }
@@ -59,11 +62,18 @@ struct NATMappings {
 
   /// The client's mapping to this very endpoint: after a restart there can be two of one client.
   func find(_ key: NATClientKey, address: Int, port: UInt16) -> UInt32? {
-    find(external: address, realm: key.realm, port: port).flatMap { records[Int($0)].key == key ? $0 : nil }
+    var index = buckets[bucket(Table.client, key.word)]
+    while index != 0 {
+      let record = records[Int(index)]
+      if record.key == key, Int(record.address) == address, record.port == port { return index }
+      index = record.next[Table.client]
+    }
+    return nil
   }
 
   /// Whose this external endpoint is. There is at most one, because an endpoint is taken from the pool once.
   func find(external address: Int, realm: Int, port: UInt16) -> UInt32? {
+    precondition(indexesExternals, "what is looked up by its external endpoint is indexed by it")
     let word = NATMappings.externalWord(address, realm, port)
     var index = buckets[bucket(Table.external, word)]
     while index != 0 {
@@ -80,7 +90,7 @@ struct NATMappings {
     firstFree = records[Int(index)].next[Table.client]
     records[Int(index)] = Record(key: key, address: UInt16(truncatingIfNeeded: address), port: port)
     link(index, Table.client, key.word)
-    link(index, Table.external, records[Int(index)].externalWord)
+    if indexesExternals { link(index, Table.external, records[Int(index)].externalWord) }
     count += 1
     return index
   }
@@ -88,7 +98,7 @@ struct NATMappings {
   mutating func remove(_ index: UInt32) {
     let record = records[Int(index)]
     unlink(index, Table.client, record.key.word)
-    unlink(index, Table.external, record.externalWord)
+    if indexesExternals { unlink(index, Table.external, record.externalWord) }
     records[Int(index)].next[Table.client] = firstFree
     firstFree = index
     count -= 1

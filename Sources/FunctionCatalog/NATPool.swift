@@ -43,7 +43,9 @@ struct NATPool {
   mutating func take(
     for client: IPv4Address, port: UInt16, _ realm: Int, preferred: (address: Int, port: UInt16)?
   ) -> (address: Int, port: UInt16)? {
-    if let preferred, block.contains(Int(preferred.port)), take(preferred.address, realm, Int(preferred.port)) { return preferred }
+    if let preferred, block.contains(Int(preferred.port)), take(preferred.address, realm, Int(preferred.port)) {
+      return preferred
+    }
     let home = Int((UInt64(client.value &* 0x9e37_79b9) * UInt64(addresses.count)) >> 32)
     for step in addresses.indices {
       let address = (home + step) % addresses.count
@@ -93,6 +95,7 @@ struct NATPool {
 @usableFromInline
 enum NATRealm {
   @usableFromInline static let count = 3
+  static let udp = 1
 
   /// `nil` for a packet that is not translated.
   @inlinable

@@ -48,7 +48,9 @@ struct NATResting {
 
   /// The record that has rested longest, if that is long enough.
   func rested(_ now: UInt64, for duration: UInt64) -> UInt32? {
-    guard first != 0, links[Int(first)].since &+ duration <= now, links[Int(first)].since != NATResting.sinceUnknown else { return nil }
+    guard first != 0, links[Int(first)].since &+ duration <= now, links[Int(first)].since != NATResting.sinceUnknown else {
+      return nil
+    }
     return first
   }
 }

@@ -20,7 +20,8 @@ extension Catalog {
     catalog.register("rate-limiter") { reader throws(SettingsError) in try RateLimiter(reader: reader) }
 
     catalog.fuse(["firewall", "nat", "load-balancer"]) { readers, share throws(SettingsError) in
-      let chain = try Firewall(reader: readers[0], compiler: compiler).then(try nat(readers[1], share).then(try LoadBalancer(reader: readers[2])))
+      let chain = try Firewall(reader: readers[0], compiler: compiler).then(
+        try nat(readers[1], share).then(try LoadBalancer(reader: readers[2])))
       return ServiceStage("firewall-nat-load-balancer", chain, share: share)
     }
     catalog.fuse(["firewall", "nat", "ips"]) { readers, share throws(SettingsError) in
@@ -29,7 +30,8 @@ extension Catalog {
       return ServiceStage("firewall-nat-ips", chain, share: share)
     }
     catalog.fuse(["firewall", "nat"]) { readers, share throws(SettingsError) in
-      ServiceStage("firewall-nat", try Firewall(reader: readers[0], compiler: compiler).then(try nat(readers[1], share)), share: share)
+      ServiceStage(
+        "firewall-nat", try Firewall(reader: readers[0], compiler: compiler).then(try nat(readers[1], share)), share: share)
     }
     catalog.fuse(["firewall", "load-balancer"]) { readers, share throws(SettingsError) in
       let chain = try Firewall(reader: readers[0], compiler: compiler).then(try LoadBalancer(reader: readers[1]))

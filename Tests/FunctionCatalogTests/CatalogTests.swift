@@ -66,12 +66,14 @@ import Wire
   @Test func `no settings, however odd, stop the program`() {
     var random = SeededGenerator(seed: 7)
     let scalars = [
-      "", "0", "-1", "tcp", "10.0.0.1", "10.0.0.0/8", "::/0", "1-2", "a:b:c", "999999999999999999999", "10.0.0.1:80/tcp", "allow", "both",
+      "", "0", "-1", "tcp", "10.0.0.1", "10.0.0.0/8", "::/0", "1-2", "a:b:c", "999999999999999999999", "10.0.0.1:80/tcp", "allow",
+      "both",
       "maglev", "120s", "true", "endpoint-independent", "re-evaluate", "65536",
     ]
     let keys = [
       "default", "rules", "pool", "ports", "mappings", "services", "other", "virtual", "backends", "action", "from", "to",
-      "address", "direction", "log", "established", "half-open", "total", "per-client", "filtering", "hold", "policy", "per-second",
+      "address", "direction", "log", "established", "half-open", "total", "per-client", "filtering", "hold", "policy",
+      "per-second",
       "burst", "protocol", "to-ports", "weight",
     ]
     func odd(_ depth: Int) -> Settings {

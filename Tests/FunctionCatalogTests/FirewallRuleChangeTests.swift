@@ -87,7 +87,8 @@ import Wire
   // MARK: Log
 
   @Test func `a rule with a log writes down what it decides, in a ring that does not grow`() throws {
-    let (runtime, steering) = Self.runtime("rules:\n  - {action: allow, protocol: tcp}\n  - {action: deny, protocol: udp, log: true}")
+    let (runtime, steering) = Self.runtime(
+      "rules:\n  - {action: allow, protocol: tcp}\n  - {action: deny, protocol: udp, log: true}")
     var ring: RingBuffer<FirewallLogEntry>?
     steering.betweenBursts { _, shared in ring = shared.log.entries }
     runtime.now = Tick(milliseconds: 77)

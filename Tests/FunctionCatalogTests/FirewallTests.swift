@@ -146,7 +146,10 @@ import Wire
   }
 
   @Test(arguments: [
-    ("defualt: deny", "line 1: defualt: unknown key 'defualt'; did you mean 'default'? (known: default, rules, established, half-open)"),
+    (
+      "defualt: deny",
+      "line 1: defualt: unknown key 'defualt'; did you mean 'default'? (known: default, rules, established, half-open)"
+    ),
     ("half-open: {total: 0}", "line 1: half-open.total: 0 is out of range; it must be from 1 to 16777216"),
     ("rules:\n  - {action: allow, direction: up}", "line 2: rules[0].direction: 'up' is not one of: forward, reverse, both"),
     ("default: maybe", "line 1: default: 'maybe' is not one of: allow, deny"),

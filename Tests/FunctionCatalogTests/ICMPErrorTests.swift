@@ -21,7 +21,8 @@ import Wire
     return wholeQuotation ? quoted.checksumsHold : TestPacket.checksum(quoted.bytes[14..<34]) == 0
   }
 
-  @Test(arguments: [Int.max, 28, 40, 48]) func `an error about a client's packet comes back as about the packet that the client sent`(
+  @Test(arguments: [Int.max, 28, 40, 48])
+  func `an error about a client's packet comes back as about the packet that the client sent`(
     quoting: Int
   ) throws {
     let packets: [TestPacket] = [

@@ -73,15 +73,29 @@ import Wire
 
   /// The law of the counters: on every runtime, their sum is the number of balanced flows there, and each is
   /// the number of flows to its backend.
-  @Test(arguments: 0..<5) func `the counters add up whatever happens to the flows`(seed: Int) {
+  @Test(arguments: 0..<6) func `the counters add up whatever happens to flows and backends`(seed: Int) {
     var random = SeededGenerator(seed: UInt64(seed))
-    let balancer = try! LoadBalancer(reader: SettingsReader(text: Example.loadBalancer))
-    var runtimes = (0..<3).map { TestRuntime(balancer, share: RuntimeShare(index: $0, count: 3)) }
+    var services = try! LoadBalancer(reader: SettingsReader(text: Example.loadBalancer)).services
+    services[0].policy = seed % 2 == 0 ? .leastLoaded : .maglev
+    let balancer = LoadBalancer(services: services)
+    let steerings = (0..<3).map { _ in Steering<LoadBalancer>() }
+    func start(_ index: Int) -> TestRuntime {
+      TestRuntime(Steered(balancer, steerings[index]), share: RuntimeShare(index: index, count: 3))
+    }
+    var runtimes = (0..<3).map(start)
     var home: [Int: (runtime: Int, backend: Endpoint)] = [:]
     for step in 0..<3000 {
       let number = Int.random(in: 0..<200, using: &random)
       let packet = TestPacket.tcp(Self.client(number), "10.1.0.100:80", .syn)
       let target = Int.random(in: 0..<3, using: &random)
+      if step % 300 == 299 {
+        let backend = services[0].backends.randomElement(using: &random)!
+        let state = LoadBalancerPlan.BackendState.allCases.randomElement(using: &random)!
+        steerings[target].betweenBursts { balancer, shared in
+          for other in balancer.services[0].backends { balancer.setState(of: other, .up, shared: &shared) }
+          balancer.setState(of: backend, state, shared: &shared)
+        }
+      }
       switch (home[number], Int.random(in: 0..<100, using: &random)) {
       case (nil, _): home[number] = (target, runtimes[target].send(packet).packet!.destination)
       case (let at?, 0..<40):
@@ -93,7 +107,7 @@ import Wire
       case (let at?, _):
         let replica = (at.runtime + 1) % 3
         runtimes[at.runtime].crash(recoveringOn: runtimes[replica])
-        runtimes[at.runtime] = TestRuntime(balancer, share: RuntimeShare(index: at.runtime, count: 3))
+        runtimes[at.runtime] = start(at.runtime)
         for (key, value) in home where value.runtime == at.runtime { home[key]!.runtime = replica }
       }
       guard step % 50 == 0 else { continue }

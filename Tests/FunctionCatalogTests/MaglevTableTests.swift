@@ -31,7 +31,9 @@ import Wire
       worst = max(worst, Double(moved) / Double(MaglevTable.defaultSize))
       #expect(!after.entries.contains(UInt16(gone)))
     }
-    print("Maglev, \(MaglevTable.defaultSize) entries, \(count) backends: \(worst * 100) % of the entries move besides the failed one's")
+    print(
+      "Maglev, \(MaglevTable.defaultSize) entries, \(count) backends: \(worst * 100) % of the entries move besides the failed one's"
+    )
     #expect(worst <= bound)
   }
 

@@ -77,7 +77,9 @@ import Wire
     /// Somebody outside sends to the external endpoint of a flow, at whatever runtime owns it.
     mutating func comeIn(to index: Int, from remote: UInt32) {
       let external = flows[index].external
-      guard let owner = books.keys.sorted().first(where: { books[$0]!.pool.owns(external.address, external.port) != nil }) else { return }
+      guard let owner = books.keys.sorted().first(where: { books[$0]!.pool.owns(external.address, external.port) != nil }) else {
+        return
+      }
       var state = nat.makeFlowState()
       var packet = TestPacket.udp(Endpoint(IPv4Address(remote), port: 99), Endpoint(external.address, port: external.port))
       let verdict = packet.withFrame(arrival: time) { frame in

@@ -118,7 +118,8 @@ import Wire
     runtime.send(.udp("10.0.0.1:7000", "192.0.2.2:53"))
     runtime.send(.udp("10.0.0.2:7000", "192.0.2.1:53"))
     for client in UInt32(3)..<8 {
-      #expect(runtime.send(.udp(Endpoint(IPv4Address(0x0a00_0000 + client), port: 1), "192.0.2.1:53")).reason == "nat-pool-exhausted")
+      #expect(
+        runtime.send(.udp(Endpoint(IPv4Address(0x0a00_0000 + client), port: 1), "192.0.2.1:53")).reason == "nat-pool-exhausted")
     }
     runtime.expireAll()
     var events: [NATLogEntry.Event] = []

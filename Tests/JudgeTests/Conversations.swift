@@ -51,7 +51,8 @@ struct Conversations {
   mutating func next(_ number: Int) -> [Line] {
     let kinds: [(inout Conversations) -> [Line]] = [
       { $0.tcp(ending: .close) }, { $0.tcp(ending: .clientReset) }, { $0.tcp(ending: .serverReset) }, { $0.refused() },
-      { $0.simultaneousOpen() }, { $0.portReuse() }, { $0.tcp(ending: .simultaneousClose) }, { $0.strangers() }, { $0.forgeries() },
+      { $0.simultaneousOpen() }, { $0.portReuse() }, { $0.tcp(ending: .simultaneousClose) }, { $0.strangers() },
+      { $0.forgeries() },
       { $0.retransmissions() }, { $0.udp() }, { $0.echo() }, { $0.errors() }, { $0.tcp(ending: .close, isNoisy: true) },
     ]
     return kinds[number % kinds.count](&self)

@@ -45,7 +45,8 @@ struct NetfilterJudgeTests {
           found[difference, default: 0] += 1
           #expect(
             Self.known.contains(difference),
-            "seed \(seed), conversation \(number): \(told.joined(separator: ", ")): ours \(mine.map(String.init(describing:)) ?? "drops it (\(ours.lastReason))"), netfilter \(judged.map(String.init(describing:)) ?? "drops it")")
+            "seed \(seed), conversation \(number): \(told.joined(separator: ", ")): ours \(mine.map(String.init(describing:)) ?? "drops it (\(ours.lastReason))"), netfilter \(judged.map(String.init(describing:)) ?? "drops it")"
+          )
         }
       }
     }
@@ -57,4 +58,3 @@ struct NetfilterJudgeTests {
     #expect(Set(found.keys) == Self.known, "what is listed is also found")
   }
 }
-

@@ -43,7 +43,9 @@ struct ExternalEndpoints {
       externals[key] = out.source
       clients[Key(endpoint: out.source, protocolNumber: line.protocolNumber)] = line.client
     }
-    func told(_ endpoint: Endpoint) -> Endpoint { clients[Key(endpoint: endpoint, protocolNumber: line.protocolNumber)] ?? endpoint }
+    func told(_ endpoint: Endpoint) -> Endpoint {
+      clients[Key(endpoint: endpoint, protocolNumber: line.protocolNumber)] ?? endpoint
+    }
     let quoted = out.quotedPacket
     let isTCP = out.protocolNumber == IPProtocol.tcp
     return Heard(

@@ -8,7 +8,8 @@ import Wire
 /// Once per process, on ordinary pages; no port is opened.
 private enum TestEnvironment {
   nonisolated(unsafe) static let started = try? Environment(
-    name: "access-lists", processors: Array(0..<ProcessInfo.processInfo.activeProcessorCount), memory: .ordinaryPages(megabytes: 256))
+    name: "access-lists", processors: Array(0..<ProcessInfo.processInfo.activeProcessorCount),
+    memory: .ordinaryPages(megabytes: 256))
 }
 
 /// DPDK's classifier against the linear scan, which is the rules read aloud.
@@ -93,7 +94,8 @@ struct AccessListTests {
       }
       let keys = (0..<1000).map { _ in
         ClassificationKey(
-          source: IPAddress(IPv4Address(0x0a00_0000 | .random(in: 0...0xff_ffff, using: &chance))), destination: IPAddress("192.0.2.1")!,
+          source: IPAddress(IPv4Address(0x0a00_0000 | .random(in: 0...0xff_ffff, using: &chance))),
+          destination: IPAddress("192.0.2.1")!,
           sourcePort: 1, destinationPort: .random(in: 0...1100, using: &chance), protocolNumber: 6, isIPv6: false)
       }
       let clock = ContinuousClock()
@@ -115,7 +117,9 @@ struct AccessListTests {
   @Test func `the catalog's firewall takes it`() throws {
     let catalog = Catalog.standard(classifyingBy: AccessLists.compiler)
     let rule = Settings(.map([.init("action", Settings(.scalar("allow"))), .init("protocol", Settings(.scalar("tcp")))]))
-    let spec = ServiceChainSpec(functions: [.init(kind: "firewall", settings: Settings(.map([.init("rules", Settings(.list([rule])))])))])
+    let spec = ServiceChainSpec(functions: [
+      .init(kind: "firewall", settings: Settings(.map([.init("rules", Settings(.list([rule])))])))
+    ])
     #expect(throws: Never.self) { try catalog.makeChain(spec: spec, share: .whole) }
   }
 }

@@ -1,0 +1,77 @@
+// How a mapping comes to be, rests and goes: pool, table, limit and log are kept in step here and nowhere else.
+
+import NetworkFunctions
+import Wire
+
+extension NAT.SharedState {
+  enum Mapping { case found(UInt32), refused(DropReason) }
+
+  mutating func mapping(of key: NATClientKey) -> Mapping {
+    if let index = mappings.find(key) {
+      wake(index)
+      return .found(index)
+    }
+    if let clients, clients[key.client] >= mappingsPerClient {
+      limited &+= 1
+      return .refused(NAT.clientLimit)
+    }
+    let neighbor = key.realm == NATRealm.udp ? mappings.find(key.neighbor).map { mappings.records[Int($0)] } : nil
+    guard mappings.firstFree != 0,
+      let (address, port) = pool.take(
+        for: key.address, port: key.port, key.realm, preferred: neighbor.map { (Int($0.address), $0.port ^ 1) }),
+      let index = insert(key, address: address, port: port)
+    else {
+      exhausted &+= 1
+      if !isExhausted { note(.exhausted, NATMappings.Record(key: key), external: IPv4Address(0)) }
+      isExhausted = true
+      return .refused(NAT.poolExhausted)
+    }
+    isExhausted = false
+    return .found(index)
+  }
+
+  /// For an endpoint that was just taken from the pool.
+  mutating func insert(_ key: NATClientKey, address: Int, port: UInt16) -> UInt32? {
+    guard let index = mappings.insert(key, address: address, port: port) else { return nil }
+    clients?.add(key.client)
+    note(.created, mappings.records[Int(index)], external: pool.addresses[address])
+    return index
+  }
+
+  mutating func wake(_ index: UInt32) {
+    if resting.contains(index) { resting.remove(index) }
+  }
+
+  mutating func restIfUnused(_ index: UInt32) {
+    guard !mappings.records[Int(index)].isUsed else { return }
+    if hold == 0 { free(index) } else { resting.add(index) }
+  }
+
+  private mutating func free(_ index: UInt32) {
+    let record = mappings.records[Int(index)]
+    note(.removed, record, external: pool.addresses[Int(record.address)])
+    pool.give(Int(record.address), record.key.realm, Int(record.port))
+    clients?.remove(record.key.client)
+    contacts.removeAll(of: index)
+    mappings.remove(index)
+  }
+
+  /// Time goes on: what has rested is free, at most a few at a time.
+  mutating func know(_ time: Tick) {
+    now = max(now, time)
+    guard hold > 0 else { return }
+    resting.know(now.milliseconds)
+    for _ in 0..<8 {
+      guard let index = resting.rested(now.milliseconds, for: hold) else { return }
+      resting.remove(index)
+      free(index)
+    }
+  }
+
+  private mutating func note(_ event: NATLogEntry.Event, _ record: NATMappings.Record, external: IPv4Address) {
+    log.write(
+      NATLogEntry(
+        event: event, time: now, client: record.key.address, clientPort: record.key.port, external: external,
+        externalPort: record.port, protocolNumber: NATRealm.protocolNumbers[record.key.realm], vlan: record.key.vlan))
+  }
+}
