@@ -299,8 +299,9 @@ struct Dialogue {
       return "alert tcp any any -> any any (content:\"\(String(content))\";\(index % 2 == 0 ? " nocase;" : "") sid:\(index + 1);)"
     }.joined(separator: "\n")
     let stream = (0..<60).map { _ in Array("abABx".utf8).randomElement(using: &random)! }
+    let ips = IntrusionPrevention(rules: rules)
     func found(_ pieces: [(at: Int, bytes: [UInt8])]) -> Set<String> {
-      let runtime = runtime(rules)
+      let runtime = TestRuntime(ips)
       var talk = Dialogue()
       talk.open(runtime)
       let start = talk.clientNext

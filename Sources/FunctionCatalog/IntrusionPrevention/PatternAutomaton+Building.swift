@@ -40,10 +40,14 @@ extension PatternAutomaton {
       var bytes: UInt32 = 0
       for (place, byte) in known.enumerated() { bytes |= UInt32(byte) << UInt32(8 * place) }
       // What follows a short pattern can be anything.
-      for rest in 0..<UInt32(1) << UInt32(8 * (3 - known.count)) {
-        let place = Self.place(bytes | (rest << UInt32(8 * known.count)) | 0x20_2020)
+      let unknown: UInt32 = 0xff_ffff << UInt32(8 * known.count) & 0xff_ffff
+      var rest: UInt32 = 0
+      repeat {
+        let place = Self.place(bytes | rest | 0x20_2020)
         filter[place >> 6] |= 1 << UInt64(place & 63)
-      }
+        // The next number that has bits only where nothing is known, and where the filter looks at them.
+        rest = (rest &- (unknown & ~0x20_2020)) & unknown & ~0x20_2020
+      } while rest != 0
     }
   }
 }
