@@ -64,7 +64,7 @@ let adapters: [Target] = [
   .target(
     name: "DPDKPorts", dependencies: ["CDPDK", "CIntrinsics", "Wire", "ModuleGraphs", "FixedContainers"],
     swiftSettings: packetPath),
-  .target(name: "Simulation", dependencies: ["Wire", "FixedContainers", "ReliableChannels"]),
+  .target(name: "Simulation", dependencies: ["Wire", "FixedContainers", "FlowActors", "ReliableChannels"]),
   .target(name: "CaptureFiles", dependencies: ["CPcap", "Wire", "ModuleGraphs"]),
   .target(name: "ControlCodec", dependencies: ["CSchemas", "CProtobufC", "ControlMessages"]),
   .target(name: "KafkaLog", dependencies: ["CRdKafka"]),
@@ -140,7 +140,8 @@ let tests: [Target] = [
   .testTarget(
     name: "BusTests",
     dependencies: ["EmbeddedBus", "KafkaLog", .product(name: "NIOCore", package: "swift-nio"), logging]),
-  .testTarget(name: "ResilienceTests", dependencies: ["CIntrinsics", "Wire", "FixedContainers", "ReliableChannels", "Simulation"]),
+  .testTarget(name: "ResilienceTests",
+    dependencies: ["CIntrinsics", "Wire", "FixedContainers", "FlowActors", "ReliableChannels", "Simulation"]),
   .testTarget(name: "PortTests", dependencies: ["DPDKPorts", "Nodes", "Wire"]),
   .testTarget(name: "LabTests", dependencies: ["Lab", "ControlMessages"]),
 ]
