@@ -66,7 +66,7 @@ let adapters: [Target] = [
     name: "DPDKPorts",
     dependencies: ["CDPDK", "CIntrinsics", "Wire", "ModuleGraphs", "FixedContainers", "FunctionCatalog"],
     swiftSettings: packetPath),
-  .target(name: "Simulation", dependencies: ["Wire", "FixedContainers", "ReliableChannels"]),
+  .target(name: "Simulation", dependencies: ["Wire", "FixedContainers", "FlowActors", "ReliableChannels"]),
   .target(name: "CaptureFiles", dependencies: ["CPcap", "Wire", "ModuleGraphs"]),
   .target(name: "ControlCodec", dependencies: ["CSchemas", "CProtobufC", "ControlMessages", "ControlPlane"]),
   .target(name: "SchemaEvolution", resources: [.embedInCode("nfvactor.binpb")]),
@@ -143,7 +143,8 @@ let tests: [Target] = [
   .testTarget(
     name: "BusTests",
     dependencies: ["EmbeddedBus", "KafkaLog", .product(name: "NIOCore", package: "swift-nio"), logging]),
-  .testTarget(name: "ResilienceTests", dependencies: ["CIntrinsics", "Wire", "FixedContainers", "ReliableChannels", "Simulation"]),
+  .testTarget(
+    name: "ResilienceTests", dependencies: ["CIntrinsics", "Wire", "FixedContainers", "FlowActors", "ReliableChannels", "Simulation"]),
   .testTarget(name: "PortTests", dependencies: ["DPDKPorts", "FunctionCatalog", "ControlMessages", "ModuleGraphs", "Nodes", "Wire"]),
   .testTarget(name: "LabTests", dependencies: ["Lab", "ControlMessages"]),
 ]

@@ -6,7 +6,7 @@ import Wire
 ///
 /// | kind | from, to | node | word | then |
 /// |---|---|---|---|---|
-/// | prepare | source, target | - | hash of the chain's layout | a key entry per flow |
+/// | prepare | source, target | low half of the target's incarnation | hash of the chain's layout | a key entry per flow |
 /// | prepared | target, source | - | flows accepted (bits) | - |
 /// | changeRoute | source, switch | new owner | its incarnation | expected owner: node (4), zero (4), incarnation (8); a key entry per flow |
 /// | routeChanged | switch, source | new owner | changed (bits 0-31), refused (32-63) | an epoch (4) per flow |
@@ -126,7 +126,8 @@ struct MigrationReader {
   private mutating func ipv4Key() -> IPv4FiveTuple {
     let addresses = word()
     return IPv4FiveTuple(
-      source: IPv4Address(UInt32(truncatingIfNeeded: addresses)), destination: IPv4Address(UInt32(truncatingIfNeeded: addresses >> 32)),
+      source: IPv4Address(UInt32(truncatingIfNeeded: addresses)),
+      destination: IPv4Address(UInt32(truncatingIfNeeded: addresses >> 32)),
       transport: transport())
   }
 

@@ -64,7 +64,7 @@ public struct MigrationSettings: Equatable, Sendable {
   /// Packets a target can hold for flows whose state has not come, and bytes of the longest.
   public var heldPackets = 4_096
   public var longestPacket = 2_048
-  /// How long a step may take. The first step is undone after it, the later ones are asked for again.
+  /// How long a step may take. The first step is undone after it, the last is asked for again; a missed one is counted.
   public var stepDeadline: UInt64 = 20_000_000
   /// Longest message of the channel.
   public var largestMessage = 65_535

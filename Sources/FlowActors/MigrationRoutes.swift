@@ -20,25 +20,52 @@ public protocol MigratingRoutes: ~Copyable {
 /// The switch's part of a migration: changes routes and answers behind the packets it has sent before.
 ///
 /// The epoch of a route is the authority on who owns the flow: a request that names an owner who is not, changes nothing.
-/// The caller sends the answer on the way the packets to the source take, after them.
+/// Answers go out with `flush`, on the way the packets to the source take, after them. Every request is answered once.
 public struct MigrationSwitch: ~Copyable {
-  private let scratch: UnsafeMutableRawPointer
+  /// Answers that were not sent yet, oldest first, in a ring.
+  private let answers: UnsafeMutableRawPointer
+  private let peers: UnsafeMutablePointer<UInt8>
+  private let capacity: Int
+  private var first = 0
+  private var waiting = 0
   public private(set) var changed: UInt64 = 0
   public private(set) var refused: UInt64 = 0
+  /// Requests beyond `answers`: a source keeps to the number of its batches, so this stays 0.
+  public private(set) var overflowed: UInt64 = 0
 
-  public init(memory: MemorySource) { scratch = UnsafeMutableRawPointer(memory.allocate(UInt8.self, count: 256)) }
+  private static let longestAnswer = MigrationMessage.headerLength + 4 * MigrationMessage.mostFlows
 
-  /// Takes a message of kind `changeRoute`; `false` when it is malformed. An answer the channel has no room for is
-  /// not sent: the source asks again.
-  public mutating func receive(
-    _ message: RawSpan, from peer: UInt8, routes: inout some MigratingRoutes & ~Copyable, outbox: inout some MigrationOutbox & ~Copyable
-  ) -> Bool {
+  /// - Parameter answers: most that can wait for room in their channels: twice the batches of all sources together.
+  public init(answers capacity: Int, memory: MemorySource) {
+    self.capacity = capacity
+    answers = UnsafeMutableRawPointer(memory.allocate(UInt8.self, count: capacity * Self.longestAnswer))
+    peers = memory.allocate(UInt8.self, count: capacity)
+  }
+
+  /// Sends the answers that wait. Called in every pass, after the packets of the pass were transmitted.
+  public mutating func flush(outbox: inout some MigrationOutbox & ~Copyable) {
+    while waiting > 0 {
+      let answer = answers + first * Self.longestAnswer
+      let count = Int((answer + 2).loadUnaligned(as: UInt16.self).littleEndian)
+      let bytes = UnsafeRawBufferPointer(start: answer, count: MigrationMessage.headerLength + 4 * count)
+      guard outbox.send(bytes.bytes, to: peers[first]) else { return }
+      first = (first + 1) % capacity
+      waiting -= 1
+    }
+  }
+
+  /// Takes a message of kind `changeRoute`; `false` when it is malformed.
+  public mutating func receive(_ message: RawSpan, from peer: UInt8, routes: inout some MigratingRoutes & ~Copyable) -> Bool {
     message.withUnsafeBytes { bytes in
       guard let request = MigrationMessage(bytes), request.kind == .changeRoute else { return false }
       var check = MigrationReader(bytes)
       guard let from = check.owner() else { return false }
       for _ in 0..<request.count { guard check.keys() != nil else { return false } }
       guard check.isAtEnd else { return false }
+      guard waiting < capacity else {
+        overflowed += 1
+        return true
+      }
 
       var answer = MigrationMessage(.routeChanged, run: request.run, batch: request.batch)
       (answer.count, answer.node) = (request.count, request.node)
@@ -57,9 +84,11 @@ public struct MigrationSwitch: ~Copyable {
       changed += UInt64(bits.changed.nonzeroBitCount)
       refused += UInt64(bits.refused.nonzeroBitCount)
       answer.word = bits.changed | bits.refused << 32
-      var writer = MigrationWriter(answer, into: scratch)
-      for place in 0..<Int(request.count) { writer.put(epochs[place]) }
-      _ = outbox.send(writer.message.bytes, to: peer)
+      let place = (first + waiting) % capacity
+      var writer = MigrationWriter(answer, into: answers + place * Self.longestAnswer)
+      for flow in 0..<Int(request.count) { writer.put(epochs[flow]) }
+      peers[place] = peer
+      waiting += 1
       return true
     }
   }

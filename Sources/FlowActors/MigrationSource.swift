@@ -32,7 +32,7 @@ public protocol DepartingFlows: ~Copyable {
 /// switches have answered. So nothing is lost, and nothing overtakes.
 ///
 /// The way back: before a route change was asked for, the source resumes alone, and the target is told. Afterwards only
-/// the switches can say who owns a flow. A silent one is asked again, never presumed; should the target's life end, they
+/// the switches can say who owns a flow. A silent one is waited for, as long as it lives; should the target's life end, they
 /// are asked to give the routes back, which they do for as long as the target owns them.
 public struct MigrationSource: ~Copyable {
   private enum Step: UInt8, BitwiseCopyable { case free, preparing, rerouting, installing, reclaiming, abandoning }
@@ -115,8 +115,10 @@ public struct MigrationSource: ~Copyable {
   }
 
   /// Does what can be done now: begins batches, sends what a full channel has held up, asks again where a step has
-  /// missed its deadline. Called in every pass.
-  public mutating func advance(now: Tick, flows: inout some DepartingFlows & ~Copyable, outbox: inout some MigrationOutbox & ~Copyable) {
+  /// missed its deadline and may be. Called in every pass.
+  public mutating func advance(
+    now: Tick, flows: inout some DepartingFlows & ~Copyable, outbox: inout some MigrationOutbox & ~Copyable
+  ) {
     guard isRunning else { return }
     for index in 0..<settings.sourceBatches {
       if batches[index].step == .free {
@@ -173,9 +175,10 @@ public struct MigrationSource: ~Copyable {
     batches[index].deadline = now.nanoseconds &+ settings.stepDeadline
     switch batches[index].step {
     case .preparing: abandon(index, &flows)
-    // Asked again, of whoever has not answered: every request can be answered twice.
-    case .rerouting, .installing, .reclaiming: batches[index].unsent |= batches[index].unanswered
-    case .abandoning, .free: break
+    case .installing: batches[index].unsent = batches[index].unanswered
+    // A switch is not asked twice: its answer is certain while it lives, and a second request that arrives after the flow
+    // has come back would send it away again.
+    case .rerouting, .reclaiming, .abandoning, .free: break
     }
   }
 
@@ -210,12 +213,15 @@ public struct MigrationSource: ~Copyable {
     }
   }
 
-  private func keyMessage(_ kind: MigrationMessage.Kind, _ index: Int, _ flows: borrowing some DepartingFlows & ~Copyable) -> UnsafeRawBufferPointer {
+  private func keyMessage(_ kind: MigrationMessage.Kind, _ index: Int, _ flows: borrowing some DepartingFlows & ~Copyable)
+    -> UnsafeRawBufferPointer
+  {
     let batch = batches[index]
     var header = MigrationMessage(kind, run: report?.run ?? 0, batch: batch.number)
     header.count = batch.count
     let (from, to) = batch.step == .reclaiming ? (target, owner) : (owner, target)
-    (header.node, header.word) = kind == .prepare ? (0, layout) : (to.node, to.incarnation)
+    (header.node, header.word) =
+      kind == .prepare ? (UInt32(truncatingIfNeeded: target.incarnation), layout) : (to.node, to.incarnation)
     var writer = MigrationWriter(header, into: scratch)
     if kind == .changeRoute { writer.put(from) }
     for place in 0..<Int(batch.count) {
@@ -225,7 +231,9 @@ public struct MigrationSource: ~Copyable {
     return writer.message
   }
 
-  private func installMessage(_ index: Int, _ flows: borrowing some DepartingFlows & ~Copyable, _ now: Tick) -> UnsafeRawBufferPointer {
+  private func installMessage(_ index: Int, _ flows: borrowing some DepartingFlows & ~Copyable, _ now: Tick)
+    -> UnsafeRawBufferPointer
+  {
     let batch = batches[index]
     var header = MigrationMessage(.install, run: report?.run ?? 0, batch: batch.number)
     header.count = UInt16(batch.flows.nonzeroBitCount)
@@ -233,7 +241,8 @@ public struct MigrationSource: ~Copyable {
     var writer = MigrationWriter(header, into: scratch)
     forEachFlow(index) { place, slot in
       writer.put(
-        place: place, epoch: epochs[index * MigrationMessage.mostFlows + place], flows.travelling(slot, now: now), state: flows.state(of: slot))
+        place: place, epoch: epochs[index * MigrationMessage.mostFlows + place], flows.travelling(slot, now: now),
+        state: flows.state(of: slot))
     }
     return writer.message
   }
@@ -360,10 +369,10 @@ public struct MigrationSource: ~Copyable {
 
   // MARK: Losses
 
-  /// The target's life is over (a new session with it, or the coordinator's word): what it has not acknowledged is ours
-  /// as soon as the switches say so.
-  public mutating func targetEnded(now: Tick, flows: inout some DepartingFlows & ~Copyable) {
-    guard isRunning else { return }
+  /// Lives of a peer before `incarnation` are over, by a new session with it or by the coordinator's word. If it is the
+  /// target, what it has not acknowledged is ours as soon as the switches say so.
+  public mutating func ended(_ peer: UInt8, before incarnation: UInt64, now: Tick, flows: inout some DepartingFlows & ~Copyable) {
+    guard isRunning, peer == targetPeer, target.incarnation < incarnation else { return }
     remaining = 0
     report?.targetEnded = true
     for index in 0..<settings.sourceBatches {
@@ -382,7 +391,9 @@ public struct MigrationSource: ~Copyable {
   public mutating func switchEnded(_ peer: UInt8, now: Tick, flows: inout some DepartingFlows & ~Copyable) {
     switches &= ~(1 << UInt64(peer))
     for index in 0..<settings.sourceBatches
-    where (batches[index].step == .rerouting || batches[index].step == .reclaiming) && batches[index].unanswered & 1 << UInt64(peer) != 0 {
+    where (batches[index].step == .rerouting || batches[index].step == .reclaiming)
+      && batches[index].unanswered & 1 << UInt64(peer) != 0
+    {
       answer(index, by: peer, now, &flows)
     }
   }

@@ -37,6 +37,7 @@ public struct MigrationTarget: ~Copyable {
   }
 
   private let settings: MigrationSettings
+  private let owner: FlowOwner
   private let layout: UInt64
   private let stateSize: Int
   private let batches: UnsafeMutablePointer<Batch>
@@ -48,9 +49,14 @@ public struct MigrationTarget: ~Copyable {
   public private(set) var counters = MigrationArrivals()
 
   /// - Parameters:
+  ///   - owner: this life of this runtime.
   ///   - flowCapacity: slots of the runtime's flow table.
   ///   - stateSize: bytes of flow state per flow.
-  public init(layout: UInt64, stateSize: Int, flowCapacity: Int, settings: MigrationSettings = .init(), memory: MemorySource) {
+  public init(
+    owner: FlowOwner, layout: UInt64, stateSize: Int, flowCapacity: Int, settings: MigrationSettings = .init(),
+    memory: MemorySource
+  ) {
+    self.owner = owner
     self.layout = layout
     self.stateSize = stateSize
     self.settings = settings
@@ -92,7 +98,8 @@ public struct MigrationTarget: ~Copyable {
       case .latePacket:
         guard message.node <= 1, bytes.count > MigrationMessage.headerLength else { return false }
         counters.latePackets += 1
-        flows.process(UnsafeRawBufferPointer(rebasing: bytes[MigrationMessage.headerLength...]), side: UInt8(message.node), now: now)
+        flows.process(
+          UnsafeRawBufferPointer(rebasing: bytes[MigrationMessage.headerLength...]), side: UInt8(message.node), now: now)
         return true
       case .prepared, .changeRoute, .routeChanged, .installed: return false
       }
@@ -109,7 +116,9 @@ public struct MigrationTarget: ~Copyable {
     guard check.isAtEnd else { return false }
     var accepted: UInt32 = 0
     let free = (0..<settings.targetBatches).first { !batches[$0].isUsed }
-    if let free, message.word == layout {
+    // Meant for an earlier life, it may have waited in a channel: its source has given it up.
+    let isForUs = message.node == UInt32(truncatingIfNeeded: owner.incarnation)
+    if let free, isForUs, message.word == layout {
       var reader = MigrationReader(bytes)
       for place in 0..<Int(message.count) {
         guard let (keys, timeoutClass) = reader.keys(),
@@ -121,7 +130,8 @@ public struct MigrationTarget: ~Copyable {
         accepted |= 1 << UInt32(place)
       }
       if accepted != 0 {
-        batches[free] = Batch(peer: peer, isUsed: true, count: message.count, run: message.run, number: message.batch, flows: accepted)
+        batches[free] = Batch(
+          peer: peer, isUsed: true, count: message.count, run: message.run, number: message.batch, flows: accepted)
       }
     }
     counters.flowsRefused += UInt64((message.all & ~accepted).nonzeroBitCount)
@@ -140,7 +150,8 @@ public struct MigrationTarget: ~Copyable {
     var check = MigrationReader(bytes)
     var listed: UInt32 = 0
     for _ in 0..<message.count {
-      guard let (place, _, _, state) = check.state(), place < 32, state.count == stateSize, listed & 1 << UInt32(place) == 0 else { return false }
+      guard let (place, _, _, state) = check.state(), place < 32, state.count == stateSize, listed & 1 << UInt32(place) == 0
+      else { return false }
       listed |= 1 << UInt32(place)
     }
     guard check.isAtEnd, message.word == layout else { return false }
@@ -190,7 +201,7 @@ public struct MigrationTarget: ~Copyable {
     _ = outbox.send(MigrationWriter(message, into: scratch).message.bytes, to: peer)
   }
 
-  /// The source's life is over: what it has not sent is lost with it.
+  /// The source's life is over: what it has not sent is lost with it. Called before anything of its next life is received.
   public mutating func sourceEnded(_ peer: UInt8, now: Tick, flows: inout some ArrivingFlows & ~Copyable) {
     for index in 0..<settings.targetBatches where batches[index].isUsed && batches[index].peer == peer {
       batches[index].isUsed = false

@@ -138,7 +138,8 @@ struct ChannelReceiver: ~Copyable {
     let next = Int(expected.number & mask)
     offset = 0
     isOpen = unsafe waiting > 0 && lengths[next] > 0
-    unsafe opened = isOpen ? UnsafeRawBufferPointer(start: bodies + next * bodySize, count: Int(lengths[next])) : .init(start: nil, count: 0)
+    unsafe opened =
+      isOpen ? UnsafeRawBufferPointer(start: bodies + next * bodySize, count: Int(lengths[next])) : .init(start: nil, count: 0)
     return isOpen
   }
 

@@ -64,9 +64,11 @@ public struct ReliableChannel: ~Copyable {
     precondition(
       settings.sendFrames.nonzeroBitCount == 1 && settings.receiveFrames.nonzeroBitCount == 1 && settings.receiveFrames > 1,
       "rings are powers of two")
-    precondition(settings.bodySize >= 64 && settings.mtu <= 16_000, "a frame has room for chunks, and a chunk's length fits 14 bits")
     precondition(
-      settings.largestMessage <= (settings.sendFrames - 1) * (settings.bodySize - 2), "the longest message fits into the send ring")
+      settings.bodySize >= 64 && settings.mtu <= 16_000, "a frame has room for chunks, and a chunk's length fits 14 bits")
+    precondition(
+      settings.largestMessage <= (settings.sendFrames - 1) * (settings.bodySize - 2),
+      "the longest message fits into the send ring")
     self.localNode = localNode
     self.incarnation = incarnation
     self.peerNode = peerNode
@@ -231,7 +233,8 @@ public struct ReliableChannel: ~Copyable {
   }
 
   private mutating func write(
-    _ kind: ChannelHeader.Kind, sequence: SequenceNumber, body: UnsafeRawBufferPointer?, to buffer: UnsafeMutableRawPointer, now: Tick
+    _ kind: ChannelHeader.Kind, sequence: SequenceNumber, body: UnsafeRawBufferPointer?, to buffer: UnsafeMutableRawPointer,
+    now: Tick
   ) -> Int {
     if peerIncarnation != 0 { receiver.allow(credit) }
     let header = ChannelHeader(

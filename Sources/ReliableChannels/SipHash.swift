@@ -15,7 +15,9 @@ enum SipHash {
   /// The hash of plain bytes.
   static func hash(_ bytes: UnsafeRawBufferPointer, key: ChannelKey) -> UInt64 {
     var state = State(key)
-    guard let base = bytes.baseAddress else { return withUnsafeBytes(of: UInt8(0)) { unsafe state.finish($0.baseAddress!, count: 0, before: 0) } }
+    guard let base = bytes.baseAddress else {
+      return withUnsafeBytes(of: UInt8(0)) { unsafe state.finish($0.baseAddress!, count: 0, before: 0) }
+    }
     return unsafe state.finish(base, count: bytes.count, before: 0)
   }
 

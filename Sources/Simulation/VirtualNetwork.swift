@@ -59,9 +59,13 @@ public struct VirtualNetwork {
   public var isEmpty: Bool { heap.isEmpty }
   public var nextTime: UInt64? { heap.first?.time }
 
-  public mutating func send(_ frame: [UInt8], from source: Int, to destination: Int, now: Tick, chance: inout Chance) {
+  /// - Parameter own: faults for this frame instead of the network's, cuts included.
+  public mutating func send(
+    _ frame: [UInt8], from source: Int, to destination: Int, now: Tick, chance: inout Chance, faults own: LinkFaults? = nil
+  ) {
+    let faults = own ?? faults
     let link = [source, destination]
-    if cut.contains(link) || chance.happens(faults.loss) { return }
+    if (own == nil && cut.contains(link)) || chance.happens(faults.loss) { return }
     var frame = frame
     if chance.happens(faults.corruption), !frame.isEmpty {
       frame[chance.below(frame.count)] ^= 1 << UInt8(chance.below(8))

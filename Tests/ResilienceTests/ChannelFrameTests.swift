@@ -60,7 +60,9 @@ import Wire
     #expect(pair.a.send([1]))
     let frame = pair.a.frames(pair.now)[0]
     let good = try #require(ChannelPair.header(frame))
-    func refusal(_ change: (inout ChannelHeader) -> Void, body: [UInt8] = [1, 0, 1], key: ChannelKey? = nil) -> ReliableChannel.Reception {
+    func refusal(_ change: (inout ChannelHeader) -> Void, body: [UInt8] = [1, 0, 1], key: ChannelKey? = nil)
+      -> ReliableChannel.Reception
+    {
       var (header, bytes) = (good, Array(frame.prefix(78)) + body)
       header.bodyLength = UInt16(body.count)
       change(&header)

@@ -181,7 +181,9 @@ struct ChannelWorld {
     if let complaint { throw complaint }
   }
 
-  private func violation(_ text: String) -> Violation { Violation(description: "seed \(seed): \(text)") }
+  private func violation(_ text: String) -> Violation {
+    Violation(description: "seed \(seed): \(text). Again: NFV_SEED=\(seed) swift test --filter ChannelLawTests")
+  }
 }
 
 extension RawSpan {

@@ -62,7 +62,9 @@ struct ChannelBenchmark {
     for frame in 0..<count {
       let buffer = buffers + (frame & (Self.burst - 1)) * Self.bufferSize
       buffer.copyMemory(from: source + (frame & 255) * length, byteCount: length)
-      for message in 0..<perFrame { sum &+= buffer.loadUnaligned(fromByteOffset: 78 + message * (messageSize + 2), as: UInt64.self) }
+      for message in 0..<perFrame {
+        sum &+= buffer.loadUnaligned(fromByteOffset: 78 + message * (messageSize + 2), as: UInt64.self)
+      }
     }
     precondition(sum != 0)
   }
