@@ -32,7 +32,7 @@ final class MigrationGraph: ModuleGraph {
     let chain = runtime.core.chain
     let layout = MigrationMessage.layoutHash(chain.layout)
     source = MigrationSource(owner: owner, layout: layout, stateSize: chain.stateSize, memory: memory)
-    target = MigrationTarget(layout: layout, stateSize: chain.stateSize, flowCapacity: capacity, memory: memory)
+    target = MigrationTarget(owner: owner, layout: layout, stateSize: chain.stateSize, flowCapacity: capacity, memory: memory)
     super.init()
     runtime.core.returns = returns
   }
@@ -116,7 +116,7 @@ final class MigrationGraph: ModuleGraph {
         if peer.isSwitch {
           source.switchEnded(index, now: now, flows: &runtime.core)
         } else {
-          source.targetEnded(now: now, by: index, flows: &runtime.core)
+          source.ended(index, before: peer.incarnation + 1, now: now, flows: &runtime.core)
           target.sourceEnded(index, now: now, flows: &runtime.core)
         }
       }
@@ -136,12 +136,5 @@ final class MigrationGraph: ModuleGraph {
 
   private func refuse(_ order: MigrationOrder, _ reason: String) {
     _ = rings.events.put(.migrationRefused(run: order.run, reason: reason))
-  }
-}
-
-extension MigrationSource {
-  /// As `targetEnded`, if it was this peer.
-  fileprivate mutating func targetEnded(now: Tick, by peer: UInt8, flows: inout some DepartingFlows & ~Copyable) {
-    if isRunning, targetPeer == peer { targetEnded(now: now, flows: &flows) }
   }
 }

@@ -166,7 +166,7 @@ final class RouteGraph: ModuleGraph {
     self.state = state
     self.address = address
     peers = Peers(address: address, node: owner.node, incarnation: owner.incarnation, memory: memory)
-    migration = MigrationSwitch(memory: memory)
+    migration = MigrationSwitch(answers: 4_096, memory: memory)
   }
 
   func update(_ members: [Peer], now: Tick) { peers.update(members, now: now) { _, _ in } }
@@ -189,10 +189,13 @@ final class RouteGraph: ModuleGraph {
       var changes = RouteChanges(state: state, now: now)
       while let message = unsafe peers.nextMessage(from: peer) {
         guard MigrationMessage.kind(message.bytes) == .changeRoute else { continue }
-        _ = migration.receive(message.bytes, from: peer, routes: &changes, outbox: &peers)
+        _ = migration.receive(message.bytes, from: peer, routes: &changes)
       }
     }
   }
 
-  override func run(at now: Tick) -> Int { peers.flush(through: state.fabric, batch: outgoing, now: now) }
+  override func run(at now: Tick) -> Int {
+    migration.flush(outbox: &peers)
+    return peers.flush(through: state.fabric, batch: outgoing, now: now)
+  }
 }
