@@ -33,10 +33,11 @@ import Testing
 
   @Test func `every example is read by a test`() throws {
     let files = try FileManager.default.subpathsOfDirectory(atPath: Self.directory).filter { $0.hasSuffix(".yaml") }
-    #expect(files.sorted() == ["agent.yaml", "chains/fw-nat-lb.yaml", "chains/pass-through.yaml", "cluster.yaml"])
+    #expect(
+      files.sorted() == ["agent.yaml", "chains/fw-nat-ips.yaml", "chains/fw-nat-lb.yaml", "chains/pass-through.yaml", "cluster.yaml"])
   }
 
-  @Test(arguments: ["pass-through", "fw-nat-lb"]) func `the example chains are known to the catalog`(_ name: String) throws {
+  @Test(arguments: ["pass-through", "fw-nat-lb", "fw-nat-ips"]) func `the example chains are known to the catalog`(_ name: String) throws {
     let chain = try loadChainSpec("\(Self.directory)/chains/\(name).yaml")
     try Catalog.standard.validate(chain)
     #expect(name != "pass-through" || chain.flows.midstream == .accept)
