@@ -9,7 +9,8 @@ public protocol ArrivingFlows: ~Copyable {
   mutating func forget(_ slot: UInt32)
   /// Takes the flow over: its state, `flowMigratesIn`, phase `settled`.
   mutating func install(_ slot: UInt32, _ flow: TravellingFlow, state: UnsafeRawBufferPointer, now: Tick)
-  /// A packet of a flow that has come, or of one that will not: as if it had been received now.
+  /// A packet of a flow that has come, or of one that will not: as if it had been received now. Its flow may have left
+  /// again: the phase says what to do with it.
   mutating func process(_ frame: UnsafeRawBufferPointer, side: UInt8, now: Tick)
 }
 

@@ -130,6 +130,8 @@ final class SimulatedFlows: DepartingFlows, ArrivingFlows {
   static let stateSize = 16
   var defect: MigrationDefect?
   private var withheld: [[UInt8]] = []
+  /// Packets for flows that have left again, or have not come: their phase says what to do.
+  var passedOn: [SimulatedPacket] = []
   private var isLettingGo = false
 
   init(place: Int, capacity: Int, witness: Witness) {
@@ -215,7 +217,8 @@ final class SimulatedFlows: DepartingFlows, ArrivingFlows {
     if defect == .letsGoNewestFirst, !isLettingGo {
       withheld.append(Array(frame))
     } else {
-      serve(SimulatedPacket(frame))
+      let packet = SimulatedPacket(frame)
+      if let slot = slots[packet.flow], records[Int(slot)].phase.isServing { serve(packet) } else { passedOn.append(packet) }
     }
   }
 

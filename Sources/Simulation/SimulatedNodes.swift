@@ -104,6 +104,13 @@ final class SimulatedRuntime {
     }
     while let message = end.channel.nextMessage() { handle(message.bytes, from: UInt8(peer), now: now) }
     flows.letGo()
+    passOn(now: now)
+  }
+
+  private func passOn(now: Tick) {
+    let packets = flows.passedOn
+    flows.passedOn = []
+    for packet in packets { receive(packet, now: now) }
   }
 
   private func handle(_ message: RawSpan, from peer: UInt8, now: Tick) {
@@ -130,6 +137,7 @@ final class SimulatedRuntime {
   private func ended(_ peer: Int, before life: UInt64, now: Tick) {
     source.ended(UInt8(peer), before: life, now: now, flows: &flows)
     target.sourceEnded(UInt8(peer), now: now, flows: &flows)
+    passOn(now: now)
   }
 
   /// The coordinator says that this life of another runtime is over. If its next is known here already, so is that.
