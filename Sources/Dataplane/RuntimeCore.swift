@@ -146,6 +146,10 @@ public struct RuntimeCore: ~Copyable {
       flows[slot].burstMark = runNumber << 1 | UInt32(direction.rawValue)
       return true
     }
+    // An error is about a flow, and is none of its own.
+    if burst[index].icmpType != nil, !burst[index].isICMPEchoRequest, !burst[index].isICMPEchoReply {
+      return relayError(&burst, index, bit, now: now)
+    }
     guard clientSide & bit != 0 else {
       burst.drop(index, .noFlow)
       return false
@@ -164,6 +168,27 @@ public struct RuntimeCore: ~Copyable {
     flows[slot].burstMark = runNumber << 1
     runOpenedFlows = true
     return true
+  }
+
+  /// An ICMP error goes the way of an answer to the packet that it quotes; other ICMP messages open a flow if the chain
+  /// lets them. It goes by itself, after what came before it, and leaves flow and timers as they are.
+  ///
+  /// - Returns: always `false`: it takes no part in a run.
+  private mutating func relayError(_ burst: inout Burst, _ index: Int, _ bit: UInt64, now: Tick) -> Bool {
+    finishRun(&burst, now: now)
+    guard let key = ICMPError(burst[index])?.answerFlowKey, let (slot, direction) = flows.find(key) else {
+      burst.drop(index, .icmpErrorWithoutFlow)
+      return false
+    }
+    burst[index].slot = slot
+    burst[index].direction = direction
+    guard flows[slot].phase.isServing else {
+      burst.live &= ~bit
+      detoured |= bit
+      return false
+    }
+    if unsafe !chain.processError(burst.frames + index, states: flows.states, stride: flows.stride) { burst.live &= ~bit }
+    return false
   }
 
   private func isConnectionStart(_ frame: borrowing Frame) -> Bool {

@@ -65,6 +65,14 @@ struct SwitchCore: ~Copyable {
       }
       return owner
     }
+    // An ICMP error goes to the runtime that has the flow of the packet it quotes.
+    if let error = ICMPError(batch[index]) {
+      guard let (slot, _) = routes.find(error.answerFlowKey), runtimes.entries[Int(routes[slot].actor.owner)].isServing else {
+        batch.drop(index, .icmpErrorWithoutFlow)
+        return nil
+      }
+      return routes[slot].actor.owner
+    }
     guard side == .client else {
       batch.drop(index, .noFlow)
       return nil
@@ -101,7 +109,8 @@ struct SwitchCore: ~Copyable {
         batch.drop(index, .unknownSource)
         return
       }
-      learn(batch[index], owner: owner, now: now)
+      // An error is nothing that can be answered.
+      if ICMPError(batch[index]) == nil { learn(batch[index], owner: owner, now: now) }
       switch (side == .client ? client : server).address(batch[index], now: now) {
       case .ready:
         if side == .client { sides.client |= 1 << UInt64(index) } else { sides.server |= 1 << UInt64(index) }

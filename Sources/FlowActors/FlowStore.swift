@@ -423,6 +423,11 @@ public enum FlowKey: BitwiseCopyable, Equatable, Sendable {
   }
 }
 
+extension ICMPError {
+  /// The key of an answer to the packet that the error quotes.
+  public var answerFlowKey: FlowKey { isIPv6 ? .ipv6(ipv6AnswerKey) : .ipv4(answerKey) }
+}
+
 extension FlowKeyPair {
   public var forward: FlowKey {
     switch self {

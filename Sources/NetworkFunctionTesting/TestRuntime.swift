@@ -73,7 +73,7 @@ public final class TestRuntime {
       let key = quoted?.reversed ?? Key(frame)
       if let flow = flows[key] {
         frame.direction = key == flow.forwardKey ? .forward : .reverse
-        return process(&frame, flow)
+        return quoted == nil ? process(&frame, flow) : processError(&frame, flow)
       }
       return quoted == nil ? open(&frame, key, side) : .noFlow
     }
@@ -107,6 +107,13 @@ public final class TestRuntime {
       let kept = unsafe chain.process(pointer, mask: 1, states: flow.state, stride: flow.size)
       precondition(unsafe pointer.pointee.direction == direction, "a function does not turn a packet round")
       return kept == 1 ? nil : unsafe pointer.pointee.dropReason
+    }
+  }
+
+  private func processError(_ frame: inout Frame, _ flow: Flow) -> DropReason? {
+    frame.slot = 0
+    return unsafe withUnsafeMutablePointer(to: &frame) { pointer in
+      unsafe chain.processError(pointer, states: flow.state, stride: flow.size) ? nil : pointer.pointee.dropReason
     }
   }
 

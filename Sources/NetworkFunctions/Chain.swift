@@ -67,6 +67,23 @@ public struct Chain<First: NetworkFunction, Rest: NetworkFunction>: NetworkFunct
     }
   }
 
+  public func processError(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict {
+    let isForward = frame.direction == .forward
+    let verdict =
+      isForward
+      ? first.processError(&frame, flow: &flow.first, shared: &shared.first)
+      : shifted(rest.processError(&frame, flow: &flow.rest, shared: &shared.rest))
+    guard verdict == .forward else { return verdict }
+    return isForward
+      ? shifted(rest.processError(&frame, flow: &flow.rest, shared: &shared.rest))
+      : first.processError(&frame, flow: &flow.first, shared: &shared.first)
+  }
+
+  private func shifted(_ verdict: Verdict) -> Verdict {
+    guard case .drop(let reason) = verdict else { return verdict }
+    return .drop(reason.shifted(by: First.dropReasons.count))
+  }
+
   @inlinable public func flowExpires(_ flow: inout FlowState, shared: inout SharedState) {
     first.flowExpires(&flow.first, shared: &shared.first)
     rest.flowExpires(&flow.rest, shared: &shared.rest)

@@ -49,6 +49,13 @@ public protocol NetworkFunction {
   /// be: the platform calls `flowExpires` and `freeFlowState` at once, so what was taken is given back.
   func process(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict
 
+  /// Handles an ICMP error about a packet of the flow (RFC 792, RFC 4443), which it quotes (`ICMPError`).
+  ///
+  /// It meets the chain as an answer to that packet would, and says nothing of the flow's liveliness: neither is a
+  /// timer refreshed by it nor a connection ended (RFC 5508 REQ-6, RFC 5927). A function that rewrites packets rewrites
+  /// the quotation too; any other lets errors pass.
+  func processError(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict
+
   /// The flow ended here: give back what it took from the shared state (`flow_expires`).
   func flowExpires(_ flow: inout FlowState, shared: inout SharedState)
 
@@ -102,6 +109,7 @@ extension NetworkFunction {
   public static var layoutVersion: UInt16 { 1 }
   public static var dropReasons: [DropReasonDescription] { [] }
   @inlinable public func freeFlowState(_ flow: inout FlowState) {}
+  @inlinable public func processError(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict { .forward }
   @inlinable public func flowExpires(_ flow: inout FlowState, shared: inout SharedState) {}
   @inlinable public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) {}
   @inlinable public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) {}

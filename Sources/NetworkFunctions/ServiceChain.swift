@@ -89,6 +89,20 @@ public struct ServiceChain {
     unsafe stages[stage].process(FrameSelection(frames, mask, states + offsets[stage], stride, reasonOffsets[stage]))
   }
 
+  /// Runs one ICMP error, whose `slot` and `direction` are those of the flow it is about, through the chain.
+  ///
+  /// - Returns: whether it may pass; otherwise it has its `dropReason`.
+  @unsafe
+  public func processError(_ frame: UnsafeMutablePointer<Frame>, states: UnsafeMutableRawPointer, stride: Int) -> Bool {
+    let isForward = unsafe frame.pointee.direction == .forward
+    for step in 0..<stages.count {
+      let stage = isForward ? step : stages.count - 1 - step
+      let selection = unsafe FrameSelection(frame, 1, states + offsets[stage], stride, reasonOffsets[stage])
+      if unsafe stages[stage].processError(selection) == 0 { return false }
+    }
+    return true
+  }
+
   /// Calls one of the flow's life events on every stage, in order.
   @inlinable
   @unsafe
@@ -136,6 +150,7 @@ public struct ServiceStage {
   public let stateAlignment: Int
   public let dropReasons: [DropReasonDescription]
   @usableFromInline let process: (FrameSelection) -> UInt64
+  @usableFromInline let processError: (FrameSelection) -> UInt64
   @usableFromInline let flowEvent: (FlowEvent, UnsafeMutableRawPointer) -> Void
   public let observe: () -> [Observation]
 
@@ -148,6 +163,7 @@ public struct ServiceStage {
     dropReasons = Function.dropReasons
     let host = FunctionHost(function, share: share)
     unsafe process = { selection in unsafe host.process(selection) }
+    unsafe processError = { selection in unsafe host.processError(selection) }
     unsafe flowEvent = { event, state in unsafe host.tell(event, state) }
     observe = { host.observe() }
   }
@@ -191,6 +207,20 @@ final class FunctionHost<Function: NetworkFunction> {
       }
     }
     return kept
+  }
+
+  /// The one frame of a selection.
+  @inlinable
+  @unsafe
+  func processError(_ selection: FrameSelection) -> UInt64 {
+    let frame = unsafe selection.frames
+    let state = unsafe (selection.states + Int(frame.pointee.slot) &* selection.stride).assumingMemoryBound(to: Function.FlowState.self)
+    switch unsafe function.processError(&frame.pointee, flow: &state.pointee, shared: &shared.pointee) {
+    case .forward: return 1
+    case .drop(let reason):
+      unsafe frame.pointee.dropReason = reason.shifted(by: selection.reasonOffset)
+      return 0
+    }
   }
 
   @inlinable

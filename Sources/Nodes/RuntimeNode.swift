@@ -19,14 +19,15 @@ public enum RuntimeNode {
     let launch = try Launch(order: order, kind: .runtime, logger: logger)
     let spec = launch.spec
     let poolShare = RuntimeShare(index: Int(spec.poolShare.index), count: Int(spec.poolShare.count))
-    let chain = try Catalog.standard.makeChain(spec: spec.chain, share: poolShare)
     let rules = FlowRules(spec.chain.flows)
 
     let environment = try share.start(
       name: "nfv-runtime-\(spec.node)",
-      megabytes: megabytesNeeded(flows: rules.capacity, ipv6Flows: rules.ipv6Capacity, stateSize: chain.stateSize),
+      megabytes: megabytesNeeded(flows: rules.capacity, ipv6Flows: rules.ipv6Capacity, stateSize: mostStateSize),
       usesPCI: portSpec.isPCI, logger: launch.logger)
     defer { environment.stop() }
+    // Rules are classified by the environment's `rte_acl`.
+    let chain = try Catalog.standard(classifyingBy: AccessLists.compiler).makeChain(spec: spec.chain, share: poolShare)
     let port = try DPDKPort(portSpec, number: 0, pool: MbufPool(name: "packets", count: packetBuffers))
     defer { port.close() }
     let address = FabricAddress(cluster: UInt16(order.partition), node: spec.node.number)

@@ -13,7 +13,7 @@ import Wire
     reader: SettingsReader(text: "default: allow"))
   static let balancer = try! LoadBalancer(reader: SettingsReader(text: Example.loadBalancer))
 
-  let runtime = TestRuntime(RelayingErrors(firewall.then(nat.then(balancer))), relaysErrors: true)
+  let runtime = TestRuntime(firewall.then(nat.then(balancer)), relaysErrors: true)
 
   /// Checksums of the error and of what it quotes; the quoted transport's only where all of it is quoted.
   static func holds(_ error: TestPacket, wholeQuotation: Bool) -> Bool {
@@ -93,7 +93,7 @@ import Wire
   }
 
   @Test func `IPv6 errors pass the firewall with their flow`() throws {
-    let runtime = TestRuntime(RelayingErrors(Self.firewall), relaysErrors: true)
+    let runtime = TestRuntime(Self.firewall, relaysErrors: true)
     let packet = TestPacket.tcp("[2001:db8::1]:1000", "[2001:db8::2]:80", .syn, seq: 100)
     #expect(runtime.send(packet).packet != nil)
     let tooBig = TestPacket.icmpError(from: "2001:db8::ff", about: packet, type: 2, code: 0)

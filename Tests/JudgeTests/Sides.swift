@@ -68,7 +68,7 @@ struct OurSide {
         FirewallRule(.allow, .udp, toPorts: 53...53), FirewallRule(.allow, .icmp),
       ], otherwise: .deny)
     let nat = NAT(pool: [IPv4Address("203.0.113.1")!], mappings: 4096)
-    runtime = TestRuntime(RelayingErrors(firewall.then(nat)), relaysErrors: true)
+    runtime = TestRuntime(firewall.then(nat), relaysErrors: true)
   }
 
   mutating func hear(_ line: Line) -> Heard? {

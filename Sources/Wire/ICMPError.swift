@@ -1,5 +1,3 @@
-import Wire
-
 /// An ICMP or ICMPv6 error inside a frame: above all the packet that it quotes, by which its flow is known.
 ///
 ///     | Ethernet | IP | type code checksum ---- | quoted IP header | first bytes of its transport, 8 at least |
