@@ -146,6 +146,8 @@ let tests: [Target] = [
   .testTarget(
     name: "ResilienceTests", dependencies: ["CIntrinsics", "Wire", "FixedContainers", "FlowActors", "ReliableChannels", "Simulation"]),
   .testTarget(name: "PortTests", dependencies: ["DPDKPorts", "FunctionCatalog", "ControlMessages", "ModuleGraphs", "Nodes", "Wire"]),
+  .testTarget(
+    name: "JudgeTests", dependencies: ["Wire", "NetworkFunctions", "FunctionCatalog", "NetworkFunctionTesting", "ControlMessages"]),
   .testTarget(name: "LabTests", dependencies: ["Lab", "ControlMessages"]),
 ]
 

@@ -147,9 +147,7 @@ public struct RuntimeCore: ~Copyable {
       return true
     }
     // An error is about a flow, and is none of its own.
-    if burst[index].icmpType != nil, !burst[index].isICMPEchoRequest, !burst[index].isICMPEchoReply {
-      return relayError(&burst, index, bit, now: now)
-    }
+    if let error = ICMPError(burst[index]) { return relay(error, &burst, index, bit, now: now) }
     guard clientSide & bit != 0 else {
       burst.drop(index, .noFlow)
       return false
@@ -170,13 +168,13 @@ public struct RuntimeCore: ~Copyable {
     return true
   }
 
-  /// An ICMP error goes the way of an answer to the packet that it quotes; other ICMP messages open a flow if the chain
-  /// lets them. It goes by itself, after what came before it, and leaves flow and timers as they are.
+  /// An ICMP error goes the way of an answer to the packet that it quotes: by itself, after what came before it, and
+  /// leaves flow and timers as they are.
   ///
   /// - Returns: always `false`: it takes no part in a run.
-  private mutating func relayError(_ burst: inout Burst, _ index: Int, _ bit: UInt64, now: Tick) -> Bool {
+  private mutating func relay(_ error: borrowing ICMPError, _ burst: inout Burst, _ index: Int, _ bit: UInt64, now: Tick) -> Bool {
     finishRun(&burst, now: now)
-    guard let key = ICMPError(burst[index])?.answerFlowKey, let (slot, direction) = flows.find(key) else {
+    guard let (slot, direction) = flows.find(error.answerFlowKey) else {
       burst.drop(index, .icmpErrorWithoutFlow)
       return false
     }

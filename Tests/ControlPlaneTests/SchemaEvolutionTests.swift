@@ -104,7 +104,7 @@ import Testing
     #expect(event.oneofs == ["causation", "body"])
     let command = try #require(SchemaDescriptors.present.message(".nfvactor.v1.Command"))
     #expect(command.fields.first { $0.name == "stop_node" }?.typeName == ".nfvactor.v1.NodeLife")
-    #expect(command.reserved.contains(25) && !command.reserved.contains(26))
+    #expect(command.reserved.contains(23) && !command.reserved.contains(22))
     let state = try #require(SchemaDescriptors.present.enumeration(".nfvactor.v1.Member.State"))
     #expect(state.values.last?.number == 4)
   }

@@ -44,6 +44,18 @@ import Wire
     #expect(runtime.flowCount == 2)
   }
 
+  @Test func `an ICMP error goes back with the flow it is about, and opens none`() {
+    let runtime = runtime()
+    let query = TestPacket.udp("10.0.0.1:5000", "10.0.0.2:53", payload: [1])
+    let error = TestPacket.icmpError(from: "10.0.0.254", about: query)
+    #expect(runtime.send([query, error]).map(\.direction) == [.forward, .reverse])
+    #expect(runtime.flowCount == 1)
+    let stranger = TestPacket.icmpError(from: "10.0.0.254", about: .udp("10.0.0.9:1", "10.0.0.2:53"))
+    #expect(runtime.send([stranger]).map(\.reason) == ["icmp-error-without-flow"])
+    #expect(runtime.flowCount == 1)
+    #expect(runtime.booksBalance)
+  }
+
   @Test func `flows differ by VLAN`() {
     let runtime = runtime()
     let query = TestPacket.udp("10.0.0.1:5000", "10.0.0.2:53")

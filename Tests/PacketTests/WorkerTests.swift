@@ -195,6 +195,23 @@ import Wire
 
   // MARK: Dispatch
 
+  @Test func `an ICMP error goes to the runtime that has the flow it is about`() {
+    setMembers([member(first, 11), member(second, 12)])
+    let query = TestPacket.udp("10.1.0.9:5000", "10.2.0.9:53")
+    client.incoming = [query.link(to: client.address, from: clientMAC)]
+    pass(1)
+    #expect(fabric.takeSent().map(\.destinationMAC) == [first.address(of: .client)])
+    fabric.incoming = [passedOn(query, by: first)]
+    pass(2)
+    let error = TestPacket.icmpError(from: "10.2.0.254", about: query)
+    let other = TestPacket.icmpError(from: "10.2.0.254", about: .udp("10.1.0.9:7", "10.2.0.9:53"))
+    server.incoming = [error, other].map { $0.link(to: server.address, from: serverMAC) }
+    pass(3)
+    #expect(fabric.takeSent() == [error.link(to: first.address(of: .server), from: address.address(of: .server))])
+    pass(9)
+    #expect(drops()["icmp-error-without-flow"] == 1)
+  }
+
   @Test func `new flows go to the runtime with the fewest, packets of known ones to its own`() {
     setMembers([member(first, 11, flows: 10), member(second, 12, flows: 4)])
     let queries = (0..<20).map { TestPacket.udp(endpoint("10.1.0.9", 5_000 + $0), "10.1.0.100:53").link(to: client.address, from: clientMAC) }
