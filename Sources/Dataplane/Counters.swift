@@ -82,7 +82,8 @@ public final class PublishedCounters: Sendable {
   private let cells: [Cell]
   private static let fields: [WritableKeyPath<Counters, UInt64> & Sendable] = [
     \.received, \.receivedBytes, \.forwarded, \.forwardedBytes, \.dropped, \.consumed, \.flowsCreated, \.flowsExpired,
-    \.flowsEvicted, \.flowsRefused, \.flowsMigratedIn, \.flowsMigratedOut, \.activeFlows, \.missed, \.passes, \.busyPasses, \.busyCycles, \.totalCycles,
+    \.flowsEvicted, \.flowsRefused, \.flowsMigratedIn, \.flowsMigratedOut, \.activeFlows, \.missed, \.passes, \.busyPasses,
+    \.busyCycles, \.totalCycles,
   ]
 
   private final class Cell: Sendable { let value = Atomic<UInt64>(0) }
@@ -94,7 +95,8 @@ public final class PublishedCounters: Sendable {
     // Written out: a key path per field and millisecond would be the worker's slowest code.
     let values = (
       counters.received, counters.receivedBytes, counters.forwarded, counters.forwardedBytes, counters.dropped, counters.consumed,
-      counters.flowsCreated, counters.flowsExpired, counters.flowsEvicted, counters.flowsRefused, counters.flowsMigratedIn, counters.flowsMigratedOut, counters.activeFlows,
+      counters.flowsCreated, counters.flowsExpired, counters.flowsEvicted, counters.flowsRefused, counters.flowsMigratedIn,
+      counters.flowsMigratedOut, counters.activeFlows,
       counters.missed, counters.passes, counters.busyPasses, counters.busyCycles, counters.totalCycles
     )
     withUnsafeBytes(of: values) { bytes in

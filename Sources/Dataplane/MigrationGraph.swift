@@ -66,8 +66,9 @@ final class MigrationGraph: ModuleGraph {
   func hear(_ batch: PacketBatch, _ frames: UInt64, now: Tick) {
     runtime.core.moment = now
     PacketBatch.forEach(in: frames) { index in
-      guard let peer = batch[index].withBytes({ peers.receive($0, now: now) }) else { return }
-      while let message = unsafe peers.nextMessage(from: peer) { handle(message.bytes, from: peer, now: now) }
+      guard let arrival = batch[index].withBytes({ peers.receive($0, now: now) }) else { return }
+      if let life = arrival.ended { mourn(arrival.peer, life, isSwitch: peers.known[Int(arrival.peer)].isSwitch, now: now) }
+      while let message = unsafe peers.nextMessage(from: arrival.peer) { handle(message.bytes, from: arrival.peer, now: now) }
     }
     while let batch = returns.next() {
       _ = runtime.serve(batch, now: now)
@@ -112,14 +113,9 @@ final class MigrationGraph: ModuleGraph {
     runtime.core.moment = now
     switch command {
     case .members(let members):
-      peers.update(members.peers, now: now) { index, peer in
-        if peer.isSwitch {
-          source.switchEnded(index, now: now, flows: &runtime.core)
-        } else {
-          source.ended(index, before: peer.incarnation + 1, now: now, flows: &runtime.core)
-          target.sourceEnded(index, now: now, flows: &runtime.core)
-        }
-      }
+      var over: [(UInt8, Peer)] = []
+      peers.update(members.peers, now: now) { over.append(($0, $1)) }
+      for (index, peer) in over { mourn(index, peer.incarnation, isSwitch: peer.isSwitch, now: now) }
     case .migrate(let order):
       guard let peer = peers.index(ofNode: order.target.node), peers.known[Int(peer)].incarnation == order.target.incarnation,
         peers.known[Int(peer)].isAlive
@@ -131,6 +127,16 @@ final class MigrationGraph: ModuleGraph {
     case .cancelMigration(let run):
       if source.report?.run == run { source.cancel(flows: &runtime.core) }
     case .stop: break
+    }
+  }
+
+  /// A life of a peer is over, by the first frame of its next one or by the coordinator's word.
+  private func mourn(_ peer: UInt8, _ incarnation: UInt64, isSwitch: Bool, now: Tick) {
+    if isSwitch {
+      source.switchEnded(peer, now: now, flows: &runtime.core)
+    } else {
+      source.ended(peer, before: incarnation + 1, now: now, flows: &runtime.core)
+      target.sourceEnded(peer, now: now, flows: &runtime.core)
     }
   }
 

@@ -54,14 +54,16 @@ struct Peers: ~Copyable, MigrationOutbox {
 
   // MARK: Who there is
 
-  /// Takes over what the coordinator says. Calls `ended` for every peer whose life is over, or was replaced by another.
+  /// Takes over what the coordinator says. Calls `ended` for every peer whose life is over, or was replaced by another;
+  /// not when a later life has already been heard of over the channel, which has said so then.
   mutating func update(_ members: [Peer], now: Tick, ended: (UInt8, Peer) -> Void) {
     for member in members where member.node != node {
       if let index = known.firstIndex(where: { $0.node == member.node }) {
         guard member.incarnation >= known[index].incarnation else { continue }
         let before = known[index]
         known[index] = member
-        if before.isAlive, member.incarnation > before.incarnation || !member.isAlive { ended(UInt8(index), before) }
+        let isOver = member.incarnation > before.incarnation || !member.isAlive
+        if before.isAlive, isOver, unsafe channels[index].peerIncarnation <= before.incarnation { ended(UInt8(index), before) }
       } else if member.isAlive, known.count < Self.capacity {
         let link = ChannelLink(destination: address.controlAddress(ofNode: member.node), source: address.control)
         unsafe (channels + known.count).initialize(
@@ -86,13 +88,23 @@ struct Peers: ~Copyable, MigrationOutbox {
     return unsafe channels[Int(peer)].send(message)
   }
 
+  /// Whose a frame was; and the life of that peer that is over, if the frame is the first of a later one.
+  struct Arrival {
+    var peer: UInt8
+    var ended: UInt64?
+  }
+
   /// Takes a frame of a channel. Then `nextMessage` has what it completed.
   ///
-  /// - Returns: whose it was; `nil` when it was refused.
-  mutating func receive(_ frame: UnsafeRawBufferPointer, now: Tick) -> UInt8? {
+  /// - Returns: `nil` when it was refused.
+  mutating func receive(_ frame: UnsafeRawBufferPointer, now: Tick) -> Arrival? {
     guard let source = unsafe ChannelFrame.sourceNode(frame), let peer = index(ofNode: source) else { return nil }
-    if case .refused = unsafe channels[Int(peer)].receive(frame, now: now) { return nil }
-    return peer
+    let before = unsafe channels[Int(peer)].peerIncarnation
+    switch unsafe channels[Int(peer)].receive(frame, now: now) {
+    case .refused: return nil
+    case .taken: return Arrival(peer: peer)
+    case .sessionBegan: return Arrival(peer: peer, ended: before == 0 ? nil : before)
+    }
   }
 
   /// The next message of a peer, valid until its next frame is received; `nil` when there is none.

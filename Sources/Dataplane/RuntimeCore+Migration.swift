@@ -10,7 +10,9 @@ extension RuntimeCore: DepartingFlows {
     for _ in 0..<flows.capacity {
       let slot = departureHand
       departureHand = Int(slot) + 1 < flows.capacity ? slot + 1 : 0
-      if flows[slot].isUsed, flows[slot].knowsReverse, flows[slot].phase == .settled, flows[slot].actor.hasForwarded { return slot }
+      if flows[slot].isUsed, flows[slot].knowsReverse, flows[slot].phase == .settled, flows[slot].actor.hasForwarded {
+        return slot
+      }
     }
     return nil
   }

@@ -82,8 +82,9 @@ public struct RuntimeCore: ~Copyable {
     let milliseconds = UInt32(truncatingIfNeeded: now.milliseconds)
     PacketBatch.forEach(in: burst.live) { index in
       let bit: UInt64 = 1 << UInt64(truncatingIfNeeded: index)
-      guard joinCandidate(burst[index], bit, clientSide: clientSide, serverSide: serverSide)
-        || findFlow(&burst, index, bit, clientSide: clientSide, serverSide: serverSide, now: now)
+      guard
+        joinCandidate(burst[index], bit, clientSide: clientSide, serverSide: serverSide)
+          || findFlow(&burst, index, bit, clientSide: clientSide, serverSide: serverSide, now: now)
       else { return }
       flows[burst[index].slot].lastSeen = milliseconds
       run |= bit
@@ -172,7 +173,8 @@ public struct RuntimeCore: ~Copyable {
   /// leaves flow and timers as they are.
   ///
   /// - Returns: always `false`: it takes no part in a run.
-  private mutating func relay(_ error: borrowing ICMPError, _ burst: inout Burst, _ index: Int, _ bit: UInt64, now: Tick) -> Bool {
+  private mutating func relay(_ error: borrowing ICMPError, _ burst: inout Burst, _ index: Int, _ bit: UInt64, now: Tick) -> Bool
+  {
     finishRun(&burst, now: now)
     guard let (slot, direction) = flows.find(error.answerFlowKey) else {
       burst.drop(index, .icmpErrorWithoutFlow)

@@ -22,7 +22,8 @@ extension Worker {
   ///
   /// - Parameter identity: of a member of a cluster, which runtimes ask to change routes.
   public static func virtualSwitch(
-    ports: SwitchPorts, address: FabricAddress, identity: FlowOwner? = nil, client: UplinkSettings, server: UplinkSettings, rules: FlowRules,
+    ports: SwitchPorts, address: FabricAddress, identity: FlowOwner? = nil, client: UplinkSettings, server: UplinkSettings,
+    rules: FlowRules,
     seed: UInt64, rings: WorkerRings, now: Tick, memory: MemorySource
   ) -> Worker {
     let published = PublishedCounters()
@@ -46,7 +47,7 @@ extension Worker {
         TimerGraph { now in
           state.serveWaiting(now: now)
           return state.core.expireIdle(now: now, limit: 64)
-        },
+        }
       ],
       liaison: liaison, published: published,
       publishing: {
@@ -176,7 +177,9 @@ final class RouteGraph: ModuleGraph {
     var burst = Burst(batch)
     var control: UInt64 = 0
     PacketBatch.forEach(in: burst.live) { index in
-      if burst[index].destinationMAC == address.control, burst[index].isOfType(ChannelFrame.etherType) { control |= 1 << UInt64(index) }
+      if burst[index].destinationMAC == address.control, burst[index].isOfType(ChannelFrame.etherType) {
+        control |= 1 << UInt64(index)
+      }
     }
     burst.live &= ~control
     batch.live = burst.live
@@ -185,7 +188,7 @@ final class RouteGraph: ModuleGraph {
 
   func hear(_ batch: PacketBatch, _ frames: UInt64, now: Tick) {
     PacketBatch.forEach(in: frames) { index in
-      guard let peer = batch[index].withBytes({ peers.receive($0, now: now) }) else { return }
+      guard let peer = batch[index].withBytes({ peers.receive($0, now: now) })?.peer else { return }
       var changes = RouteChanges(state: state, now: now)
       while let message = unsafe peers.nextMessage(from: peer) {
         guard MigrationMessage.kind(message.bytes) == .changeRoute else { continue }

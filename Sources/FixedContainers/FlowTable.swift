@@ -43,7 +43,9 @@ public struct FlowTable: ~Copyable {
   func tags(_ bucket: UInt64) -> UnsafeMutablePointer<UInt16> { unsafe line(bucket).assumingMemoryBound(to: UInt16.self) }
 
   @inlinable @inline(__always)
-  func values(_ bucket: UInt64) -> UnsafeMutablePointer<UInt32> { unsafe (line(bucket) + 16).assumingMemoryBound(to: UInt32.self) }
+  func values(_ bucket: UInt64) -> UnsafeMutablePointer<UInt32> {
+    unsafe (line(bucket) + 16).assumingMemoryBound(to: UInt32.self)
+  }
 
   /// Entries that belong into this bucket and stand in their second one.
   @inlinable @inline(__always)
@@ -51,7 +53,9 @@ public struct FlowTable: ~Copyable {
 
   /// One bit per entry: it stands here because its first bucket was full.
   @inlinable @inline(__always)
-  func guests(_ bucket: UInt64) -> UnsafeMutablePointer<UInt32> { unsafe (line(bucket) + 52).assumingMemoryBound(to: UInt32.self) }
+  func guests(_ bucket: UInt64) -> UnsafeMutablePointer<UInt32> {
+    unsafe (line(bucket) + 52).assumingMemoryBound(to: UInt32.self)
+  }
 
   /// Asks for the line that a lookup of `hash` reads first.
   @inlinable @inline(__always)
@@ -92,7 +96,9 @@ public struct FlowTable: ~Copyable {
   public mutating func insert(_ hash: UInt64, _ value: UInt32) -> Bool {
     let entry = Entry(tag: UInt16(tag(hash)), value: value, isGuest: false)
     let first = hash & mask
-    guard place(first, entry) || placeAsGuest(entry, from: first) || displace(entry, first, chooser: Int(hash >> 32 & 7)) else { return false }
+    guard place(first, entry) || placeAsGuest(entry, from: first) || displace(entry, first, chooser: Int(hash >> 32 & 7)) else {
+      return false
+    }
     count += 1
     return true
   }
@@ -122,7 +128,9 @@ public struct FlowTable: ~Copyable {
   }
 
   private func placeAsGuest(_ entry: Entry, from first: UInt64) -> Bool {
-    guard place(otherBucket(first, UInt64(entry.tag)), Entry(tag: entry.tag, value: entry.value, isGuest: true)) else { return false }
+    guard place(otherBucket(first, UInt64(entry.tag)), Entry(tag: entry.tag, value: entry.value, isGuest: true)) else {
+      return false
+    }
     unsafe away(first).pointee &+= 1
     return true
   }
@@ -160,14 +168,19 @@ public struct FlowTable: ~Copyable {
   private func putBack(_ entry: Entry, _ bucket: UInt64, _ index: Int) -> Entry {
     var entry = entry
     entry.isGuest.toggle()
-    if entry.isGuest { unsafe away(otherBucket(bucket, UInt64(entry.tag))).pointee &+= 1 } else { unsafe away(bucket).pointee &-= 1 }
+    if entry.isGuest {
+      unsafe away(otherBucket(bucket, UInt64(entry.tag))).pointee &+= 1
+    } else {
+      unsafe away(bucket).pointee &-= 1
+    }
     let replacement = read(bucket, index)
     write(bucket, index, entry)
     return replacement
   }
 
   private func read(_ bucket: UInt64, _ index: Int) -> Entry {
-    unsafe Entry(tag: tags(bucket)[index], value: values(bucket)[index], isGuest: guests(bucket).pointee >> UInt32(index) & 1 != 0)
+    unsafe Entry(
+      tag: tags(bucket)[index], value: values(bucket)[index], isGuest: guests(bucket).pointee >> UInt32(index) & 1 != 0)
   }
 
   /// Removes the entry of this hash and value; `false` if there is none.

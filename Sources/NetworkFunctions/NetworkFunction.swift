@@ -109,7 +109,9 @@ extension NetworkFunction {
   public static var layoutVersion: UInt16 { 1 }
   public static var dropReasons: [DropReasonDescription] { [] }
   @inlinable public func freeFlowState(_ flow: inout FlowState) {}
-  @inlinable public func processError(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict { .forward }
+  @inlinable public func processError(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict {
+    .forward
+  }
   @inlinable public func flowExpires(_ flow: inout FlowState, shared: inout SharedState) {}
   @inlinable public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) {}
   @inlinable public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) {}

@@ -214,7 +214,8 @@ final class FunctionHost<Function: NetworkFunction> {
   @unsafe
   func processError(_ selection: FrameSelection) -> UInt64 {
     let frame = unsafe selection.frames
-    let state = unsafe (selection.states + Int(frame.pointee.slot) &* selection.stride).assumingMemoryBound(to: Function.FlowState.self)
+    let state = unsafe (selection.states + Int(frame.pointee.slot) &* selection.stride).assumingMemoryBound(
+      to: Function.FlowState.self)
     switch unsafe function.processError(&frame.pointee, flow: &state.pointee, shared: &shared.pointee) {
     case .forward: return 1
     case .drop(let reason):

@@ -47,7 +47,9 @@ public enum Checksum {
   @inlinable @inline(never)
   static func sumFew(_ bytes: UnsafeRawPointer, count: Int, initial: UInt64) -> UInt64 {
     var total = initial
-    for offset in 0..<max(0, count) { unsafe total &+= UInt64(bytes.load(fromByteOffset: offset, as: UInt8.self)) << UInt64(offset & 1 &* 8) }
+    for offset in 0..<max(0, count) {
+      unsafe total &+= UInt64(bytes.load(fromByteOffset: offset, as: UInt8.self)) << UInt64(offset & 1 &* 8)
+    }
     return total
   }
 
@@ -98,7 +100,9 @@ public enum Checksum {
 
   /// What to give `update` for the words of a 32-bit value that is taken away.
   @inlinable
-  public static func removed(_ value: UInt32) -> UInt64 { UInt64(~UInt16(truncatingIfNeeded: value >> 16)) &+ UInt64(~UInt16(truncatingIfNeeded: value)) }
+  public static func removed(_ value: UInt32) -> UInt64 {
+    UInt64(~UInt16(truncatingIfNeeded: value >> 16)) &+ UInt64(~UInt16(truncatingIfNeeded: value))
+  }
 
   /// What to give `update` for the words of a 32-bit value that is put in.
   @inlinable

@@ -60,8 +60,11 @@ public struct DropReason: Hashable, Sendable, BitwiseCopyable {
     .init(.truncated, "truncated", "The frame ends before its headers say it does."),
     .init(.unknownEtherType, "unknown-ethertype", "The frame carries neither IPv4, IPv6 nor ARP."),
     .init(.notForThisNode, "not-for-this-node", "The destination MAC address is not one of this node's."),
-    .init(.flowMigrating, "flow-migrating", "The packet's flow is moving, and there was no room to hold the packet or to send it after the flow."),
-    .init(.channelFrame, "channel-frame", "A frame of a reliable channel that no peer of this cluster sent, or that was damaged."),
+    .init(
+      .flowMigrating, "flow-migrating",
+      "The packet's flow is moving, and there was no room to hold the packet or to send it after the flow."),
+    .init(
+      .channelFrame, "channel-frame", "A frame of a reliable channel that no peer of this cluster sent, or that was damaged."),
     .init(.icmpErrorWithoutFlow, "icmp-error-without-flow", "An ICMP error about a packet of no flow that is known here."),
     .init(.scattered, "scattered", "The packet is larger than one receive buffer."),
     .init(.unexpectedARP, "unexpected-arp", "An ARP packet arrived where none is handled, or was malformed."),

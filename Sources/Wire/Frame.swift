@@ -108,9 +108,13 @@ extension Frame {
   @inlinable @inline(__always)
   func load64(_ offset: Int) -> UInt64 { unsafe UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self)) }
   @inlinable @inline(__always)
-  func store16(_ value: UInt16, _ offset: Int) { unsafe bytes.storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt16.self) }
+  func store16(_ value: UInt16, _ offset: Int) {
+    unsafe bytes.storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt16.self)
+  }
   @inlinable @inline(__always)
-  func store32(_ value: UInt32, _ offset: Int) { unsafe bytes.storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt32.self) }
+  func store32(_ value: UInt32, _ offset: Int) {
+    unsafe bytes.storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt32.self)
+  }
 
   // MARK: Link
 
@@ -255,7 +259,8 @@ extension Frame {
   /// Lends the TCP, UDP or ICMP header with its options; empty for any other protocol.
   @inlinable
   public func withTransportHeader<Result>(_ body: (RawSpan) -> Result) -> Result {
-    unsafe body(UnsafeRawBufferPointer(start: bytes + Int(transportOffset), count: Int(payloadOffset) - Int(transportOffset)).bytes)
+    unsafe body(
+      UnsafeRawBufferPointer(start: bytes + Int(transportOffset), count: Int(payloadOffset) - Int(transportOffset)).bytes)
   }
 
   /// Lends the whole frame, Ethernet header first.

@@ -26,7 +26,9 @@ extension Frame {
     let totalLength = Int(load16(16))
     let headerLength = Int(load8(46) >> 4) &* 4
     // Lengths that do not fit are told apart by the other path.
-    guard totalLength <= Int(length) &- 14, headerLength >= 20, headerLength &+ 20 <= totalLength else { return parseAny(checksums) }
+    guard totalLength <= Int(length) &- 14, headerLength >= 20, headerLength &+ 20 <= totalLength else {
+      return parseAny(checksums)
+    }
     networkOffset = 14
     transportOffset = 34
     self.headerLength = UInt8(truncatingIfNeeded: headerLength)
@@ -209,7 +211,8 @@ extension Frame {
     guard checksums == .verify, covered > 0 else { return nil }
     var initial: UInt64 = 0
     if usesPseudoHeader {
-      initial = unsafe family == .ipv4
+      initial =
+        unsafe family == .ipv4
         ? Checksum.pseudoHeader(addresses: bytes + addresses.source, protocolNumber: protocolNumber, length: covered)
         : Checksum.pseudoHeader(
           ipv6Source: bytes + addresses.source, destination: bytes + addresses.destination,

@@ -11,7 +11,9 @@ import Wire
   func `bursts and single packets have the same outcomes`(seed: UInt64, size: Int) {
     var numbers = SeededNumbers(seed: seed)
     let packets = conversation(&numbers, count: 3_000)
-    compare(packets, size: size, seed: seed) { ServiceChain([ServiceStage("counting", CountingFunction(books: .init()), share: .whole)]) }
+    compare(packets, size: size, seed: seed) {
+      ServiceChain([ServiceStage("counting", CountingFunction(books: .init()), share: .whole)])
+    }
   }
 
   @Test(arguments: [21, 22, 23, 24] as [UInt64], [7, 32, 64])
@@ -41,7 +43,8 @@ import Wire
         return
       }
       guard burst.flowCount == single.flowCount else {
-        Issue.record("\(burst.flowCount) flows in bursts of \(size), \(single.flowCount) one by one; packet \(start), seed \(seed)")
+        Issue.record(
+          "\(burst.flowCount) flows in bursts of \(size), \(single.flowCount) one by one; packet \(start), seed \(seed)")
         return
       }
       single.wait(milliseconds: 500, step: 500)
@@ -60,7 +63,8 @@ import Wire
       let port = 40_000 + numbers.below(6)
       let isIPv6 = numbers.oneIn(6)
       let client = isIPv6 ? endpoint("2001:db8::1", port) : endpoint("10.0.0.\(1 + numbers.below(3))", port)
-      let server = isIPv6
+      let server =
+        isIPv6
         ? endpoint("2001:db8::9", [80, 53, 666][numbers.below(3)])
         : endpoint(numbers.oneIn(2) ? "10.1.0.100" : "10.2.0.7", [80, 80, 53, 666][numbers.below(4)])
       let (from, to) = numbers.oneIn(3) ? (server, client) : (client, server)

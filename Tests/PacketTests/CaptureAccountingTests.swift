@@ -55,7 +55,8 @@ import Wire
       let bytes = try Data(contentsOf: capture.url)
       var numbers = SeededNumbers(seed: UInt64(bytes.count))
       // Every place in the file's header and the first packets, then some.
-      let cuts = Array(stride(from: 0, to: min(130, bytes.count), by: 26)) + (0..<3).map { _ in numbers.below(min(60_000, bytes.count)) }
+      let cuts =
+        Array(stride(from: 0, to: min(130, bytes.count), by: 26)) + (0..<3).map { _ in numbers.below(min(60_000, bytes.count)) }
       for cut in cuts {
         try bytes.prefix(min(cut, 60_000)).write(to: file)
         process(file, "\(capture.testDescription) cut at \(cut)")

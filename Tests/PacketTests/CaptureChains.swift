@@ -13,12 +13,16 @@ enum CaptureChains {
   /// Everything is allowed and translated; what goes to 10.1.0.100:80 goes to two servers, the rest passes.
   static let firewallNATLoadBalancer = ServiceChainSpec(
     functions: [
-    .init(kind: "firewall", settings: map(["default": scalar("allow")])),
-    .init(kind: "nat", settings: map(["pool": scalar("203.0.113.1-203.0.113.2"), "ports": scalar("20000-21999"), "mappings": scalar("4096")])),
-    .init(kind: "load-balancer", settings: map([
-      "services": Settings(.list([service("10.1.0.100:80/tcp")])), "other": scalar("forward"),
-    ])),
-  ], flows: flows)
+      .init(kind: "firewall", settings: map(["default": scalar("allow")])),
+      .init(
+        kind: "nat",
+        settings: map(["pool": scalar("203.0.113.1-203.0.113.2"), "ports": scalar("20000-21999"), "mappings": scalar("4096")])),
+      .init(
+        kind: "load-balancer",
+        settings: map([
+          "services": Settings(.list([service("10.1.0.100:80/tcp")])), "other": scalar("forward"),
+        ])),
+    ], flows: flows)
 
   /// As above, with connections accepted in their middle: more of a capture gets through to be judged.
   static let lenientNATLoadBalancer: ServiceChainSpec = {

@@ -16,7 +16,8 @@ import Testing
     }
     #expect(!expected.pairs.isEmpty)
     let report = try CaptureProcessing(
-      spec: CaptureChains.passThrough, input: capture.path, output: nil, checksums: .trust).run()
+      spec: CaptureChains.passThrough, input: capture.path, output: nil, checksums: .trust
+    ).run()
     let ours = FlowListing(report)
     let explanation = Self.explained[capture.name]
     var missing = 0

@@ -22,7 +22,9 @@ enum CaptureLibrary {
   static let absence = "no captures: neither NFV_SHARED nor ../shared has data/pcap"
 
   /// Captures to compare flow by flow; each has a `.flows.txt` beside it.
-  static var withListings: [Capture] { captures(under: "pcap/ndpi").filter { FileManager.default.fileExists(atPath: $0.listing) } }
+  static var withListings: [Capture] {
+    captures(under: "pcap/ndpi").filter { FileManager.default.fileExists(atPath: $0.listing) }
+  }
 
   static var all: [Capture] { captures(under: "pcap") + captures(under: "suricata") }
 
@@ -30,7 +32,9 @@ enum CaptureLibrary {
     guard let root else { return [] }
     let base = root.appending(path: folder)
     let files = FileManager.default.enumerator(at: base, includingPropertiesForKeys: nil)?.compactMap { $0 as? URL } ?? []
-    return files.filter { ["pcap", "pcapng", "cap"].contains($0.pathExtension) }.map { Capture(url: $0) }.sorted { $0.path < $1.path }
+    return files.filter { ["pcap", "pcapng", "cap"].contains($0.pathExtension) }.map { Capture(url: $0) }.sorted {
+      $0.path < $1.path
+    }
   }
 }
 
@@ -44,4 +48,3 @@ struct Capture: Sendable, CustomTestStringConvertible, Hashable {
   /// `suricata/x/input.pcap`: several captures have the same name.
   var testDescription: String { url.pathComponents.suffix(3).joined(separator: "/") }
 }
-

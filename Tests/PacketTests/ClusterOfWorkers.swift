@@ -68,7 +68,8 @@ final class ClusterOfWorkers {
       let rings = WorkerRings()
       let worker = Worker.runtime(
         port: port, address: address, identity: FlowOwner(node: node, incarnation: 1),
-        chain: ServiceChain([ServiceStage("packet-counter", PacketCounter(), share: .whole)]), rules: rules, seed: seed &+ UInt64(index),
+        chain: ServiceChain([ServiceStage("packet-counter", PacketCounter(), share: .whole)]), rules: rules,
+        seed: seed &+ UInt64(index),
         rings: rings, now: .zero, memory: .plain)
       runtimes.append(Runtime(port: port, rings: rings, worker: worker, address: address))
     }

@@ -94,6 +94,8 @@ final class CoreUnderTest {
 }
 
 func endpoint(_ address: String, _ port: Int) -> Endpoint {
-  guard let parsed = IPAddress(address), let port = UInt16(exactly: port) else { preconditionFailure("'\(address)' port \(port)") }
+  guard let parsed = IPAddress(address), let port = UInt16(exactly: port) else {
+    preconditionFailure("'\(address)' port \(port)")
+  }
   return Endpoint(parsed, port: port)
 }

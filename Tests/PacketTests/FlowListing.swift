@@ -69,9 +69,13 @@ struct FlowListing: Equatable {
   ///
   ///     1	TCP a:p <-> b:q [...][159 pkts/15615 bytes <-> 99 pkts/19931 bytes][...
   init?(listing: String) {
-    let line = /^\t\d+\t(\S+) (\S+):(\d+) (?:<->|->) (\S+):(\d+) .*?\[(\d+) pkts\/(\d+) bytes (?:<->|->) (\d+) pkts\/(\d+) bytes\]/
-    for text in listing.split(whereSeparator: \.isNewline) where text.hasPrefix("\t") && text.contains(" bytes <-> ") || text.hasPrefix("\t") && text.contains(" bytes -> ") {
-      guard let match = String(text).firstMatch(of: line), let from = Self.address(match.2), let to = Self.address(match.4) else { return nil }
+    let line =
+      /^\t\d+\t(\S+) (\S+):(\d+) (?:<->|->) (\S+):(\d+) .*?\[(\d+) pkts\/(\d+) bytes (?:<->|->) (\d+) pkts\/(\d+) bytes\]/
+    for text in listing.split(whereSeparator: \.isNewline)
+    where text.hasPrefix("\t") && text.contains(" bytes <-> ") || text.hasPrefix("\t") && text.contains(" bytes -> ") {
+      guard let match = String(text).firstMatch(of: line), let from = Self.address(match.2), let to = Self.address(match.4) else {
+        return nil
+      }
       add(
         String(match.1), "\(from) \(match.3)", "\(to) \(match.5)", forward: (Int(match.6)!, Int(match.7)!),
         reverse: (Int(match.8)!, Int(match.9)!))

@@ -20,9 +20,10 @@ import Wire
 
   // MARK: Conversations
 
-  @Test(arguments: [
-    ("10.0.0.1:1234", "10.0.0.2:80"), ("[2001:db8::1]:1234", "[2001:db8::2]:80"),
-  ] as [(Endpoint, Endpoint)])
+  @Test(
+    arguments: [
+      ("10.0.0.1:1234", "10.0.0.2:80"), ("[2001:db8::1]:1234", "[2001:db8::2]:80"),
+    ] as [(Endpoint, Endpoint)])
   func `a handshake in one burst is one flow`(client: Endpoint, server: Endpoint) {
     let runtime = runtime()
     let syn = TestPacket.tcp(client, server, .syn, seq: 100)
@@ -68,17 +69,19 @@ import Wire
     let syn = TestPacket.tcp("10.0.0.1:1234", "10.0.0.2:80", .syn)
     #expect(runtime.send(syn, from: .server).reason == "no-flow")
     #expect(runtime.send(syn, from: .client).direction == .forward)
-    #expect(runtime.send(syn.answered([.syn, .ack]), from: .client).reason == "no-flow", "the server's packets come from its side")
+    #expect(
+      runtime.send(syn.answered([.syn, .ack]), from: .client).reason == "no-flow", "the server's packets come from its side")
     #expect(runtime.send(syn, from: .server).reason == "no-flow")
     #expect(runtime.send(syn.answered([.syn, .ack]), from: .server).direction == .reverse)
   }
 
   // MARK: What opens a flow
 
-  @Test(arguments: [
-    (.syn, true), ([.syn, .psh], true), (.ack, false), ([.syn, .ack], false), (.rst, false), (.fin, false), ([], false),
-    ([.syn, .fin], false), ([.syn, .rst], false), ([.psh, .ack], false),
-  ] as [(TCPFlags, Bool)])
+  @Test(
+    arguments: [
+      (.syn, true), ([.syn, .psh], true), (.ack, false), ([.syn, .ack], false), (.rst, false), (.fin, false), ([], false),
+      ([.syn, .fin], false), ([.syn, .rst], false), ([.psh, .ack], false),
+    ] as [(TCPFlags, Bool)])
   func `only a SYN opens a connection, unless midstream is accepted`(flags: TCPFlags, opens: Bool) {
     let packet = TestPacket.tcp("10.0.0.1:1234", "10.0.0.2:80", flags)
     let strict = runtime()
@@ -179,7 +182,9 @@ import Wire
   }
 
   @Test func `no room for another IPv6 key costs no IPv4 connection its place`() {
-    let runtime = runtime { $0.capacity = 64; $0.ipv6Capacity = 4 }
+    let runtime = runtime {
+      $0.capacity = 64; $0.ipv6Capacity = 4
+    }
     for port in 1...8 { runtime.send(.tcp(endpoint("10.0.0.1", port), "10.0.0.2:80", .syn)) }
     for port in 1...4 { #expect(runtime.send(.udp(endpoint("2001:db8::1", port), "[2001:db8::2]:53")).direction == .forward) }
     for port in 5...20 {
@@ -191,21 +196,22 @@ import Wire
 
   // MARK: Time
 
-  @Test(arguments: [
-    ("half open", [TestPacket.tcp("10.0.0.1:1", "10.0.0.2:80", .syn)], 240_000),
-    ("established", [.tcp("10.0.0.1:1", "10.0.0.2:80", .syn), .tcp("10.0.0.2:80", "10.0.0.1:1", [.syn, .ack])], 7_440_000),
-    (
-      "closed",
-      [
-        .tcp("10.0.0.1:1", "10.0.0.2:80", .syn), .tcp("10.0.0.2:80", "10.0.0.1:1", [.syn, .ack]),
-        .tcp("10.0.0.1:1", "10.0.0.2:80", .rst),
-      ], 240_000
-    ),
-    ("udp", [.udp("10.0.0.1:1", "10.0.0.2:53")], 300_000),
-    ("icmp", [.icmpEchoRequest("10.0.0.1", "10.0.0.2", id: 3)], 60_000),
-    ("icmpv6", [.icmpEchoRequest("[2001:db8::1]", "[2001:db8::2]", id: 3)], 60_000),
-    ("other", [.ip("10.0.0.1", "10.0.0.2", 47, [0, 0, 0, 0], checksumAt: nil)], 60_000),
-  ] as [(String, [TestPacket], UInt64)])
+  @Test(
+    arguments: [
+      ("half open", [TestPacket.tcp("10.0.0.1:1", "10.0.0.2:80", .syn)], 240_000),
+      ("established", [.tcp("10.0.0.1:1", "10.0.0.2:80", .syn), .tcp("10.0.0.2:80", "10.0.0.1:1", [.syn, .ack])], 7_440_000),
+      (
+        "closed",
+        [
+          .tcp("10.0.0.1:1", "10.0.0.2:80", .syn), .tcp("10.0.0.2:80", "10.0.0.1:1", [.syn, .ack]),
+          .tcp("10.0.0.1:1", "10.0.0.2:80", .rst),
+        ], 240_000
+      ),
+      ("udp", [.udp("10.0.0.1:1", "10.0.0.2:53")], 300_000),
+      ("icmp", [.icmpEchoRequest("10.0.0.1", "10.0.0.2", id: 3)], 60_000),
+      ("icmpv6", [.icmpEchoRequest("[2001:db8::1]", "[2001:db8::2]", id: 3)], 60_000),
+      ("other", [.ip("10.0.0.1", "10.0.0.2", 47, [0, 0, 0, 0], checksumAt: nil)], 60_000),
+    ] as [(String, [TestPacket], UInt64)])
   func `an idle flow ends after its class's timeout and not before`(name: String, packets: [TestPacket], timeout: UInt64) {
     let runtime = runtime()
     runtime.wait(milliseconds: 12_345)
@@ -256,9 +262,12 @@ import Wire
   @Test func `books balance for frames of garbage, in bounded time`() {
     let seed: UInt64 = 20_24
     var numbers = SeededNumbers(seed: seed)
-    let runtime = runtime { $0.acceptsMidstream = true; $0.checksums = .trust }
+    let runtime = runtime {
+      $0.acceptsMidstream = true; $0.checksums = .trust
+    }
     let samples: [TestPacket] = [
-      .tcp("10.0.0.1:1", "10.0.0.2:80", .syn, options: [2, 4, 5, 180, 3, 3, 7]), .udp("10.0.0.1:1", "10.0.0.2:53", payload: [1, 2]),
+      .tcp("10.0.0.1:1", "10.0.0.2:80", .syn, options: [2, 4, 5, 180, 3, 3, 7]),
+      .udp("10.0.0.1:1", "10.0.0.2:53", payload: [1, 2]),
       .icmpEchoRequest("10.0.0.1", "10.0.0.2", id: 1), .tcp("[2001:db8::1]:1", "[2001:db8::2]:80", .syn),
       .udp("[2001:db8::1]:1", "[2001:db8::2]:53").vlan(5).vlan(6), .icmpEchoRequest("[2001:db8::1]", "[2001:db8::2]", id: 1),
     ]

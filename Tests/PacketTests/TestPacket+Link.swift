@@ -21,9 +21,11 @@ extension TestPacket {
 
   /// An ARP packet, written byte by byte (RFC 826).
   static func arp(
-    _ operation: ARPPacket.Operation, from sender: MACAddress, _ senderAddress: String, to target: MACAddress, _ targetAddress: String
+    _ operation: ARPPacket.Operation, from sender: MACAddress, _ senderAddress: String, to target: MACAddress,
+    _ targetAddress: String
   ) -> TestPacket {
-    var bytes = octets(target == .zero ? .broadcast : target) + octets(sender) + [8, 6, 0, 1, 8, 0, 6, 4, 0, UInt8(operation.rawValue)]
+    var bytes =
+      octets(target == .zero ? .broadcast : target) + octets(sender) + [8, 6, 0, 1, 8, 0, 6, 4, 0, UInt8(operation.rawValue)]
     bytes += octets(sender) + octets(senderAddress) + octets(target) + octets(targetAddress)
     return TestPacket(bytes: bytes + Array(repeating: 0, count: 60 - bytes.count))
   }

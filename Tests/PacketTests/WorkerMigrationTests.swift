@@ -18,7 +18,9 @@ import Wire
 
     mutating func hear(_ packets: [TestPacket]) {
       for (flow, number) in ClusterOfWorkers.labels(packets) {
-        if number != expected[flow, default: 0] { faults.append("flow \(flow): \(number) came, \(expected[flow, default: 0]) was due") }
+        if number != expected[flow, default: 0] {
+          faults.append("flow \(flow): \(number) came, \(expected[flow, default: 0]) was due")
+        }
         expected[flow] = number + 1
       }
     }
@@ -51,7 +53,9 @@ import Wire
   }
 
   /// - Returns: the cluster after a quiet end.
-  func play(seed: UInt64, loss: Int = 0, doubling: Int = 0, delay: Int = 50, runtimes: Int = 2, moves: [(Int, Int)]) -> (ClusterOfWorkers, Traffic) {
+  func play(seed: UInt64, loss: Int = 0, doubling: Int = 0, delay: Int = 50, runtimes: Int = 2, moves: [(Int, Int)]) -> (
+    ClusterOfWorkers, Traffic
+  ) {
     var numbers = SeededNumbers(seed: seed)
     let cluster = ClusterOfWorkers(runtimes: runtimes, seed: seed)
     (cluster.loss, cluster.doubling, cluster.delay) = (loss, doubling, delay)

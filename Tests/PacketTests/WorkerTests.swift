@@ -30,10 +30,11 @@ import Wire
       syn.answered([.syn, .ack]).link(to: fabric.address(of: .server), from: toSwitch.address(of: .server)),
     ]
     #expect(worker.pass(at: Tick(milliseconds: 1)) > 0)
-    #expect(port.takeSent() == [
-      syn.link(to: toSwitch.address(of: .server), from: fabric.address(of: .server)),
-      syn.answered([.syn, .ack]).link(to: toSwitch.address(of: .client), from: fabric.address(of: .client)),
-    ])
+    #expect(
+      port.takeSent() == [
+        syn.link(to: toSwitch.address(of: .server), from: fabric.address(of: .server)),
+        syn.answered([.syn, .ack]).link(to: toSwitch.address(of: .client), from: fabric.address(of: .client)),
+      ])
     #expect(port.memory.framesInUse == 0)
   }
 
@@ -106,7 +107,9 @@ import Wire
 
   func pass(_ milliseconds: UInt64) { _ = worker.pass(at: Tick(milliseconds: milliseconds)) }
 
-  func member(_ fabric: FabricAddress, _ node: UInt32, flows: UInt64 = 0, life: UInt64 = 1, serving: Bool = true) -> RuntimeTable.Entry {
+  func member(_ fabric: FabricAddress, _ node: UInt32, flows: UInt64 = 0, life: UInt64 = 1, serving: Bool = true)
+    -> RuntimeTable.Entry
+  {
     .init(
       node: node, incarnation: life, input: fabric.address(of: .client), output: fabric.address(of: .server), isServing: serving,
       flows: flows)
@@ -143,9 +146,11 @@ import Wire
       client.incoming.append(.arp(.request, from: clientMAC, "10.1.0.9", to: .zero, target))
     }
     pass(1)
-    #expect(client.takeSent() == ["10.1.0.1", "10.1.0.100", "10.1.0.101"].map {
-      TestPacket.arp(.reply, from: client.address, $0, to: clientMAC, "10.1.0.9").link(to: clientMAC, from: client.address)
-    })
+    #expect(
+      client.takeSent()
+        == ["10.1.0.1", "10.1.0.100", "10.1.0.101"].map {
+          TestPacket.arp(.reply, from: client.address, $0, to: clientMAC, "10.1.0.9").link(to: clientMAC, from: client.address)
+        })
     pass(5)
     #expect(worker.published.read().consumed == 4)
     #expect(memory.framesInUse == 0)
@@ -156,9 +161,11 @@ import Wire
     let packets = (1...5).map { TestPacket.udp("10.1.0.9:5000", endpoint("10.2.0.9", $0)) }
     fabric.incoming = packets.map { passedOn($0, by: first) }
     pass(1)
-    #expect(server.takeSent() == [
-      TestPacket.arp(.request, from: server.address, "10.2.0.1", to: .zero, "10.2.0.9").link(to: .broadcast, from: server.address)
-    ])
+    #expect(
+      server.takeSent() == [
+        TestPacket.arp(.request, from: server.address, "10.2.0.1", to: .zero, "10.2.0.9").link(
+          to: .broadcast, from: server.address)
+      ])
     #expect(memory.framesInUse == 5, "held")
     let late = TestPacket.udp("10.1.0.9:5000", "10.2.0.9:6")
     fabric.incoming = [passedOn(late, by: first)]
@@ -214,7 +221,9 @@ import Wire
 
   @Test func `new flows go to the runtime with the fewest, packets of known ones to its own`() {
     setMembers([member(first, 11, flows: 10), member(second, 12, flows: 4)])
-    let queries = (0..<20).map { TestPacket.udp(endpoint("10.1.0.9", 5_000 + $0), "10.1.0.100:53").link(to: client.address, from: clientMAC) }
+    let queries = (0..<20).map {
+      TestPacket.udp(endpoint("10.1.0.9", 5_000 + $0), "10.1.0.100:53").link(to: client.address, from: clientMAC)
+    }
     client.incoming = queries
     pass(1)
     let sent = fabric.takeSent()
@@ -239,9 +248,11 @@ import Wire
       TestPacket.udp("10.2.0.9:53", "203.0.113.5:7778").link(to: server.address, from: serverMAC),
     ]
     pass(5)
-    #expect(fabric.takeSent() == [
-      TestPacket.udp("10.2.0.9:53", "203.0.113.5:7777").link(to: second.address(of: .server), from: address.address(of: .server))
-    ])
+    #expect(
+      fabric.takeSent() == [
+        TestPacket.udp("10.2.0.9:53", "203.0.113.5:7777").link(
+          to: second.address(of: .server), from: address.address(of: .server))
+      ])
     pass(8)
     #expect(drops() == ["no-flow": 1], "nobody asked from port 7778")
   }
@@ -306,7 +317,8 @@ import Wire
         case 0, 1: client.incoming.append(packet.link(to: client.address, from: clientMAC))
         case 2: server.incoming.append(packet.answeredPlainly.link(to: server.address, from: serverMAC))
         case 3, 4: fabric.incoming.append(passedOn(packet, by: numbers.oneIn(2) ? first : second))
-        case 5: server.incoming.append(.arp(.reply, from: serverMAC, "10.2.0.\(numbers.below(8))", to: server.address, "10.2.0.1"))
+        case 5:
+          server.incoming.append(.arp(.reply, from: serverMAC, "10.2.0.\(numbers.below(8))", to: server.address, "10.2.0.1"))
         case 6: fabric.incoming.append(TestPacket(bytes: numbers.bytes(numbers.below(80))))
         default: client.incoming.append(.arp(.request, from: clientMAC, "10.1.0.9", to: .zero, "10.1.0.\(numbers.below(8))"))
         }
