@@ -80,10 +80,11 @@ public final class Lab {
     let probe = "nfv\(getpid())-probe"
     do throws(LabError) {
       try Program.run(["ip", "netns", "add", probe])
-      try Program.run(["ip", "netns", "delete", probe])
+      defer { _ = try? Program.run(["ip", "netns", "delete", probe]) }
+      if !settings.netem.isEmpty { try Program.run(["tc", "-n", probe, "qdisc", "add", "dev", "lo", "root", "netem"] + settings.netem) }
       return nil
     } catch {
-      return "This machine does not let us make network namespaces: \(error)"
+      return "This machine does not let us make network namespaces\(settings.netem.isEmpty ? "" : " with netem"): \(error)"
     }
   }
 

@@ -1,6 +1,7 @@
 // Operators' requests about flows as stories: what is asked, what is refused and why, what follows, how it ends.
 import ControlMessages
 import ControlPlane
+import LogAnalysis
 import Testing
 
 @Suite struct FlowRequestTests {
@@ -129,12 +130,47 @@ import Testing
     #expect(cluster.state.ignored.misdirected == before + 2)
   }
 
+  @Test func `the log tells each migration's end, whichever of its two topics is read first`() {
+    var cluster = MigratingCluster(runtimes: 2)
+    let done = cluster.ask(move: 40, from: 2, to: 3)[0]
+    cluster.answer(done, .progress(done: 39, of: 40))
+    cluster.inner.story.say(.migrationFinished(Samples.finished(done.slot, moved: 39)), by: .node(.runtime, Samples.cluster, NodeID(2)!))
+    cluster.answer(done, .completed)
+    let refused = cluster.ask(move: 7, from: 3, to: 2)[0]
+    cluster.answer(refused, .rejected(reason: "no"))
+    let silent = cluster.ask(move: 8, from: 2, to: 3)[0]
+    cluster.inner.beat(milliseconds: 31_000)
+    let log = StoryLog(cluster.inner.story)
+    var histories = [MigrationHistory(), MigrationHistory()]
+    for command in log.commands { histories[0].take(command) }
+    for event in log.events { histories.indices.forEach { histories[$0].take(event) } }
+    for command in log.commands { histories[1].take(command) }
+    for history in histories {
+      #expect(history.all.map(\.slot) == [done, refused, silent].map(\.slot))
+      #expect(
+        history.all.map(\.outcome) == [
+          .completed, .rejected("no"), .cancelled("an operator's request: no answer within 30000 ms"),
+        ])
+      #expect(history.all.map(\.moved) == [39, 0, 0])
+      #expect(history.all[0].numbers?.refused == 1)
+      #expect(history.all[0].correlation == "migrate-1")
+    }
+  }
+
   @Test func `requests are remembered within bounds, and open ones are not forgotten`() {
     var cluster = MigratingCluster(runtimes: 2)
     _ = cluster.ask(move: 7, from: 2, to: 3)
     for _ in 0..<50 { _ = cluster.ask(move: 0, from: 2, to: 3) }
     #expect(cluster.state.requests.count == ClusterState.maximumRequests)
     #expect(cluster.state.requests.first?.outcome == .open)
+  }
+}
+
+extension Samples {
+  static func finished(_ slot: Slot, moved: UInt64) -> MigrationFinished {
+    var end = MigrationFinished(slot: slot, node: NodeID(2)!)
+    (end.wanted, end.moved, end.refused) = (moved + 1, moved, 1)
+    return end
   }
 }
 
