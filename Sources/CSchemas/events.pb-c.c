@@ -763,7 +763,160 @@ void   nfvactor__v1__rules_activated__free_unpacked
   assert(message->base.descriptor == &nfvactor__v1__rules_activated__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[24] =
+void   nfvactor__v1__move_requested__init
+                     (Nfvactor__V1__MoveRequested         *message)
+{
+  static const Nfvactor__V1__MoveRequested init_value = NFVACTOR__V1__MOVE_REQUESTED__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__move_requested__get_packed_size
+                     (const Nfvactor__V1__MoveRequested *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__move_requested__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__move_requested__pack
+                     (const Nfvactor__V1__MoveRequested *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__move_requested__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__move_requested__pack_to_buffer
+                     (const Nfvactor__V1__MoveRequested *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__move_requested__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__MoveRequested *
+       nfvactor__v1__move_requested__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__MoveRequested *)
+     protobuf_c_message_unpack (&nfvactor__v1__move_requested__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__move_requested__free_unpacked
+                     (Nfvactor__V1__MoveRequested *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__move_requested__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   nfvactor__v1__drain_requested__keep__init
+                     (Nfvactor__V1__DrainRequested__Keep         *message)
+{
+  static const Nfvactor__V1__DrainRequested__Keep init_value = NFVACTOR__V1__DRAIN_REQUESTED__KEEP__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__drain_requested__stop__init
+                     (Nfvactor__V1__DrainRequested__Stop         *message)
+{
+  static const Nfvactor__V1__DrainRequested__Stop init_value = NFVACTOR__V1__DRAIN_REQUESTED__STOP__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__drain_requested__undo__init
+                     (Nfvactor__V1__DrainRequested__Undo         *message)
+{
+  static const Nfvactor__V1__DrainRequested__Undo init_value = NFVACTOR__V1__DRAIN_REQUESTED__UNDO__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__drain_requested__init
+                     (Nfvactor__V1__DrainRequested         *message)
+{
+  static const Nfvactor__V1__DrainRequested init_value = NFVACTOR__V1__DRAIN_REQUESTED__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__drain_requested__get_packed_size
+                     (const Nfvactor__V1__DrainRequested *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__drain_requested__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__drain_requested__pack
+                     (const Nfvactor__V1__DrainRequested *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__drain_requested__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__drain_requested__pack_to_buffer
+                     (const Nfvactor__V1__DrainRequested *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__drain_requested__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__DrainRequested *
+       nfvactor__v1__drain_requested__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__DrainRequested *)
+     protobuf_c_message_unpack (&nfvactor__v1__drain_requested__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__drain_requested__free_unpacked
+                     (Nfvactor__V1__DrainRequested *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__drain_requested__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   nfvactor__v1__migration_finished__init
+                     (Nfvactor__V1__MigrationFinished         *message)
+{
+  static const Nfvactor__V1__MigrationFinished init_value = NFVACTOR__V1__MIGRATION_FINISHED__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__migration_finished__get_packed_size
+                     (const Nfvactor__V1__MigrationFinished *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__migration_finished__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__migration_finished__pack
+                     (const Nfvactor__V1__MigrationFinished *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__migration_finished__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__migration_finished__pack_to_buffer
+                     (const Nfvactor__V1__MigrationFinished *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__migration_finished__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__MigrationFinished *
+       nfvactor__v1__migration_finished__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__MigrationFinished *)
+     protobuf_c_message_unpack (&nfvactor__v1__migration_finished__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__migration_finished__free_unpacked
+                     (Nfvactor__V1__MigrationFinished *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__migration_finished__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[27] =
 {
   {
     "version",
@@ -1053,6 +1206,42 @@ static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[24]
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "move_requested",
+    32,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Event, body_case),
+    offsetof(Nfvactor__V1__Event, move_requested),
+    &nfvactor__v1__move_requested__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "drain_requested",
+    33,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Event, body_case),
+    offsetof(Nfvactor__V1__Event, drain_requested),
+    &nfvactor__v1__drain_requested__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "migration_finished",
+    34,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Event, body_case),
+    offsetof(Nfvactor__V1__Event, migration_finished),
+    &nfvactor__v1__migration_finished__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__event__field_indices_by_name[] = {
   15,   /* field[15] = agent_heartbeat */
@@ -1066,8 +1255,11 @@ static const unsigned nfvactor__v1__event__field_indices_by_name[] = {
   13,   /* field[13] = command_acknowledged */
   4,   /* field[4] = correlation */
   7,   /* field[7] = critical */
+  25,   /* field[25] = drain_requested */
   9,   /* field[9] = heartbeat */
   2,   /* field[2] = incarnation */
+  26,   /* field[26] = migration_finished */
+  24,   /* field[24] = move_requested */
   11,   /* field[11] = node_started */
   12,   /* field[12] = node_stopping */
   21,   /* field[21] = peer_silent */
@@ -1084,7 +1276,7 @@ static const ProtobufCIntRange nfvactor__v1__event__number_ranges[2 + 1] =
 {
   { 1, 0 },
   { 16, 8 },
-  { 0, 24 }
+  { 0, 27 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__event__descriptor =
 {
@@ -1094,7 +1286,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__event__descriptor =
   "Nfvactor__V1__Event",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__Event),
-  24,
+  27,
   nfvactor__v1__event__field_descriptors,
   nfvactor__v1__event__field_indices_by_name,
   2,  nfvactor__v1__event__number_ranges,
@@ -2325,5 +2517,368 @@ const ProtobufCMessageDescriptor nfvactor__v1__rules_activated__descriptor =
   nfvactor__v1__rules_activated__field_indices_by_name,
   1,  nfvactor__v1__rules_activated__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__rules_activated__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__move_requested__field_descriptors[3] =
+{
+  {
+    "source",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MoveRequested, source),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "target",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MoveRequested, target),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "flows",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MoveRequested, flows),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__move_requested__field_indices_by_name[] = {
+  2,   /* field[2] = flows */
+  0,   /* field[0] = source */
+  1,   /* field[1] = target */
+};
+static const ProtobufCIntRange nfvactor__v1__move_requested__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__move_requested__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.MoveRequested",
+  "MoveRequested",
+  "Nfvactor__V1__MoveRequested",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__MoveRequested),
+  3,
+  nfvactor__v1__move_requested__field_descriptors,
+  nfvactor__v1__move_requested__field_indices_by_name,
+  1,  nfvactor__v1__move_requested__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__move_requested__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define nfvactor__v1__drain_requested__keep__field_descriptors NULL
+#define nfvactor__v1__drain_requested__keep__field_indices_by_name NULL
+#define nfvactor__v1__drain_requested__keep__number_ranges NULL
+const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__keep__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.DrainRequested.Keep",
+  "Keep",
+  "Nfvactor__V1__DrainRequested__Keep",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__DrainRequested__Keep),
+  0,
+  nfvactor__v1__drain_requested__keep__field_descriptors,
+  nfvactor__v1__drain_requested__keep__field_indices_by_name,
+  0,  nfvactor__v1__drain_requested__keep__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__drain_requested__keep__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define nfvactor__v1__drain_requested__stop__field_descriptors NULL
+#define nfvactor__v1__drain_requested__stop__field_indices_by_name NULL
+#define nfvactor__v1__drain_requested__stop__number_ranges NULL
+const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__stop__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.DrainRequested.Stop",
+  "Stop",
+  "Nfvactor__V1__DrainRequested__Stop",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__DrainRequested__Stop),
+  0,
+  nfvactor__v1__drain_requested__stop__field_descriptors,
+  nfvactor__v1__drain_requested__stop__field_indices_by_name,
+  0,  nfvactor__v1__drain_requested__stop__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__drain_requested__stop__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define nfvactor__v1__drain_requested__undo__field_descriptors NULL
+#define nfvactor__v1__drain_requested__undo__field_indices_by_name NULL
+#define nfvactor__v1__drain_requested__undo__number_ranges NULL
+const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__undo__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.DrainRequested.Undo",
+  "Undo",
+  "Nfvactor__V1__DrainRequested__Undo",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__DrainRequested__Undo),
+  0,
+  nfvactor__v1__drain_requested__undo__field_descriptors,
+  nfvactor__v1__drain_requested__undo__field_indices_by_name,
+  0,  nfvactor__v1__drain_requested__undo__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__drain_requested__undo__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__drain_requested__field_descriptors[4] =
+{
+  {
+    "node",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__DrainRequested, node),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "keep",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__DrainRequested, then_case),
+    offsetof(Nfvactor__V1__DrainRequested, keep),
+    &nfvactor__v1__drain_requested__keep__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "stop",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__DrainRequested, then_case),
+    offsetof(Nfvactor__V1__DrainRequested, stop),
+    &nfvactor__v1__drain_requested__stop__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "undo",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__DrainRequested, then_case),
+    offsetof(Nfvactor__V1__DrainRequested, undo),
+    &nfvactor__v1__drain_requested__undo__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__drain_requested__field_indices_by_name[] = {
+  1,   /* field[1] = keep */
+  0,   /* field[0] = node */
+  2,   /* field[2] = stop */
+  3,   /* field[3] = undo */
+};
+static const ProtobufCIntRange nfvactor__v1__drain_requested__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.DrainRequested",
+  "DrainRequested",
+  "Nfvactor__V1__DrainRequested",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__DrainRequested),
+  4,
+  nfvactor__v1__drain_requested__field_descriptors,
+  nfvactor__v1__drain_requested__field_indices_by_name,
+  1,  nfvactor__v1__drain_requested__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__drain_requested__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__migration_finished__field_descriptors[11] =
+{
+  {
+    "slot",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, slot),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "node",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, node),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "wanted",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, wanted),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "moved",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, moved),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "refused",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, refused),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "returned",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, returned),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "bytes",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, bytes),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "missed_deadlines",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, missed_deadlines),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "microseconds",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, microseconds),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "cancelled",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, cancelled),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "target_ended",
+    11,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, target_ended),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__migration_finished__field_indices_by_name[] = {
+  6,   /* field[6] = bytes */
+  9,   /* field[9] = cancelled */
+  8,   /* field[8] = microseconds */
+  7,   /* field[7] = missed_deadlines */
+  3,   /* field[3] = moved */
+  1,   /* field[1] = node */
+  4,   /* field[4] = refused */
+  5,   /* field[5] = returned */
+  0,   /* field[0] = slot */
+  10,   /* field[10] = target_ended */
+  2,   /* field[2] = wanted */
+};
+static const ProtobufCIntRange nfvactor__v1__migration_finished__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 11 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__migration_finished__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.MigrationFinished",
+  "MigrationFinished",
+  "Nfvactor__V1__MigrationFinished",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__MigrationFinished),
+  11,
+  nfvactor__v1__migration_finished__field_descriptors,
+  nfvactor__v1__migration_finished__field_indices_by_name,
+  1,  nfvactor__v1__migration_finished__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__migration_finished__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

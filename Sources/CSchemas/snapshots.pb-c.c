@@ -667,6 +667,69 @@ void   nfvactor__v1__move_state__free_unpacked
   assert(message->base.descriptor == &nfvactor__v1__move_state__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   nfvactor__v1__flow_request__open__init
+                     (Nfvactor__V1__FlowRequest__Open         *message)
+{
+  static const Nfvactor__V1__FlowRequest__Open init_value = NFVACTOR__V1__FLOW_REQUEST__OPEN__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__flow_request__completed__init
+                     (Nfvactor__V1__FlowRequest__Completed         *message)
+{
+  static const Nfvactor__V1__FlowRequest__Completed init_value = NFVACTOR__V1__FLOW_REQUEST__COMPLETED__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__flow_request__failed__init
+                     (Nfvactor__V1__FlowRequest__Failed         *message)
+{
+  static const Nfvactor__V1__FlowRequest__Failed init_value = NFVACTOR__V1__FLOW_REQUEST__FAILED__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__flow_request__init
+                     (Nfvactor__V1__FlowRequest         *message)
+{
+  static const Nfvactor__V1__FlowRequest init_value = NFVACTOR__V1__FLOW_REQUEST__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__flow_request__get_packed_size
+                     (const Nfvactor__V1__FlowRequest *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__flow_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__flow_request__pack
+                     (const Nfvactor__V1__FlowRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__flow_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__flow_request__pack_to_buffer
+                     (const Nfvactor__V1__FlowRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__flow_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__FlowRequest *
+       nfvactor__v1__flow_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__FlowRequest *)
+     protobuf_c_message_unpack (&nfvactor__v1__flow_request__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__flow_request__free_unpacked
+                     (Nfvactor__V1__FlowRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__flow_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   nfvactor__v1__seen_producer__init
                      (Nfvactor__V1__SeenProducer         *message)
 {
@@ -996,7 +1059,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__snapshot_manifest__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__snapshot_manifest__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__core_state__field_descriptors[32] =
+static const ProtobufCFieldDescriptor nfvactor__v1__core_state__field_descriptors[33] =
 {
   {
     "format",
@@ -1138,6 +1201,18 @@ static const ProtobufCFieldDescriptor nfvactor__v1__core_state__field_descriptor
     0,   /* quantifier_offset */
     offsetof(Nfvactor__V1__CoreState, scaling),
     &nfvactor__v1__scaling_state__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "requests",
+    16,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__CoreState, n_requests),
+    offsetof(Nfvactor__V1__CoreState, requests),
+    &nfvactor__v1__flow_request__descriptor,
     NULL,
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
@@ -1384,46 +1459,47 @@ static const ProtobufCFieldDescriptor nfvactor__v1__core_state__field_descriptor
   },
 };
 static const unsigned nfvactor__v1__core_state__field_indices_by_name[] = {
-  18,   /* field[18] = abandoned */
+  19,   /* field[19] = abandoned */
   1,   /* field[1] = cluster */
   10,   /* field[10] = correlation */
-  20,   /* field[20] = deaths */
+  21,   /* field[21] = deaths */
   9,   /* field[9] = deleted */
-  13,   /* field[13] = elapsed */
+  14,   /* field[14] = elapsed */
   0,   /* field[0] = format */
-  16,   /* field[16] = hosts */
-  21,   /* field[21] = last_declared */
-  23,   /* field[23] = last_slot */
-  15,   /* field[15] = last_stall */
+  17,   /* field[17] = hosts */
+  22,   /* field[22] = last_declared */
+  24,   /* field[24] = last_slot */
+  16,   /* field[16] = last_stall */
   4,   /* field[4] = log_hash */
-  22,   /* field[22] = many_silent_since */
-  30,   /* field[30] = misdirected_events */
-  31,   /* field[31] = needs_newer_version */
-  26,   /* field[26] = next_node */
-  17,   /* field[17] = nodes */
-  12,   /* field[12] = now */
+  23,   /* field[23] = many_silent_since */
+  31,   /* field[31] = misdirected_events */
+  32,   /* field[32] = needs_newer_version */
+  27,   /* field[27] = next_node */
+  18,   /* field[18] = nodes */
+  13,   /* field[13] = now */
   8,   /* field[8] = pending_changes */
   7,   /* field[7] = pending_spec */
   2,   /* field[2] = position */
-  28,   /* field[28] = repeated_events */
-  19,   /* field[19] = replicas */
+  29,   /* field[29] = repeated_events */
+  20,   /* field[20] = replicas */
+  12,   /* field[12] = requests */
   5,   /* field[5] = rules */
   11,   /* field[11] = scaling */
-  27,   /* field[27] = seen */
+  28,   /* field[28] = seen */
   6,   /* field[6] = spec */
-  14,   /* field[14] = stalled */
+  15,   /* field[15] = stalled */
   3,   /* field[3] = state_hash */
-  24,   /* field[24] = table */
-  25,   /* field[25] = table_sent */
-  29,   /* field[29] = unknown_events */
+  25,   /* field[25] = table */
+  26,   /* field[26] = table_sent */
+  30,   /* field[30] = unknown_events */
 };
 static const ProtobufCIntRange nfvactor__v1__core_state__number_ranges[4 + 1] =
 {
   { 1, 0 },
   { 10, 6 },
-  { 20, 12 },
-  { 40, 23 },
-  { 0, 32 }
+  { 20, 13 },
+  { 40, 24 },
+  { 0, 33 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__core_state__descriptor =
 {
@@ -1433,7 +1509,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__core_state__descriptor =
   "Nfvactor__V1__CoreState",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__CoreState),
-  32,
+  33,
   nfvactor__v1__core_state__field_descriptors,
   nfvactor__v1__core_state__field_indices_by_name,
   4,  nfvactor__v1__core_state__number_ranges,
@@ -1875,7 +1951,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__node_state__stopping__descriptor 
   (ProtobufCMessageInit) nfvactor__v1__node_state__stopping__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__node_state__draining__field_descriptors[2] =
+static const ProtobufCFieldDescriptor nfvactor__v1__node_state__draining__field_descriptors[3] =
 {
   {
     "since",
@@ -1901,15 +1977,28 @@ static const ProtobufCFieldDescriptor nfvactor__v1__node_state__draining__field_
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "kept",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__NodeState__Draining, kept),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__node_state__draining__field_indices_by_name[] = {
   1,   /* field[1] = deadline */
+  2,   /* field[2] = kept */
   0,   /* field[0] = since */
 };
 static const ProtobufCIntRange nfvactor__v1__node_state__draining__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 2 }
+  { 0, 3 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__node_state__draining__descriptor =
 {
@@ -1919,7 +2008,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__node_state__draining__descriptor 
   "Nfvactor__V1__NodeState__Draining",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__NodeState__Draining),
-  2,
+  3,
   nfvactor__v1__node_state__draining__field_descriptors,
   nfvactor__v1__node_state__draining__field_indices_by_name,
   1,  nfvactor__v1__node_state__draining__number_ranges,
@@ -2674,7 +2763,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__scaling_state__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__scaling_state__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__move_state__field_descriptors[6] =
+static const ProtobufCFieldDescriptor nfvactor__v1__move_state__field_descriptors[9] =
 {
   {
     "source",
@@ -2748,11 +2837,50 @@ static const ProtobufCFieldDescriptor nfvactor__v1__move_state__field_descriptor
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "done",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MoveState, done),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "drains",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MoveState, drains),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "request",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    offsetof(Nfvactor__V1__MoveState, cause_case),
+    offsetof(Nfvactor__V1__MoveState, request),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__move_state__field_indices_by_name[] = {
   3,   /* field[3] = asked */
   5,   /* field[5] = deadline */
+  6,   /* field[6] = done */
+  7,   /* field[7] = drains */
   2,   /* field[2] = goal */
+  8,   /* field[8] = request */
   4,   /* field[4] = slot */
   0,   /* field[0] = source */
   1,   /* field[1] = target */
@@ -2760,7 +2888,7 @@ static const unsigned nfvactor__v1__move_state__field_indices_by_name[] = {
 static const ProtobufCIntRange nfvactor__v1__move_state__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 6 }
+  { 0, 9 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__move_state__descriptor =
 {
@@ -2770,11 +2898,253 @@ const ProtobufCMessageDescriptor nfvactor__v1__move_state__descriptor =
   "Nfvactor__V1__MoveState",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__MoveState),
-  6,
+  9,
   nfvactor__v1__move_state__field_descriptors,
   nfvactor__v1__move_state__field_indices_by_name,
   1,  nfvactor__v1__move_state__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__move_state__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define nfvactor__v1__flow_request__open__field_descriptors NULL
+#define nfvactor__v1__flow_request__open__field_indices_by_name NULL
+#define nfvactor__v1__flow_request__open__number_ranges NULL
+const ProtobufCMessageDescriptor nfvactor__v1__flow_request__open__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.FlowRequest.Open",
+  "Open",
+  "Nfvactor__V1__FlowRequest__Open",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__FlowRequest__Open),
+  0,
+  nfvactor__v1__flow_request__open__field_descriptors,
+  nfvactor__v1__flow_request__open__field_indices_by_name,
+  0,  nfvactor__v1__flow_request__open__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__flow_request__open__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define nfvactor__v1__flow_request__completed__field_descriptors NULL
+#define nfvactor__v1__flow_request__completed__field_indices_by_name NULL
+#define nfvactor__v1__flow_request__completed__number_ranges NULL
+const ProtobufCMessageDescriptor nfvactor__v1__flow_request__completed__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.FlowRequest.Completed",
+  "Completed",
+  "Nfvactor__V1__FlowRequest__Completed",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__FlowRequest__Completed),
+  0,
+  nfvactor__v1__flow_request__completed__field_descriptors,
+  nfvactor__v1__flow_request__completed__field_indices_by_name,
+  0,  nfvactor__v1__flow_request__completed__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__flow_request__completed__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__flow_request__failed__field_descriptors[1] =
+{
+  {
+    "reason",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FlowRequest__Failed, reason),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__flow_request__failed__field_indices_by_name[] = {
+  0,   /* field[0] = reason */
+};
+static const ProtobufCIntRange nfvactor__v1__flow_request__failed__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__flow_request__failed__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.FlowRequest.Failed",
+  "Failed",
+  "Nfvactor__V1__FlowRequest__Failed",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__FlowRequest__Failed),
+  1,
+  nfvactor__v1__flow_request__failed__field_descriptors,
+  nfvactor__v1__flow_request__failed__field_indices_by_name,
+  1,  nfvactor__v1__flow_request__failed__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__flow_request__failed__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__flow_request__field_descriptors[11] =
+{
+  {
+    "offset",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FlowRequest, offset),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "correlation",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FlowRequest, correlation),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "node",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FlowRequest, node),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "move",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__FlowRequest, kind_case),
+    offsetof(Nfvactor__V1__FlowRequest, move),
+    &nfvactor__v1__move_requested__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "drain",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__FlowRequest, kind_case),
+    offsetof(Nfvactor__V1__FlowRequest, drain),
+    &nfvactor__v1__drain_requested__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "moved",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FlowRequest, moved),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "open",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__FlowRequest, outcome_case),
+    offsetof(Nfvactor__V1__FlowRequest, open),
+    &nfvactor__v1__flow_request__open__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "completed",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__FlowRequest, outcome_case),
+    offsetof(Nfvactor__V1__FlowRequest, completed),
+    &nfvactor__v1__flow_request__completed__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "failed",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__FlowRequest, outcome_case),
+    offsetof(Nfvactor__V1__FlowRequest, failed),
+    &nfvactor__v1__flow_request__failed__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "asked_at",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FlowRequest, asked_at),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "ended_at",
+    11,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FlowRequest, ended_at),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__flow_request__field_indices_by_name[] = {
+  9,   /* field[9] = asked_at */
+  7,   /* field[7] = completed */
+  1,   /* field[1] = correlation */
+  4,   /* field[4] = drain */
+  10,   /* field[10] = ended_at */
+  8,   /* field[8] = failed */
+  3,   /* field[3] = move */
+  5,   /* field[5] = moved */
+  2,   /* field[2] = node */
+  0,   /* field[0] = offset */
+  6,   /* field[6] = open */
+};
+static const ProtobufCIntRange nfvactor__v1__flow_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 11 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__flow_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.FlowRequest",
+  "FlowRequest",
+  "Nfvactor__V1__FlowRequest",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__FlowRequest),
+  11,
+  nfvactor__v1__flow_request__field_descriptors,
+  nfvactor__v1__flow_request__field_indices_by_name,
+  1,  nfvactor__v1__flow_request__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__flow_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor nfvactor__v1__seen_producer__field_descriptors[5] =

@@ -42,6 +42,8 @@ extension MessageWriter {
       $0.deleted = state.isDeleted ? 1 : 0
       $0.correlation = text(state.correlation)
       $0.scaling = scaling(state.scaling)
+      $0.n_requests = state.requests.count
+      $0.requests = list(state.requests, request)
       $0.now = state.clock.now.milliseconds
       $0.elapsed = state.clock.elapsed
       $0.stalled = state.clock.stalled
@@ -167,6 +169,7 @@ extension MessageWriter {
         $0.draining = make(nfvactor__v1__node_state__draining__init) {
           $0.since = drain.since
           $0.deadline = drain.deadline
+          $0.kept = drain.isKept ? 1 : 0
         }
       }
       if let witness = node.peerWitness {
@@ -210,16 +213,7 @@ extension MessageWriter {
         $0.overloaded_since = since
       }
       $0.n_moves = scaling.moves.count
-      $0.moves = list(scaling.moves) { move in
-        make(nfvactor__v1__move_state__init) {
-          $0.source = life(move.source, move.sourceIncarnation)
-          $0.target = life(move.target, move.targetIncarnation)
-          $0.goal = move.goal
-          $0.asked = move.asked
-          $0.slot = move.slot.number
-          $0.deadline = move.deadline
-        }
-      }
+      $0.moves = list(scaling.moves, move)
     }
   }
 }

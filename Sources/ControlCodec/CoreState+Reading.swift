@@ -21,6 +21,8 @@ extension MessageReader {
     state.isDeleted = message.deleted != 0
     state.correlation = try text(message.correlation, "correlation")
     state.scaling = try scaling(required(message.scaling, "scaling"))
+    state.requests = try values(
+      message.requests, count: message.n_requests, atMost: ClusterState.maximumRequests, "requests", request)
     state.clock = LogClock(
       now: Timestamp(milliseconds: message.now), elapsed: message.elapsed, stalled: message.stalled, lastStall: message.last_stall
     )
@@ -109,7 +111,9 @@ extension MessageReader {
     node.failures = message.failures
     node.lastProblem = try text(message.last_problem, "nodes.last_problem")
     node.canMigrate = message.can_migrate != 0
-    if let drain = message.draining?.pointee { node.drain = ClusterState.Drain(since: drain.since, deadline: drain.deadline) }
+    if let drain = message.draining?.pointee {
+      node.drain = ClusterState.Drain(since: drain.since, deadline: drain.deadline, isKept: drain.kept != 0)
+    }
     if let witness = message.peer_witness?.pointee {
       node.peerWitness = ClusterState.PeerWitness(by: try self.node(witness.by, "nodes.peer_witness"), at: witness.at)
     }
@@ -135,16 +139,7 @@ extension MessageReader {
     if message.overload_case == NFVACTOR__V1__SCALING_STATE__OVERLOAD_OVERLOADED_SINCE {
       scaling.overloadedSince = message.overloaded_since
     }
-    scaling.moves = try values(message.moves, count: message.n_moves, atMost: 1_024, "scaling.moves") { move throws(CodecError) in
-      let (source, sourceLife) = try life(required(move.source, "scaling.moves.source"), "scaling.moves.source")
-      let (target, targetLife) = try life(required(move.target, "scaling.moves.target"), "scaling.moves.target")
-      var value = ClusterState.Move(
-        source: source, sourceIncarnation: sourceLife, target: target, targetIncarnation: targetLife, goal: move.goal)
-      value.asked = move.asked
-      value.slot = Slot(move.slot)
-      value.deadline = move.deadline
-      return value
-    }
+    scaling.moves = try values(message.moves, count: message.n_moves, atMost: 1_024, "scaling.moves", move)
     return scaling
   }
 

@@ -134,6 +134,15 @@ extension MessageWriter {
     case .policyActivated(let activated):
       message.body_case = NFVACTOR__V1__EVENT__BODY_POLICY_ACTIVATED
       message.policy_activated = policy(activated)
+    case .moveRequested(let request):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_MOVE_REQUESTED
+      message.move_requested = move(request)
+    case .drainRequested(let request):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_DRAIN_REQUESTED
+      message.drain_requested = drain(request)
+    case .migrationFinished(let end):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_MIGRATION_FINISHED
+      message.migration_finished = finished(end)
     case .unknown:
       break  // `encode` has written its record as it was.
     }
@@ -280,6 +289,12 @@ extension MessageReader {
       return .rulesActivated(try required(message.rules_activated, "rules_activated").version)
     case NFVACTOR__V1__EVENT__BODY_POLICY_ACTIVATED:
       return .policyActivated(try policy(required(message.policy_activated, "policy_activated")))
+    case NFVACTOR__V1__EVENT__BODY_MOVE_REQUESTED:
+      return .moveRequested(try move(required(message.move_requested, "move_requested")))
+    case NFVACTOR__V1__EVENT__BODY_DRAIN_REQUESTED:
+      return .drainRequested(try drain(required(message.drain_requested, "drain_requested")))
+    case NFVACTOR__V1__EVENT__BODY_MIGRATION_FINISHED:
+      return .migrationFinished(try finished(required(message.migration_finished, "migration_finished")))
     default:
       return .unknown(try unknownBody(message.base, record: Array(record)))
     }

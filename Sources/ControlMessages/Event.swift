@@ -62,6 +62,12 @@ public struct Event: Hashable, Sendable {
     /// From here on the cluster is decided about by these rules; a replica that cannot follow them stops.
     case rulesActivated(UInt32)
     indirect case policyActivated(ScalingPolicy)
+    /// An operator wants flows of one runtime to be another's.
+    indirect case moveRequested(MoveRequest)
+    /// An operator wants a runtime without flows, or takes that back.
+    case drainRequested(DrainRequest)
+    /// What a migration came to; before the acknowledgement that it is completed.
+    indirect case migrationFinished(MigrationFinished)
     /// Nothing happened; log time moves.
     case tick
     /// A replica lives; log time moves.

@@ -18,6 +18,9 @@ extension Event.Body {
     case .peerSilent: "peer-silent"
     case .rulesActivated: "rules-activated"
     case .policyActivated: "policy-activated"
+    case .moveRequested: "move-requested"
+    case .drainRequested: "drain-requested"
+    case .migrationFinished: "migration-finished"
     case .tick: "tick"
     case .beacon: "beacon"
     case .unknown: "unknown"
@@ -50,6 +53,16 @@ extension Event.Body {
     case .peerSilent(let silent): "node \(silent.node) life \(silent.incarnation) does not answer node \(silent.by)"
     case .rulesActivated(let version): "decision rules \(version)"
     case .policyActivated(let policy): "\(policy.name), \(policy.minimumRuntimes) to \(policy.maximumRuntimes) runtimes"
+    case .moveRequested(let move): "\(move.flows) flows of node \(move.source) to node \(move.target)"
+    case .drainRequested(let drain):
+      switch drain.afterwards {
+      case .keep: "node \(drain.node), which stays"
+      case .stop: "node \(drain.node), which then stops"
+      case .undo: "node \(drain.node) serves again"
+      }
+    case .migrationFinished(let end):
+      "slot \(end.slot): \(end.moved) of \(end.wanted) flows moved by node \(end.node) in \(end.microseconds) us, "
+        + "\(end.refused) refused, \(end.returned) returned"
     case .tick: ""
     case .beacon(let beacon): beacon.position.map { "folded up to \($0)" } ?? "nothing folded yet"
     case .unknown(let body): "body \(body.tag) of a newer version"

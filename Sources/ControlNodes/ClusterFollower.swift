@@ -43,7 +43,7 @@ public final class ClusterFollower {
     public internal(set) var lacksBeginning = false
     public var state: ClusterState { core.state }
 
-    /// Topics whose partition was read to its end.
+    /// Topics whose partition was read as far as it went when the follower first knew its end.
     var reachedEnds: Set<String> = []
     var hasSeenRecords = false
     /// Snapshots read so far; nil once folding has begun.
@@ -63,6 +63,9 @@ public final class ClusterFollower {
   private let startsFromSnapshots: Bool
   private let replica: ProducerID?
   private var isDirectoryRead = false
+  /// Where partitions ended when that was first known, by topic and partition. A busy one has always grown by the time
+  /// its last record is here: whoever waits for the present end waits for a pause.
+  private var firstEnds: [String: [Int32: Int64]] = [:]
   private let clock = ContinuousClock()
   private let began = ContinuousClock().now
 
@@ -99,7 +102,7 @@ public final class ClusterFollower {
           if record.topic == ServiceTopics.snapshots { readSnapshot(record, of: index) } else { read(record, of: index, &items) }
           guard !clusters[index].isCaughtUp else { continue }
         }
-        if let end = consumer.knownEnd(topic: record.topic, partition: record.partition), record.offset + 1 >= end {
+        if let end = firstEnd(record.topic, record.partition), record.offset + 1 >= end {
           try reachedEnd(of: record.topic, record.partition)
         }
       case .endOfPartition(let topic, let partition, _):
@@ -111,6 +114,13 @@ public final class ClusterFollower {
       items.append(.caughtUp)
     }
     return items
+  }
+
+  private func firstEnd(_ topic: String, _ partition: Int32) -> Int64? {
+    if let end = firstEnds[topic]?[partition] { return end }
+    guard let end = consumer.knownEnd(topic: topic, partition: partition) else { return nil }
+    firstEnds[topic, default: [:]][partition] = end
+    return end
   }
 
   private func reachedEnd(of topic: String, _ partition: Int32) throws(KafkaError) {

@@ -54,7 +54,7 @@ public struct ClusterCore: Hashable, Sendable {
         Command(
           slot: slot, decision: DecisionID(offset: record.offset, index: UInt32(commands.count)), target: order.target,
           expiry: state.clock.now.advanced(byMilliseconds: order.patience), reason: order.reason,
-          correlation: state.correlation, stateHash: hash.value, body: order.body))
+          correlation: order.correlation ?? state.correlation, stateHash: hash.value, body: order.body))
     }
     state.wake.at = state.nextWake
     return commands

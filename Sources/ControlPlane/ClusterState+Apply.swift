@@ -29,6 +29,7 @@ extension ClusterState {
     fireTimers()
     if isFact || rules >= DecisionRules.failureDetection { settleMoves() }
     settleIntent()
+    settleDrains()
     return .moved
   }
 
@@ -38,6 +39,9 @@ extension ClusterState {
     case .beacon(let beacon): heard(replica: event.producer, rules: beacon.rules)
     case .peerSilent(let silent): if !heard(silent, from: event.incarnation) { misdirected() }
     case .rulesActivated(let version): activate(rules: version)
+    case .moveRequested(let wish): take(.move(wish), correlation: event.correlation, at: offset)
+    case .drainRequested(let wish): take(.drain(wish), correlation: event.correlation, at: offset)
+    case .migrationFinished: break  // for histories: what follows from its end follows from the acknowledgement
     case .policyActivated(let policy): if !activate(policy, at: offset) { misdirected() }
     case .clusterApplied(let spec): apply(spec, correlation: event.correlation)
     case .clusterDeleted(let name):
@@ -48,6 +52,7 @@ extension ClusterState {
       correlation = event.correlation
       scaling.target = nil
       scaling.moves = []
+      endRequests("the cluster was deleted")
     case .agentStarted(let agent): apply(agent, event.incarnation)
     case .agentHeartbeat(let host):
       guard let index = hostIndex(host) else { return misdirected() }
@@ -134,8 +139,8 @@ extension ClusterState {
       let count = UInt32(wanted(kind))
       var staying = UInt32(all.count { !$0.isUnwanted })
       if isDeleted { for node in all where node.drain != nil && node.isServing { stopDraining(node.id) } }
-      // The highest numbers go first.
-      for node in all.reversed() where staying > count && !node.isUnwanted {
+      // Those that serve nothing go first, then the highest numbers.
+      for node in all.filter({ $0.drain != nil }) + all.reversed().filter({ $0.drain == nil }) where staying > count && !node.isUnwanted {
         guard let index = nodeIndex(node.id) else { continue }
         if node.isAlive { nodes[index].phase = .stopping(nil) } else { nodes.remove(at: index) }
         staying -= 1

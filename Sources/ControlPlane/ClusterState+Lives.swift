@@ -125,7 +125,7 @@ extension ClusterState {
 }
 
 extension ClusterState.Node {
-  var isUnwanted: Bool { if case .stopping = phase { true } else { drain != nil } }
+  var isUnwanted: Bool { if case .stopping = phase { true } else { drain?.isKept == false } }
 
   /// The slot whose answer the node's phase waits for.
   var awaitedSlot: Slot? {

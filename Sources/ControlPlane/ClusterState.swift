@@ -20,6 +20,8 @@ public struct ClusterState: Hashable, Sendable {
   /// The decision rules in force (`DecisionRules`).
   public package(set) var rules = DecisionRules.first
   public package(set) var scaling = Scaling()
+  /// What operators asked about flows, oldest first.
+  public package(set) var requests: [FlowRequest] = []
 
   // The world.
   public package(set) var clock = LogClock()
@@ -117,7 +119,7 @@ public struct ClusterState: Hashable, Sendable {
     /// The last word of another node that this one does not answer; forgotten as soon as it is heard.
     public package(set) var peerWitness: PeerWitness?
     public package(set) var canMigrate = false
-    /// It gets no new flows any more, and stops when it has none.
+    /// It gets no new flows any more; unless it is kept, it stops when it has none.
     public package(set) var drain: Drain?
     public package(set) var workload: NodeWorkload?
     /// The greatest slot it acknowledged.
@@ -168,10 +170,13 @@ public struct ClusterState: Hashable, Sendable {
     public let since: UInt64
     /// When it is stopped whatever it holds.
     public let deadline: UInt64
+    /// It is not stopped, neither empty nor at a deadline, and counts as one of the cluster's runtimes.
+    public package(set) var isKept: Bool
 
-    package init(since: UInt64, deadline: UInt64) {
+    package init(since: UInt64, deadline: UInt64, isKept: Bool = false) {
       self.since = since
       self.deadline = deadline
+      self.isKept = isKept
     }
   }
 

@@ -8,6 +8,8 @@ public enum DecisionRules {
   public static let first: UInt32 = 1
   /// Nodes are declared dead by evidence; scaling policies act; stalls are noticed within 300 ms.
   public static let failureDetection: UInt32 = 2
+  /// Operators move flows and drain runtimes; a drain moves its flows; nobody is sent flows before the table names him.
+  public static let flowRequests: UInt32 = 3
   /// The newest that this program can follow.
-  public static let newest = failureDetection
+  public static let newest = flowRequests
 }

@@ -8,6 +8,8 @@ struct Order {
   /// Milliseconds of log time until it expires.
   var patience: UInt64
   var reason: String
+  /// Of the request that it is for; nil: the cluster's current intent.
+  var correlation: String? = nil
   var body: Command.Body
 }
 
@@ -130,5 +132,8 @@ extension ClusterState {
     }
     hash.mix(lastDeclared)
     hash.mix(clock.elapsed)
+    guard rules >= DecisionRules.flowRequests else { return }
+    for node in nodes { hash.mix(node.drain?.isKept == true ? 1 : 0) }
+    for request in requests { hash.mix(request.outcome == .open ? 1 : 0) }
   }
 }

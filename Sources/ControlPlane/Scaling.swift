@@ -25,28 +25,38 @@ extension ClusterState {
     }
   }
 
-  /// Flows on their way from an overloaded runtime to one launched for them, one command at a time.
+  /// Flows on their way from one runtime to another, one command at a time: from an overloaded one to one launched for
+  /// them, from one that drains, or because an operator asked.
   public struct Move: Hashable, Sendable {
     public let source: NodeID
     public let sourceIncarnation: Incarnation
     public let target: NodeID
     public let targetIncarnation: Incarnation
-    /// Half of what the source carried when this was decided.
-    public let goal: UInt64
+    /// Flows. A policy's: half of what the source carried when this was decided.
+    public package(set) var goal: UInt64
+    /// The source is to have no flows.
+    public let drains: Bool
+    /// The operator's request that it belongs to.
+    public let request: Offset?
     /// Flows asked for so far.
     public package(set) var asked: UInt64 = 0
     /// The command under way, and when it is cancelled.
     public package(set) var slot = Slot.none
     public package(set) var deadline: UInt64 = 0
+    /// Flows that the command under way has moved so far.
+    public package(set) var done: UInt64 = 0
 
     package init(
-      source: NodeID, sourceIncarnation: Incarnation, target: NodeID, targetIncarnation: Incarnation, goal: UInt64
+      source: NodeID, sourceIncarnation: Incarnation, target: NodeID, targetIncarnation: Incarnation, goal: UInt64,
+      drains: Bool = false, request: Offset? = nil
     ) {
       self.source = source
       self.sourceIncarnation = sourceIncarnation
       self.target = target
       self.targetIncarnation = targetIncarnation
       self.goal = goal
+      self.drains = drains
+      self.request = request
     }
   }
 
@@ -96,12 +106,14 @@ extension ClusterState {
 
   // MARK: Draining
 
-  /// Nothing is left on a draining runtime. Two intervals are given, so that switches have heard of it first.
+  /// What a draining runtime still holds moves on; when nothing is left it stops, or is kept. Two intervals are given, so
+  /// that switches have heard of it first.
   mutating func noteDrained(at index: Int, _ load: NodeWorkload) {
-    guard let drain = nodes[index].drain, nodes[index].isServing, load.activeFlows == 0,
-      clock.elapsed - drain.since >= 2 * (spec?.workloadInterval ?? 500)
-    else { return }
-    nodes[index].phase = .stopping(nil)
+    guard let drain = nodes[index].drain, nodes[index].isServing else { return }
+    guard load.activeFlows == 0 else { return planDrain(at: index) }
+    guard clock.elapsed - drain.since >= 2 * (spec?.workloadInterval ?? 500) else { return }
+    if !drain.isKept { nodes[index].phase = .stopping(nil) }
+    endDrains(of: nodes[index].id)
   }
 
   mutating func expireDrains() {
@@ -120,19 +132,38 @@ extension ClusterState {
       })
     else { return }
     switch acknowledgement.outcome {
-    case .completed: scaling.moves[index].slot = .none
-    case .rejected: scaling.moves.remove(at: index)
-    case .received, .applied, .progress: break
+    case .completed:
+      scaling.moves[index].slot = .none
+      scaling.moves[index].done = 0
+    case .rejected(let reason): ended(scaling.moves.remove(at: index), .failed(reason))
+    case .progress(let done, _):
+      let news = done - min(done, scaling.moves[index].done)
+      scaling.moves[index].done += news
+      if let request = requests.firstIndex(where: { $0.offset == scaling.moves[index].request }) { requests[request].moved &+= news }
+    case .received, .applied: break
     }
   }
 
-  /// A move ends when it is done, or when one of its two ends is no longer the life it was.
   mutating func settleMoves() {
     guard !scaling.moves.isEmpty else { return }
-    scaling.moves = scaling.moves.filter { move in
-      (move.asked < move.goal || move.slot != .none) && nodeIndex(move.source, move.sourceIncarnation) != nil
-        && nodeIndex(move.target, move.targetIncarnation) != nil
-    }
+    let moves = scaling.moves
+    scaling.moves = moves.filter { ending(of: $0) == nil }
+    for move in moves { if let outcome = ending(of: move) { ended(move, outcome) } }
+  }
+
+  /// A move ends when it is done, or when one of its two ends is no longer the life it was, or takes no more.
+  private func ending(of move: Move) -> FlowRequest.Outcome? {
+    guard nodeIndex(move.source, move.sourceIncarnation) != nil else { return .failed("node \(move.source) has ended") }
+    guard let target = nodeIndex(move.target, move.targetIncarnation) else { return .failed("node \(move.target) has ended") }
+    guard move.slot == .none else { return nil }
+    if move.asked >= move.goal { return .completed }
+    guard rules >= DecisionRules.flowRequests, nodes[target].memberState == .stopping else { return nil }
+    return .failed("node \(move.target) takes no flows any more")
+  }
+
+  /// A drain goes on without the move: what is left is planned anew.
+  mutating func ended(_ move: Move, _ outcome: FlowRequest.Outcome) {
+    if let request = move.request, !move.drains { end(request, outcome) }
   }
 }
 

@@ -1,15 +1,16 @@
 import ControlMessages
 
-// What a policy does about the load: launches one runtime more, lets one drain, moves flows. Each command says why:
+// What is done about load and flows, by a policy or at an operator's request: one runtime more, one that drains, flows
+// that move. Each command says why:
 // the policy and its version, what was measured and the threshold it was held against.
 
 extension ClusterState {
   func nextScaling() -> Decision? {
-    guard rules >= DecisionRules.failureDetection, let policy = scaling.policy, policy.kind != .manual, spec != nil, !isDeleted
-    else {
-      return nil
-    }
+    guard rules >= DecisionRules.failureDetection, spec != nil, !isDeleted else { return nil }
+    if let node = nextRequestedDrain { return .drain(node) }
+    let policy = scaling.policy.flatMap { $0.kind == .manual ? nil : $0 }
     if let move = nextMove(policy) { return move }
+    guard let policy else { return nil }
     guard clock.elapsed >= scaling.lastAction + policy.cooldown, !hasRuntimeOnTheWay else { return nil }
     let carriers = self.carriers
     if let since = scaling.overloadedSince, clock.elapsed - since >= policy.overloadPatience, let limit = spec?.poolShares,
@@ -19,7 +20,7 @@ extension ClusterState {
       return .scaleOut(overloaded: busiest.id, host: host, poolShare: share)
     }
     if let since = scaling.idleSince, clock.elapsed - since >= policy.idlePatience, wanted(.runtime) > policy.minimumRuntimes,
-      carriers.count > 1, !nodes.contains(where: { $0.drain != nil }), let least = leastLoaded(carriers)
+      carriers.count > 1, !nodes.contains(where: { $0.drain?.isKept == false }), let least = leastLoaded(carriers)
     {
       return .drain(least.id)
     }
@@ -59,19 +60,32 @@ extension ClusterState {
     return best
   }
 
-  private func nextMove(_ policy: ScalingPolicy) -> Decision? {
+  /// How far moves go at a time where no policy says it.
+  private static let concurrentMoves = 8
+  private static let flowsPerMove: UInt64 = 100_000
+
+  private func nextMove(_ policy: ScalingPolicy?) -> Decision? {
+    guard policy != nil || rules >= DecisionRules.flowRequests else { return nil }
     var underWay = 0
     for move in scaling.moves where move.slot != .none {
       if clock.elapsed >= move.deadline { return .cancelMove(move) }
       underWay += 1
     }
-    guard underWay < Int(policy.concurrentMoves) else { return nil }
-    for move in scaling.moves where move.slot == .none && move.asked < move.goal {
-      if let target = node(move.target), target.isServing, target.canMigrate {
-        return .move(move, min(UInt64(policy.flowsPerMove), move.goal - move.asked))
-      }
+    guard underWay < policy.map({ Int($0.concurrentMoves) }) ?? Self.concurrentMoves else { return nil }
+    for move in scaling.moves where move.slot == .none && move.asked < move.goal && canBegin(move) {
+      return .move(move, min(policy.map { UInt64($0.flowsPerMove) } ?? Self.flowsPerMove, move.goal - move.asked))
     }
     return nil
+  }
+
+  private func canBegin(_ move: Move) -> Bool {
+    guard let target = node(move.target), target.isServing, target.canMigrate else { return false }
+    guard rules >= DecisionRules.flowRequests else { return true }
+    // A runtime is at one migration at a time, and refuses a target that no table has named.
+    return !scaling.moves.contains { $0.source == move.source && $0.slot != .none }
+      && table.members.contains {
+        $0.node == move.target && $0.incarnation == move.targetIncarnation && $0.state == .serving
+      }
   }
 
   // MARK: Enacting
@@ -95,10 +109,20 @@ extension ClusterState {
   }
 
   mutating func drain(_ id: NodeID) -> Order? {
-    guard let index = nodeIndex(id), let policy = scaling.policy else { return nil }
+    guard let index = nodeIndex(id) else { return nil }
+    if let request = openDrain(of: id), case .drain(let wish) = request.wish {
+      nodes[index].drain = Drain(since: clock.elapsed, deadline: .max, isKept: wish.afterwards == .keep)
+      planDrain(at: index)
+      return Order(
+        target: .node(id, nodes[index].incarnation), patience: Patience.stop,
+        reason: "an operator's request\(wish.afterwards == .keep ? "" : "; it stops when it is empty")",
+        correlation: request.correlation, body: .drainRuntime(id, nodes[index].incarnation))
+    }
+    guard let policy = scaling.policy else { return nil }
     let count = wanted(.runtime)
     let why = reason("\(count) -> \(count - min(count, 1)) runtimes, the least loaded drains", nodes[index])
     nodes[index].drain = Drain(since: clock.elapsed, deadline: clock.elapsed + policy.drainTimeout)
+    planDrain(at: index)
     noteAction(target: count - min(count, 1))
     return Order(
       target: .node(id, nodes[index].incarnation), patience: Patience.stop, reason: why,
@@ -110,9 +134,10 @@ extension ClusterState {
     scaling.moves[index].asked += flows
     scaling.moves[index].slot = slot
     scaling.moves[index].deadline = clock.elapsed + Patience.move
+    let share = move.drains || move.request != nil ? "" : ", half the load of node \(move.source)"
     return Order(
       target: .node(move.source, move.sourceIncarnation), patience: Patience.move,
-      reason: "\(scaling.name): \(move.asked + flows) of \(move.goal) flows, half the load of node \(move.source)",
+      reason: "\(cause(of: move)): \(move.asked + flows) of \(move.goal) flows\(share)", correlation: correlation(of: move),
       body: .setMigrationTarget(
         FlowMove(
           source: move.source, sourceIncarnation: move.sourceIncarnation, target: move.target,
@@ -122,10 +147,18 @@ extension ClusterState {
 
   mutating func cancel(_ move: Move) -> Order? {
     guard let index = scaling.moves.firstIndex(of: move) else { return nil }
-    scaling.moves.remove(at: index)
+    let problem = "no answer within \(Patience.move) ms"
+    ended(scaling.moves.remove(at: index), .failed(problem))
     return Order(
-      target: .node(move.source, move.sourceIncarnation), patience: Patience.stop,
-      reason: "\(scaling.name): no answer within \(Patience.move) ms", body: .cancelMigration(move.slot))
+      target: .node(move.source, move.sourceIncarnation), patience: Patience.stop, reason: "\(cause(of: move)): \(problem)",
+      correlation: correlation(of: move), body: .cancelMigration(move.slot))
+  }
+
+  private func correlation(of move: Move) -> String? { move.request.flatMap { request(at: $0)?.correlation } }
+
+  /// Who wants the flows moved.
+  private func cause(of move: Move) -> String {
+    move.drains ? "node \(move.source) drains" : move.request != nil ? "an operator's request" : scaling.name
   }
 
   private mutating func noteAction(target: UInt32) {

@@ -23,6 +23,10 @@ public final class Lab {
     public var keepsLogs = false
     /// Seconds of traffic after which the coordinator is killed; it is started again two seconds later.
     public var killCoordinatorAt: Int?
+    /// Seconds between migrations: all flows of one runtime to another, and back, by `nfvctl migrate`.
+    public var migrateEvery: Int?
+    /// What `tc netem` does to every frame on its way to a runtime or the switch, such as `delay 1ms 200us loss 0.1%`.
+    public var netem: [String] = []
 
     public init(binaries: String) { self.binaries = binaries }
   }
@@ -46,6 +50,7 @@ public final class Lab {
   private var traffic = TrafficCount()
   private var coordinatorReturnsAt: ContinuousClock.Instant?
   private var coordinatorWasKilled = false
+  private var migrationsAsked = 0
   private var rate = RateMeter()
 
   private static let coordinator = "coordinator"
@@ -55,7 +60,7 @@ public final class Lab {
     self.settings = settings
     self.isStopRequested = isStopRequested
     let prefix = "nfv\(getpid())"
-    network = LabNetwork(prefix: prefix, runtimes: settings.runtimes)
+    network = LabNetwork(prefix: prefix, runtimes: settings.runtimes, netem: settings.netem)
     let temporary = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
     directory = "\(temporary)/\(prefix)-lab"
     logs = "\(temporary)/\(prefix)-logs"
@@ -66,7 +71,7 @@ public final class Lab {
     if geteuid() != 0 {
       return "The lab makes network namespaces and opens packet sockets: run it as root, or with sudo."
     }
-    for program in ["ip", "ethtool", "setpriv", "nginx", "wrk", "curl", "sha256sum"] where !Program.exists(program) {
+    for program in ["ip", "ethtool", "setpriv", "nginx", "wrk", "curl", "sha256sum"] + (settings.netem.isEmpty ? [] : ["tc"]) where !Program.exists(program) {
       return "'\(program)' is missing; 'make install-packages' installs what the lab needs."
     }
     for program in ["nfvactor", "nfv-coordinator", "nfvctl"] where access("\(settings.binaries)/\(program)", X_OK) != 0 {
@@ -75,10 +80,11 @@ public final class Lab {
     let probe = "nfv\(getpid())-probe"
     do throws(LabError) {
       try Program.run(["ip", "netns", "add", probe])
-      try Program.run(["ip", "netns", "delete", probe])
+      defer { _ = try? Program.run(["ip", "netns", "delete", probe]) }
+      if !settings.netem.isEmpty { try Program.run(["tc", "-n", probe, "qdisc", "add", "dev", "lo", "root", "netem"] + settings.netem) }
       return nil
     } catch {
-      return "This machine does not let us make network namespaces: \(error)"
+      return "This machine does not let us make network namespaces\(settings.netem.isEmpty ? "" : " with netem"): \(error)"
     }
   }
 
@@ -116,6 +122,7 @@ public final class Lab {
     if coordinatorWasKilled, picture.repeatedCommands > 0 {
       summary.problems.append("the restarted coordinator wrote \(picture.repeatedCommands) commands again")
     }
+    if migrationsAsked > 0, picture.flowsMoved == 0 { summary.problems.append("no flow was moved") }
     summary.passed = summary.problems.isEmpty
     // Who interrupts a lab does not ask for its logs.
     let isFailure = summary.problems.contains { $0 != LabError.interrupted.description }
@@ -210,6 +217,7 @@ public final class Lab {
       if let limit = settings.seconds, elapsed >= limit { return }
       for process in processes + clients { try process.checkRunning() }
       try tryCoordinator(elapsed)
+      try migrate(elapsed)
       try readLog()
       readClients()
       rate.take(requests: traffic.requests, bytes: traffic.bytes, at: clock.now)
@@ -235,6 +243,22 @@ public final class Lab {
       coordinatorReturnsAt = nil
       try startCoordinator()
     }
+  }
+
+  /// Everything one runtime has goes to the next one, in turn.
+  private func migrate(_ elapsed: Int) throws(LabError) {
+    guard let interval = settings.migrateEvery, elapsed >= (migrationsAsked + 1) * interval, settings.seconds.map({ elapsed < $0 }) ?? true
+    else { return }
+    let runtimes = picture.nodes.filter { $0.value.kind == .runtime }.keys.sorted()
+    guard runtimes.count > 1 else { return }
+    let source = runtimes[migrationsAsked % runtimes.count]
+    let target = runtimes[(migrationsAsked + 1) % runtimes.count]
+    migrationsAsked += 1
+    try Program.run(
+      [
+        "\(settings.binaries)/nfvctl", "migrate", "--from", "\(source)", "--to", "\(target)", "--flows", "1000000", "--bootstrap",
+        LabConfigurations.bootstrap,
+      ], in: network.fabric)
   }
 
   /// Takes what came, and waits a little if nothing did.

@@ -22,14 +22,17 @@ import Glibc
 public struct LabNetwork: Sendable {
   public let prefix: String
   public let runtimes: Int
+  /// What happens to frames of the fabric on their way to a runtime or the switch: words of `tc netem`.
+  public let netem: [String]
 
   public static let clientAddress = "10.1.0.1"
   public static let serverAddresses = ["10.2.0.11", "10.2.0.12"]
   public static let virtualAddress = "10.1.0.100"
 
-  public init(prefix: String, runtimes: Int) {
+  public init(prefix: String, runtimes: Int, netem: [String] = []) {
     self.prefix = prefix
     self.runtimes = runtimes
+    self.netem = netem
   }
 
   public var client: String { "\(prefix)-client" }
@@ -54,6 +57,9 @@ public struct LabNetwork: Sendable {
     for interface in runtimeInterfaces + ["swf"] {
       commands += pair(interface, peer: "\(interface)-b", in: fabric)
       commands.append(["ip", "-n", fabric, "link", "set", "dev", "\(interface)-b", "master", "fabric"])
+      if !netem.isEmpty {
+        commands.append(["tc", "-n", fabric, "qdisc", "add", "dev", "\(interface)-b", "root", "netem"] + netem)
+      }
     }
     commands += pair("swc", peer: "eth0", in: client)
     commands.append(["ip", "-n", client, "address", "add", "\(Self.clientAddress)/24", "dev", "eth0"])

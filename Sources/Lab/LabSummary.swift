@@ -41,6 +41,18 @@ public struct LabSummary: Codable, Equatable, Sendable {
     public var coordinatorKilledAt: Int?
   }
 
+  public struct Migrations: Codable, Equatable, Sendable {
+    public var count = 0
+    public var moved: UInt64 = 0
+    /// Not taken by the target; taken back by the source.
+    public var refused: UInt64 = 0
+    public var returned: UInt64 = 0
+    public var bytes: UInt64 = 0
+    public var missedDeadlines: UInt64 = 0
+    /// Of one, by its source's clock.
+    public var longestMicroseconds: UInt64 = 0
+  }
+
   public struct Durations: Codable, Equatable, Sendable {
     /// From the start to everything serving.
     public var setup = 0.0
@@ -62,6 +74,7 @@ public struct LabSummary: Codable, Equatable, Sendable {
   public var nodes: [Node] = []
   public var dropsByReason: [String: UInt64] = [:]
   public var log = Log(events: 0, commands: 0, repeatedCommands: 0, unreadableRecords: 0)
+  public var migrations = Migrations()
   public var seconds = Durations()
   /// Where the logs are, if they were kept.
   public var logDirectory: String?
@@ -86,6 +99,15 @@ public struct LabSummary: Codable, Equatable, Sendable {
         forwardedBytes: node.total.forwardedBytes, drops: node.drops, lives: node.lives)
     }
     dropsByReason = Dictionary(uniqueKeysWithValues: picture.drops.map { ($0.reason, $0.packets) })
+    for end in picture.migrations {
+      migrations.count += 1
+      migrations.moved += end.moved
+      migrations.refused += end.refused
+      migrations.returned += end.returned
+      migrations.bytes += end.bytes
+      migrations.missedDeadlines += end.missedDeadlines
+      migrations.longestMicroseconds = max(migrations.longestMicroseconds, end.microseconds)
+    }
     log.events = picture.events
     log.commands = picture.commands
     log.repeatedCommands = picture.repeatedCommands
@@ -116,6 +138,11 @@ public struct LabSummary: Codable, Equatable, Sendable {
       lines.append(
         "  \(node.name): \(node.flows) flows, \(node.receivedPackets) packets in, \(node.forwardedPackets) forwarded, \(node.droppedPackets) dropped"
       )
+    }
+    if migrations.count > 0 {
+      lines.append(
+        "  migrations: \(migrations.count), \(migrations.moved) flows moved, \(migrations.refused) refused, "
+          + "\(migrations.returned) returned, the longest \(migrations.longestMicroseconds) us")
     }
     for (reason, packets) in dropsByReason.sorted(by: { $0.key < $1.key }) { lines.append("  dropped, \(reason): \(packets)") }
     lines.append("  log: \(log.events) events, \(log.commands) commands, \(log.repeatedCommands) commands written twice")

@@ -29,6 +29,8 @@ public struct LogPicture: Sendable {
   /// Copies of commands that were in the log already: what a restarted coordinator should not write.
   public private(set) var repeatedCommands: UInt64 = 0
   public private(set) var unreadable: UInt64 = 0
+  /// Migrations that have ended, with their sources' numbers.
+  public private(set) var migrations: [MigrationFinished] = []
   /// The slot of the last table in which everything wanted serves.
   private var completeTable: Slot?
   private var lastTime = Timestamp.zero
@@ -66,7 +68,11 @@ public struct LogPicture: Sendable {
     case .nodeStopping(let node): note("node \(node) is stopping")
     case .commandAcknowledged(let answer):
       if case .rejected(let reason) = answer.outcome { note("command \(answer.slot) rejected: \(reason)") }
-    case .peerSilent, .rulesActivated, .policyActivated: note("\(record.event.body.name): \(record.event.body.summary)")
+    case .migrationFinished(let end):
+      migrations.append(end)
+      note("\(record.event.body.name): \(record.event.body.summary)")
+    case .peerSilent, .rulesActivated, .policyActivated, .moveRequested, .drainRequested:
+      note("\(record.event.body.name): \(record.event.body.summary)")
     case .unknown(let body): note("an event of a newer version (\(body.tag))")
     }
   }
@@ -143,6 +149,8 @@ public struct LogPicture: Sendable {
     }
     return true
   }
+
+  public var flowsMoved: UInt64 { migrations.reduce(0) { $0 + $1.moved } }
 
   public var drops: [(reason: String, packets: UInt64)] {
     var sums: [String: UInt64] = [:]

@@ -196,14 +196,10 @@ final class NodeControl: @unchecked Sendable {
     guard let finished = report.finished else { return answer(slot, .progress(done: moved, of: UInt64(report.wanted))) }
     moves[report.run] = nil
     answer(slot, .progress(done: moved, of: UInt64(report.wanted)))
+    let end = MigrationFinished(report, finished: finished, slot: slot, node: spec.node)
+    voice.say(.migrationFinished(end), to: order.partition, causation: .command(slot))
     answer(slot, .completed)
-    logger.info(
-      "Flows moved.",
-      metadata: [
-        "run": "\(report.run)", "moved": "\(moved)", "wanted": "\(report.wanted)", "refused": "\(report.refused)",
-        "returned": "\(report.returned)", "bytes": "\(report.bytes)", "missed-deadlines": "\(report.missedDeadlines)",
-        "microseconds": "\((finished.nanoseconds - report.started.nanoseconds) / 1_000)",
-      ])
+    logger.info("Flows moved.", metadata: ["what": "\(Event.Body.migrationFinished(end).summary)", "bytes": "\(end.bytes)"])
   }
 
   /// The worker ends after the pass it is in; one that is frozen is not waited for longer than two seconds.
@@ -216,6 +212,21 @@ final class NodeControl: @unchecked Sendable {
     logger.error("The worker does not stop.")
     voice.finish(milliseconds: 500)
     _exit(ExitStatus.failure)
+  }
+}
+
+extension MigrationFinished {
+  init(_ report: MigrationReport, finished: Tick, slot: Slot, node: NodeID) {
+    self.init(slot: slot, node: node)
+    wanted = UInt64(report.wanted)
+    moved = UInt64(report.moved)
+    refused = UInt64(report.refused)
+    returned = UInt64(report.returned)
+    bytes = report.bytes
+    missedDeadlines = UInt64(report.missedDeadlines)
+    microseconds = (finished.nanoseconds - report.started.nanoseconds) / 1_000
+    isCancelled = report.isCancelled
+    targetEnded = report.targetEnded
   }
 }
 

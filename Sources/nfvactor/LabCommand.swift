@@ -41,10 +41,21 @@ struct LabCommand: ParsableCommand {
       "Kill the coordinator after so many seconds of traffic, and start it again two seconds later.", valueName: "second"))
   var killCoordinatorAt: Int?
 
+  @Option(
+    help: ArgumentHelp("Move all flows of one runtime to the next every so often, with nfvctl.", valueName: "seconds"))
+  var migrateEvery: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Harm frames on their way to a runtime or the switch with tc netem: \"delay 1ms 200us loss 0.1%\".", valueName: "words"))
+  var netem: String?
+
   func validate() throws {
     guard (1...16).contains(runtimes) else { throw ValidationError("--runtimes is a number from 1 to 16") }
     guard (1...86_400).contains(seconds ?? 1) else { throw ValidationError("--seconds is a number from 1 to 86400") }
     guard killCoordinatorAt ?? 0 >= 0 else { throw ValidationError("--kill-coordinator-at is a number of seconds") }
+    guard (1...86_400).contains(migrateEvery ?? 1) else { throw ValidationError("--migrate-every is a number from 1 to 86400") }
+    guard migrateEvery == nil || runtimes > 1 else { throw ValidationError("--migrate-every needs two runtimes") }
   }
 
   func run() throws {
@@ -61,6 +72,8 @@ struct LabCommand: ParsableCommand {
     settings.clusterFile = cluster
     settings.keepsLogs = keepLogs
     settings.killCoordinatorAt = killCoordinatorAt
+    settings.migrateEvery = migrateEvery
+    settings.netem = netem.map { $0.split(separator: " ").map(String.init) } ?? []
     if let obstacle = Lab.obstacle(settings) { fail(obstacle, ExitStatus.unavailable) }
     let result = Lab(settings) { Shutdown.isRequested }.run()
     print(result.text)

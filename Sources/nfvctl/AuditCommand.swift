@@ -10,13 +10,14 @@ struct AuditCommand: OperatorCommand {
     abstract: "Tell who did what, when, why, for how long, and how it ended.",
     discussion: """
       nodes: every life of every runtime and switch. recoveries: nodes that failed, and when another life served in their \
-      place. scaling: what operators asked for, and when it was so. migrations: flows that moved between runtimes; this \
-      version's records have none.
+      place. scaling: what operators asked for, and when it was so. migrations: flows that moved between runtimes: who or \
+      which policy asked, how many moved, how long it took, and how it ended.
 
       Examples:
         nfvctl audit nodes --cluster web
         nfvctl audit recoveries --since 24h -o jsonl
         nfvctl audit scaling --file case-4711.nfvlog
+        nfvctl audit migrations --since 1h -o jsonl
       """)
 
   enum Subject: String, ExpressibleByArgument, CaseIterable { case nodes, recoveries, scaling, migrations }
@@ -51,8 +52,7 @@ struct AuditCommand: OperatorCommand {
         })
     case .scaling: put(try entries.flatMap { entry in try Self.intents(entry, source).map { IntentListing(entry.cluster, $0) } })
     case .migrations:
-      put([IntentListing]())
-      Terminal.say("note: the records of this version know no migrations; `nfvctl version` tells it")
+      put(try entries.flatMap { entry in try Self.migrations(entry, source).map { MigrationListing(entry.cluster, $0) } })
     }
   }
 
@@ -69,6 +69,16 @@ struct AuditCommand: OperatorCommand {
     while let record = try commands.next() { if reader.read(record.command.slot) == .taken { lives.take(record) } }
     while let record = try events.next() { lives.take(record) }
     return lives.all
+  }
+
+  static func migrations(_ entry: Directory.Entry, _ source: any LogSource) throws -> [Migration] {
+    var history = MigrationHistory()
+    let commands = try source.commands(of: entry.partition)
+    let events = try source.events(of: entry.partition)
+    var reader = SlotReader()
+    while let record = try commands.next() { if reader.read(record.command.slot) == .taken { history.take(record) } }
+    while let record = try events.next() { history.take(record) }
+    return history.all
   }
 
   static func intents(_ entry: Directory.Entry, _ source: any LogSource) throws -> [IntentHistory.Entry] {

@@ -1,11 +1,12 @@
 import ArgumentParser
 import ControlMessages
 import ControlNodes
+import LogAnalysis
 
 struct GetCommand: OperatorCommand {
   static let configuration = CommandConfiguration(
     commandName: "get",
-    abstract: "List clusters, runtimes, switches, hosts or commands.",
+    abstract: "List clusters, runtimes, switches, hosts, commands or migrations.",
     discussion: """
       Folds the log; no coordinator needs to be alive. Ages are in the time of the log, which stands still while nobody writes.
 
@@ -13,10 +14,11 @@ struct GetCommand: OperatorCommand {
         nfvctl get clusters
         nfvctl get runtimes --cluster web
         nfvctl get commands --last 20 -o jsonl | jq .reason
+        nfvctl get migrations --last 5
       """)
 
   enum Resource: String, ExpressibleByArgument, CaseIterable {
-    case clusters, runtimes, switches, hosts, commands
+    case clusters, runtimes, switches, hosts, commands, migrations
 
     /// Takes the singular, too.
     init?(argument: String) {
@@ -28,13 +30,13 @@ struct GetCommand: OperatorCommand {
     var singular: String { self == .switches ? "switch" : String(rawValue.dropLast()) }
   }
 
-  @Argument(help: "clusters, runtimes, switches, hosts or commands.")
+  @Argument(help: "clusters, runtimes, switches, hosts, commands or migrations.")
   var resource: Resource
 
   @Option(name: .shortAndLong, help: ArgumentHelp("Only of this cluster.", valueName: "name"))
   var cluster: ClusterID?
 
-  @Option(help: ArgumentHelp("How many commands of each cluster to list, the newest.", valueName: "count"))
+  @Option(help: ArgumentHelp("How many commands or migrations of each cluster to list, the newest.", valueName: "count"))
   var last = 50
 
   @OptionGroup var output: OutputOptions
@@ -46,10 +48,25 @@ struct GetCommand: OperatorCommand {
 
   func perform() throws {
     var history = CommandHistory(last: last)
-    let follower = try log.readLog(only: cluster) { if resource == .commands { history.notice($0) } }
+    var migrations: [ClusterID: MigrationHistory] = [:]
+    let follower = try log.readLog(only: cluster) { item in
+      switch (resource, item) {
+      case (.commands, _): history.notice(item)
+      case (.migrations, .command(let cluster, let record, .taken)): migrations[cluster, default: .init()].take(record)
+      case (.migrations, .event(let cluster, let record, _)): migrations[cluster, default: .init()].take(record)
+      default: break
+      }
+    }
     if let cluster, follower.cluster(cluster) == nil { throw Complaint.noCluster(cluster) }
     let clusters = follower.clusters.sorted { $0.id < $1.id }
-    Terminal.put(Self.text(resource, of: clusters, history, output.output))
+    if resource == .migrations {
+      let listings = clusters.flatMap { cluster in
+        (migrations[cluster.id]?.all ?? []).suffix(last).map { MigrationListing(cluster.id, $0) }
+      }
+      Terminal.put(output.output.list(listings))
+    } else {
+      Terminal.put(Self.text(resource, of: clusters, history, output.output))
+    }
     guard output.output == .text else { return }
     for cluster in clusters { noteSilence(cluster) }
     if clusters.isEmpty { Terminal.say("no clusters; `nfvctl apply -f FILE` makes one") }
@@ -64,6 +81,7 @@ struct GetCommand: OperatorCommand {
     case .switches: format.list(clusters.flatMap { NodeListing.all(.virtualSwitch, of: $0.state) })
     case .hosts: format.list(clusters.flatMap { cluster in cluster.state.hosts.map { HostListing($0, of: cluster.state) } })
     case .commands: format.list(clusters.flatMap { history.commands(of: $0.id) })
+    case .migrations: ""  // of the log's past, not of the folded state
     }
   }
 

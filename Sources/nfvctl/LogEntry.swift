@@ -167,6 +167,11 @@ extension Event.Body {
       ])
     case .rulesActivated(let version): .object(["rules": .number(version)])
     case .policyActivated(let policy): .object(["policy": .string(policy.name), "summary": .string(summary)])
+    case .moveRequested(let move):
+      .object(["source": .number(move.source.number), "target": .number(move.target.number), "flows": .number(move.flows)])
+    case .drainRequested(let drain):
+      .object(["node": .number(drain.node.number), "afterwards": .string("\(drain.afterwards)")])
+    case .migrationFinished(let end): MigrationListing.json(end)
     case .beacon(let beacon):
       .object([
         "position": beacon.position.map { JSON.number($0.value) }, "stateHash": .string(String(beacon.stateHash, radix: 16)),

@@ -21,8 +21,8 @@ struct NFVCtl: ParsableCommand {
       schema check), 64 a wrong command line or file, 65 a damaged file, 69 the log cannot be reached.
       """,
     subcommands: [
-      ApplyCommand.self, DeleteCommand.self, PolicyCommand.self, GetCommand.self, DescribeCommand.self, EventsCommand.self, AuditCommand.self,
-      WhyCommand.self, StateCommand.self, ReplayCommand.self, VerifyCommand.self, ExportCommand.self, ImportCommand.self,
+      ApplyCommand.self, DeleteCommand.self, PolicyCommand.self, MigrateCommand.self, DrainCommand.self, GetCommand.self,
+      DescribeCommand.self, EventsCommand.self, AuditCommand.self, WhyCommand.self, StateCommand.self, ReplayCommand.self, VerifyCommand.self, ExportCommand.self, ImportCommand.self,
       DeadLettersCommand.self, SchemaCommand.self, TopicsCommand.self, BusCommand.self, VersionCommand.self,
     ])
 }

@@ -7,7 +7,7 @@ import Testing
 @Suite struct ClusterLawTests {
   static let seeds: [UInt64] = Array(1...8)
 
-  static let rulesAndSeeds = [DecisionRules.first, DecisionRules.newest].flatMap { rules in seeds.map { (rules, $0) } }
+  static let rulesAndSeeds = (DecisionRules.first...DecisionRules.newest).flatMap { rules in seeds.map { (rules, $0) } }
 
   /// Taken from the first release: number of commands, and FNV-1a over their lines. Never change them: whoever folds an
   /// old log must come to the commands that are in it.
@@ -179,10 +179,15 @@ import Testing
     let host = HostID(["a", "b", "c"].randomElement(using: &random)!)!
     let life = Incarnation(UInt64.random(in: 1...3, using: &random))
     let body: Event.Body
-    switch Int.random(in: 0..<17, using: &random) {
+    switch Int.random(in: 0..<19, using: &random) {
+    case 17:
+      body = .moveRequested(
+        MoveRequest(source: node, target: NodeID(UInt32.random(in: 1...6, using: &random))!, flows: wildNumber(&random)))
+    case 18:
+      body = .drainRequested(DrainRequest(node: node, afterwards: [.keep, .stop, .undo].randomElement(using: &random)!))
     case 11: body = .beacon(Beacon(position: Offset(wildNumber(&random)), stateHash: 0, logHash: 0, rules: UInt32.random(in: 0...3, using: &random)))
     case 12, 13: body = .peerSilent(PeerSilent(by: NodeID(UInt32.random(in: 1...6, using: &random))!, node: node, incarnation: life))
-    case 14: body = .rulesActivated(UInt32.random(in: 0...2, using: &random))
+    case 14: body = .rulesActivated(UInt32.random(in: 0...DecisionRules.newest, using: &random))
     case 15:
       var policy = ScalingPolicy(Bool.random(using: &random) ? .dropThreshold(.init()) : .targetUtilisation(.init()))
       policy.maximumRuntimes = UInt32(truncatingIfNeeded: wildNumber(&random))

@@ -54,7 +54,8 @@ struct ClusterStory {
       input: HardwareAddress(bits: UInt64(launch.node.number)), output: HardwareAddress(bits: 0x100), control: HardwareAddress(bits: 0x200))
     return say(
       .nodeStarted(
-        NodeStarted(node: launch.node, kind: launch.kind, host: launch.host, processID: 100, ports: ports, startup: 200)),
+        NodeStarted(node: launch.node, kind: launch.kind, host: launch.host, processID: 100, ports: ports, startup: 200,
+          canMigrate: launch.kind == .runtime && core.state.rules >= DecisionRules.flowRequests)),
       by: .node(launch.kind, launch.cluster, launch.node), life: launch.incarnation.number, after: delay)
   }
 

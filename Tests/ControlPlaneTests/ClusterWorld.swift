@@ -83,6 +83,15 @@ struct ClusterWorld {
       policy.minimumRuntimes = 1
       policy.cooldown = UInt64.random(in: 0...2_000, using: &random)
       story.say(.policyActivated(Bool.random(using: &random) ? policy : ScalingPolicy(.manual)), by: .tool(3))
+    case 19, 20, 21:
+      guard rules >= DecisionRules.flowRequests, let source = story.core.state.nodes.randomElement(using: &random),
+        let target = story.core.state.nodes.randomElement(using: &random)
+      else { break }
+      let afterwards: DrainRequest.Afterwards = [.keep, .stop, .undo].randomElement(using: &random)!
+      story.say(
+        Bool.random(using: &random)
+          ? .moveRequested(MoveRequest(source: source.id, target: target.id, flows: UInt64.random(in: 0...9_000, using: &random)))
+          : .drainRequested(DrainRequest(node: source.id, afterwards: afterwards)), by: .tool(4))
     default: break
     }
   }

@@ -121,13 +121,13 @@ import Testing
     #expect(story.core.state.activatableRules == nil, "replica one is of the first release")
     #expect(story.core.state.rank(of: one) == 0 && story.core.state.rank(of: two) == 1)
     for _ in 0..<6 { story.say(beacon(7), by: two, after: 100) }
-    #expect(story.core.state.activatableRules == 2)
+    #expect(story.core.state.activatableRules == DecisionRules.newest)
     #expect(story.core.state.rank(of: two) == 0, "replica one is gone")
-    story.say(.rulesActivated(2), by: two, isCritical: true)
+    story.say(.rulesActivated(DecisionRules.newest), by: two, isCritical: true)
     story.say(.rulesActivated(1), by: two, isCritical: true)
-    #expect(story.core.state.rules == 2)
+    #expect(story.core.state.rules == DecisionRules.newest)
     #expect(story.core.state.activatableRules == nil)
-    story.say(.rulesActivated(3), by: two, isCritical: true)
+    story.say(.rulesActivated(DecisionRules.newest + 1), by: two, isCritical: true)
     #expect(story.core.state.needsNewerVersion != nil)
   }
 }

@@ -118,6 +118,68 @@ import Testing
     #expect(["deleting", "deleted"].contains(gone.first?["status"] as? String))
   }
 
+  @Test func `an operator moves flows and drains a runtime, and is told how it fares`() throws {
+    let bus = try TestBus()
+    defer { bus.stop() }
+    let at = bus.settings.bootstrap
+    let file = try patientCluster()
+    defer { try? FileManager.default.removeItem(atPath: file) }
+    let coordinator = TestCoordinator(bus, name: "one")
+    defer { coordinator.stop() }
+    try bus.waitForTopics()
+    #expect(try nfvctl("apply", "-f", file, bootstrap: at).status == 0)
+    let agent = try bus.writer(.agent(Samples.host), partition: 1)
+    try agent.say(.agentStarted(AgentStarted(host: Samples.host, cores: 4, runtimePorts: 2, switchPorts: 1)))
+    var nodes: [NodeID: TestWriter] = [:]
+    for launch in try bus.taken(atLeast: 3).compactMap(\.launch) {
+      let node = try bus.writer(.node(launch.kind, launch.cluster, launch.node), partition: 1, life: launch.incarnation)
+      nodes[launch.node] = node
+      try node.say(
+        .nodeStarted(
+          NodeStarted(
+            node: launch.node, kind: launch.kind, host: launch.host, processID: 7, ports: Samples.ports, startup: 12,
+            canMigrate: launch.kind == .runtime)))
+    }
+    #expect(try nfvctl("apply", "-f", file, "--wait", "10", bootstrap: at).status == 0)
+
+    for (arguments, reason) in [
+      (["--from", "2", "--to", "9"], "there is no node 9"), (["--from", "1", "--to", "2"], "node 1 is a switch"),
+    ] {
+      let refused = try nfvctl("migrate", arguments[0], arguments[1], arguments[2], arguments[3], "--flows", "4", bootstrap: at)
+      #expect(refused.status == ExitStatus.failure && refused.err == "nfvctl: migrate: \(reason)\n", "\(refused)")
+    }
+    let asked = try nfvctl("migrate", "--from", "2", "--to", "3", "--flows", "40", bootstrap: at)
+    #expect(asked.status == 0 && asked.out.hasSuffix("open: 0 of 40 flows moved from 2 to 3\n"), "\(asked)")
+    var command: Command?
+    try bus.wait {
+      command = try bus.taken(atLeast: 1).first { $0.body.name == "set-migration-target" }
+      return command != nil
+    }
+    let slot = try #require(command).slot
+    var end = MigrationFinished(slot: slot, node: NodeID(2)!)
+    (end.wanted, end.moved, end.refused, end.microseconds) = (40, 39, 1, 870)
+    for body in [
+      .commandAcknowledged(.init(slot: slot, by: .node(NodeID(2)!), outcome: .progress(done: 39, of: 40))), .migrationFinished(end),
+      .commandAcknowledged(.init(slot: slot, by: .node(NodeID(2)!), outcome: .completed)),
+    ] as [Event.Body] { try nodes[NodeID(2)!]?.say(body) }
+    for verb in ["get", "audit"] {
+      let listed = try #require(try objects(nfvctl(verb, "migrations", "-o", "jsonl", bootstrap: at)).first)
+      #expect(listed["state"] as? String == "completed" && listed["moved"] as? Int == 39 && listed["flows"] as? Int == 40)
+      #expect((listed["numbers"] as? [String: Any])?["microseconds"] as? Int == 870)
+      #expect((listed["correlation"] as? String)?.hasPrefix("migrate-") == true)
+    }
+
+    let drain = try nfvctl("drain", "2", "--wait", "1", bootstrap: at)
+    #expect(drain.status == ExitStatus.failure && drain.err.contains("drain: not done after 1 s; it goes on"), "\(drain)")
+    let runtimes = try objects(nfvctl("get", "runtimes", "-o", "jsonl", bootstrap: at))
+    #expect(runtimes.map { $0["state"] as? String } == ["stopping", "serving"])
+    try nodes[NodeID(2)!]?.say(.workload(NodeWorkload(node: NodeID(2)!, interval: 500)))
+    let last = try nfvctl("drain", "3", bootstrap: at)
+    #expect(last.status == ExitStatus.failure && last.err.contains("no other runtime serves"), "\(last)")
+    let undone = try nfvctl("drain", "2", "--undo", "--wait", "5", bootstrap: at)
+    #expect(undone.status == 0, "\(undone)")
+  }
+
   @Test func `what is not there is said with exit code 1`() throws {
     let bus = try TestBus()
     defer { bus.stop() }
@@ -167,6 +229,7 @@ import Testing
   @Test func `every command has a help with an example`() throws {
     for command in [
       ["apply"], ["delete", "cluster"], ["get"], ["describe"], ["events", "tail"], ["topics", "create"], ["version"],
+      ["migrate"], ["drain"],
     ] {
       let run = try command.count == 1 ? nfvctl(command[0], "--help") : nfvctl(command[0], command[1], "--help")
       #expect(run.status == 0 && run.out.contains("Example"), "\(command)")

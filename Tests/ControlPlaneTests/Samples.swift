@@ -113,7 +113,25 @@ enum Samples {
     ("policy-target-utilisation", .policyActivated(policy(.targetUtilisation(utilisation)))),
     ("node-started-migrating", .nodeStarted(
       NodeStarted(node: node, kind: .runtime, host: host, processID: 4_242, ports: ports, startup: 210, canMigrate: true))),
+    ("move-requested", .moveRequested(MoveRequest(source: node, target: NodeID(3)!, flows: 1_000))),
+    ("drain-keep", .drainRequested(DrainRequest(node: node, afterwards: .keep))),
+    ("drain-stop", .drainRequested(DrainRequest(node: node, afterwards: .stop))),
+    ("drain-undo", .drainRequested(DrainRequest(node: node, afterwards: .undo))),
+    ("migration-finished", .migrationFinished(migrationEnd)),
   ]
+
+  static let migrationEnd: MigrationFinished = {
+    var end = MigrationFinished(slot: Slot(17), node: node)
+    end.wanted = 1_000
+    end.moved = 990
+    end.refused = 7
+    end.returned = 3
+    end.bytes = 200_000
+    end.missedDeadlines = 2
+    end.microseconds = 1_700
+    end.targetEnded = true
+    return end
+  }()
 
   static let dropPolicy: ScalingPolicy = {
     var rule = ScalingPolicy.DropThreshold()

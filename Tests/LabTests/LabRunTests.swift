@@ -41,6 +41,25 @@ struct LabRunTests {
     #expect(run.leftovers() == [])
   }
 
+  @Test(.timeLimit(.minutes(3)), arguments: ["", "delay 1ms 200us loss 0.1%"])
+  func `flows move back and forth under traffic, and no request fails`(netem: String) throws {
+    var settings = Lab.Settings(binaries: LabRun.binaries)
+    settings.netem = netem.split(separator: " ").map(String.init)
+    // Many kernels come without netem.
+    if !netem.isEmpty, Lab.obstacle(settings) != nil { return }
+    let run = try LabRun(["--seconds", "8", "--migrate-every", "1"] + (netem.isEmpty ? [] : ["--netem", netem]))
+    defer { run.removeFiles() }
+    let ending = run.finish(within: .seconds(150))
+    let summary = try run.summary()
+    #expect(ending == .code(0), "\(run.output)")
+    #expect(summary.total.failed == 0)
+    #expect(summary.kept.requests > 100 && summary.fresh.requests > 1)
+    #expect(summary.fresh.bytes == summary.fresh.requests << 20)
+    #expect(summary.migrations.count >= 4 && summary.migrations.moved >= 20, "\(summary.migrations)")
+    #expect(summary.nodes.allSatisfy { $0.lives == 1 })
+    #expect(run.leftovers() == [])
+  }
+
   @Test(.timeLimit(.minutes(3)), arguments: [0.15, 1.0, 2.5])
   func `a lab that is stopped while it is being set up leaves nothing`(seconds: Double) throws {
     let run = try LabRun(["--seconds", "60"])

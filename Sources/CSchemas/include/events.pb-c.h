@@ -38,6 +38,12 @@ typedef struct Nfvactor__V1__ClusterDeleted Nfvactor__V1__ClusterDeleted;
 typedef struct Nfvactor__V1__Beacon Nfvactor__V1__Beacon;
 typedef struct Nfvactor__V1__PeerSilent Nfvactor__V1__PeerSilent;
 typedef struct Nfvactor__V1__RulesActivated Nfvactor__V1__RulesActivated;
+typedef struct Nfvactor__V1__MoveRequested Nfvactor__V1__MoveRequested;
+typedef struct Nfvactor__V1__DrainRequested Nfvactor__V1__DrainRequested;
+typedef struct Nfvactor__V1__DrainRequested__Keep Nfvactor__V1__DrainRequested__Keep;
+typedef struct Nfvactor__V1__DrainRequested__Stop Nfvactor__V1__DrainRequested__Stop;
+typedef struct Nfvactor__V1__DrainRequested__Undo Nfvactor__V1__DrainRequested__Undo;
+typedef struct Nfvactor__V1__MigrationFinished Nfvactor__V1__MigrationFinished;
 
 
 /* --- enums --- */
@@ -69,7 +75,10 @@ typedef enum {
   NFVACTOR__V1__EVENT__BODY_BEACON = 28,
   NFVACTOR__V1__EVENT__BODY_PEER_SILENT = 29,
   NFVACTOR__V1__EVENT__BODY_RULES_ACTIVATED = 30,
-  NFVACTOR__V1__EVENT__BODY_POLICY_ACTIVATED = 31
+  NFVACTOR__V1__EVENT__BODY_POLICY_ACTIVATED = 31,
+  NFVACTOR__V1__EVENT__BODY_MOVE_REQUESTED = 32,
+  NFVACTOR__V1__EVENT__BODY_DRAIN_REQUESTED = 33,
+  NFVACTOR__V1__EVENT__BODY_MIGRATION_FINISHED = 34
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__EVENT__BODY__CASE)
 } Nfvactor__V1__Event__BodyCase;
 
@@ -114,6 +123,9 @@ struct  Nfvactor__V1__Event
     Nfvactor__V1__PeerSilent *peer_silent;
     Nfvactor__V1__RulesActivated *rules_activated;
     Nfvactor__V1__ScalingPolicy *policy_activated;
+    Nfvactor__V1__MoveRequested *move_requested;
+    Nfvactor__V1__DrainRequested *drain_requested;
+    Nfvactor__V1__MigrationFinished *migration_finished;
   };
 };
 #define NFVACTOR__V1__EVENT__INIT \
@@ -434,6 +446,107 @@ struct  Nfvactor__V1__RulesActivated
 #define NFVACTOR__V1__RULES_ACTIVATED__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__rules_activated__descriptor) \
     , 0 }
+
+
+/*
+ * An operator wants flows of one runtime to be another's.
+ */
+struct  Nfvactor__V1__MoveRequested
+{
+  ProtobufCMessage base;
+  uint32_t source;
+  uint32_t target;
+  uint64_t flows;
+};
+#define NFVACTOR__V1__MOVE_REQUESTED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__move_requested__descriptor) \
+    , 0, 0, 0 }
+
+
+struct  Nfvactor__V1__DrainRequested__Keep
+{
+  ProtobufCMessage base;
+};
+#define NFVACTOR__V1__DRAIN_REQUESTED__KEEP__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__drain_requested__keep__descriptor) \
+     }
+
+
+struct  Nfvactor__V1__DrainRequested__Stop
+{
+  ProtobufCMessage base;
+};
+#define NFVACTOR__V1__DRAIN_REQUESTED__STOP__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__drain_requested__stop__descriptor) \
+     }
+
+
+struct  Nfvactor__V1__DrainRequested__Undo
+{
+  ProtobufCMessage base;
+};
+#define NFVACTOR__V1__DRAIN_REQUESTED__UNDO__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__drain_requested__undo__descriptor) \
+     }
+
+
+typedef enum {
+  NFVACTOR__V1__DRAIN_REQUESTED__THEN__NOT_SET = 0,
+  NFVACTOR__V1__DRAIN_REQUESTED__THEN_KEEP = 2,
+  NFVACTOR__V1__DRAIN_REQUESTED__THEN_STOP = 3,
+  NFVACTOR__V1__DRAIN_REQUESTED__THEN_UNDO = 4
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__DRAIN_REQUESTED__THEN__CASE)
+} Nfvactor__V1__DrainRequested__ThenCase;
+
+/*
+ * An operator wants a runtime without flows.
+ */
+struct  Nfvactor__V1__DrainRequested
+{
+  ProtobufCMessage base;
+  uint32_t node;
+  Nfvactor__V1__DrainRequested__ThenCase then_case;
+  union {
+    Nfvactor__V1__DrainRequested__Keep *keep;
+    Nfvactor__V1__DrainRequested__Stop *stop;
+    Nfvactor__V1__DrainRequested__Undo *undo;
+  };
+};
+#define NFVACTOR__V1__DRAIN_REQUESTED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__drain_requested__descriptor) \
+    , 0, NFVACTOR__V1__DRAIN_REQUESTED__THEN__NOT_SET, {0} }
+
+
+/*
+ * The source's numbers of a migration that has ended, before the acknowledgement that it has.
+ */
+struct  Nfvactor__V1__MigrationFinished
+{
+  ProtobufCMessage base;
+  uint64_t slot;
+  uint32_t node;
+  /*
+   * Flows.
+   */
+  uint64_t wanted;
+  uint64_t moved;
+  uint64_t refused;
+  uint64_t returned;
+  /*
+   * Of messages that carried flow state.
+   */
+  uint64_t bytes;
+  uint64_t missed_deadlines;
+  uint64_t microseconds;
+  protobuf_c_boolean cancelled;
+  /*
+   * The life of the target ended meanwhile.
+   */
+  protobuf_c_boolean target_ended;
+};
+#define NFVACTOR__V1__MIGRATION_FINISHED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__migration_finished__descriptor) \
+    , 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 
 /* Nfvactor__V1__Event methods */
@@ -758,6 +871,72 @@ Nfvactor__V1__RulesActivated *
 void   nfvactor__v1__rules_activated__free_unpacked
                      (Nfvactor__V1__RulesActivated *message,
                       ProtobufCAllocator *allocator);
+/* Nfvactor__V1__MoveRequested methods */
+void   nfvactor__v1__move_requested__init
+                     (Nfvactor__V1__MoveRequested         *message);
+size_t nfvactor__v1__move_requested__get_packed_size
+                     (const Nfvactor__V1__MoveRequested   *message);
+size_t nfvactor__v1__move_requested__pack
+                     (const Nfvactor__V1__MoveRequested   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__move_requested__pack_to_buffer
+                     (const Nfvactor__V1__MoveRequested   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__MoveRequested *
+       nfvactor__v1__move_requested__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__move_requested__free_unpacked
+                     (Nfvactor__V1__MoveRequested *message,
+                      ProtobufCAllocator *allocator);
+/* Nfvactor__V1__DrainRequested__Keep methods */
+void   nfvactor__v1__drain_requested__keep__init
+                     (Nfvactor__V1__DrainRequested__Keep         *message);
+/* Nfvactor__V1__DrainRequested__Stop methods */
+void   nfvactor__v1__drain_requested__stop__init
+                     (Nfvactor__V1__DrainRequested__Stop         *message);
+/* Nfvactor__V1__DrainRequested__Undo methods */
+void   nfvactor__v1__drain_requested__undo__init
+                     (Nfvactor__V1__DrainRequested__Undo         *message);
+/* Nfvactor__V1__DrainRequested methods */
+void   nfvactor__v1__drain_requested__init
+                     (Nfvactor__V1__DrainRequested         *message);
+size_t nfvactor__v1__drain_requested__get_packed_size
+                     (const Nfvactor__V1__DrainRequested   *message);
+size_t nfvactor__v1__drain_requested__pack
+                     (const Nfvactor__V1__DrainRequested   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__drain_requested__pack_to_buffer
+                     (const Nfvactor__V1__DrainRequested   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__DrainRequested *
+       nfvactor__v1__drain_requested__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__drain_requested__free_unpacked
+                     (Nfvactor__V1__DrainRequested *message,
+                      ProtobufCAllocator *allocator);
+/* Nfvactor__V1__MigrationFinished methods */
+void   nfvactor__v1__migration_finished__init
+                     (Nfvactor__V1__MigrationFinished         *message);
+size_t nfvactor__v1__migration_finished__get_packed_size
+                     (const Nfvactor__V1__MigrationFinished   *message);
+size_t nfvactor__v1__migration_finished__pack
+                     (const Nfvactor__V1__MigrationFinished   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__migration_finished__pack_to_buffer
+                     (const Nfvactor__V1__MigrationFinished   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__MigrationFinished *
+       nfvactor__v1__migration_finished__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__migration_finished__free_unpacked
+                     (Nfvactor__V1__MigrationFinished *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Nfvactor__V1__Event_Closure)
@@ -826,6 +1005,24 @@ typedef void (*Nfvactor__V1__PeerSilent_Closure)
 typedef void (*Nfvactor__V1__RulesActivated_Closure)
                  (const Nfvactor__V1__RulesActivated *message,
                   void *closure_data);
+typedef void (*Nfvactor__V1__MoveRequested_Closure)
+                 (const Nfvactor__V1__MoveRequested *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__DrainRequested__Keep_Closure)
+                 (const Nfvactor__V1__DrainRequested__Keep *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__DrainRequested__Stop_Closure)
+                 (const Nfvactor__V1__DrainRequested__Stop *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__DrainRequested__Undo_Closure)
+                 (const Nfvactor__V1__DrainRequested__Undo *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__DrainRequested_Closure)
+                 (const Nfvactor__V1__DrainRequested *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__MigrationFinished_Closure)
+                 (const Nfvactor__V1__MigrationFinished *message,
+                  void *closure_data);
 
 /* --- services --- */
 
@@ -854,6 +1051,12 @@ extern const ProtobufCMessageDescriptor nfvactor__v1__cluster_deleted__descripto
 extern const ProtobufCMessageDescriptor nfvactor__v1__beacon__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__peer_silent__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__rules_activated__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__move_requested__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__keep__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__stop__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__undo__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__migration_finished__descriptor;
 
 PROTOBUF_C__END_DECLS
 

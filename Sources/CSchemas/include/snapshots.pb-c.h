@@ -37,6 +37,10 @@ typedef struct Nfvactor__V1__ReplicaState Nfvactor__V1__ReplicaState;
 typedef struct Nfvactor__V1__DeathDeclared Nfvactor__V1__DeathDeclared;
 typedef struct Nfvactor__V1__ScalingState Nfvactor__V1__ScalingState;
 typedef struct Nfvactor__V1__MoveState Nfvactor__V1__MoveState;
+typedef struct Nfvactor__V1__FlowRequest Nfvactor__V1__FlowRequest;
+typedef struct Nfvactor__V1__FlowRequest__Open Nfvactor__V1__FlowRequest__Open;
+typedef struct Nfvactor__V1__FlowRequest__Completed Nfvactor__V1__FlowRequest__Completed;
+typedef struct Nfvactor__V1__FlowRequest__Failed Nfvactor__V1__FlowRequest__Failed;
 typedef struct Nfvactor__V1__SeenProducer Nfvactor__V1__SeenProducer;
 
 
@@ -135,6 +139,8 @@ struct  Nfvactor__V1__CoreState
   protobuf_c_boolean deleted;
   char *correlation;
   Nfvactor__V1__ScalingState *scaling;
+  size_t n_requests;
+  Nfvactor__V1__FlowRequest **requests;
   /*
    * Milliseconds since 1970.
    */
@@ -173,7 +179,7 @@ struct  Nfvactor__V1__CoreState
 };
 #define NFVACTOR__V1__CORE_STATE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__core_state__descriptor) \
-    , 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0, NULL, NULL, 0,NULL, 0, (char *)protobuf_c_empty_string, NULL, 0, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0, 0, NULL, 0, 0, 0,NULL, 0, 0, 0, NULL, NFVACTOR__V1__CORE_STATE__MASS_SILENCE__NOT_SET, {0} }
+    , 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0, NULL, NULL, 0,NULL, 0, (char *)protobuf_c_empty_string, NULL, 0,NULL, 0, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0, 0, NULL, 0, 0, 0,NULL, 0, 0, 0, NULL, NFVACTOR__V1__CORE_STATE__MASS_SILENCE__NOT_SET, {0} }
 
 
 struct  Nfvactor__V1__NewerBody
@@ -264,10 +270,14 @@ struct  Nfvactor__V1__NodeState__Draining
   ProtobufCMessage base;
   uint64_t since;
   uint64_t deadline;
+  /*
+   * It is not stopped when it is empty.
+   */
+  protobuf_c_boolean kept;
 };
 #define NFVACTOR__V1__NODE_STATE__DRAINING__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__node_state__draining__descriptor) \
-    , 0, 0 }
+    , 0, 0, 0 }
 
 
 typedef enum {
@@ -443,6 +453,12 @@ struct  Nfvactor__V1__ScalingState
     , NULL, 0, 0, 0,NULL, NFVACTOR__V1__SCALING_STATE__WANTED__NOT_SET, {0}, NFVACTOR__V1__SCALING_STATE__IDLE__NOT_SET, {0}, NFVACTOR__V1__SCALING_STATE__OVERLOAD__NOT_SET, {0} }
 
 
+typedef enum {
+  NFVACTOR__V1__MOVE_STATE__CAUSE__NOT_SET = 0,
+  NFVACTOR__V1__MOVE_STATE__CAUSE_REQUEST = 9
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__MOVE_STATE__CAUSE__CASE)
+} Nfvactor__V1__MoveState__CauseCase;
+
 struct  Nfvactor__V1__MoveState
 {
   ProtobufCMessage base;
@@ -458,10 +474,97 @@ struct  Nfvactor__V1__MoveState
    */
   uint64_t slot;
   uint64_t deadline;
+  /*
+   * Flows that the command under way has moved so far.
+   */
+  uint64_t done;
+  /*
+   * The source drains.
+   */
+  protobuf_c_boolean drains;
+  Nfvactor__V1__MoveState__CauseCase cause_case;
+  union {
+    uint64_t request;
+  };
 };
 #define NFVACTOR__V1__MOVE_STATE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__move_state__descriptor) \
-    , NULL, NULL, 0, 0, 0, 0 }
+    , NULL, NULL, 0, 0, 0, 0, 0, 0, NFVACTOR__V1__MOVE_STATE__CAUSE__NOT_SET, {0} }
+
+
+struct  Nfvactor__V1__FlowRequest__Open
+{
+  ProtobufCMessage base;
+};
+#define NFVACTOR__V1__FLOW_REQUEST__OPEN__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__flow_request__open__descriptor) \
+     }
+
+
+struct  Nfvactor__V1__FlowRequest__Completed
+{
+  ProtobufCMessage base;
+};
+#define NFVACTOR__V1__FLOW_REQUEST__COMPLETED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__flow_request__completed__descriptor) \
+     }
+
+
+struct  Nfvactor__V1__FlowRequest__Failed
+{
+  ProtobufCMessage base;
+  char *reason;
+};
+#define NFVACTOR__V1__FLOW_REQUEST__FAILED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__flow_request__failed__descriptor) \
+    , (char *)protobuf_c_empty_string }
+
+
+typedef enum {
+  NFVACTOR__V1__FLOW_REQUEST__KIND__NOT_SET = 0,
+  NFVACTOR__V1__FLOW_REQUEST__KIND_MOVE = 4,
+  NFVACTOR__V1__FLOW_REQUEST__KIND_DRAIN = 5
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__FLOW_REQUEST__KIND__CASE)
+} Nfvactor__V1__FlowRequest__KindCase;
+
+typedef enum {
+  NFVACTOR__V1__FLOW_REQUEST__OUTCOME__NOT_SET = 0,
+  NFVACTOR__V1__FLOW_REQUEST__OUTCOME_OPEN = 7,
+  NFVACTOR__V1__FLOW_REQUEST__OUTCOME_COMPLETED = 8,
+  NFVACTOR__V1__FLOW_REQUEST__OUTCOME_FAILED = 9
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__FLOW_REQUEST__OUTCOME__CASE)
+} Nfvactor__V1__FlowRequest__OutcomeCase;
+
+/*
+ * What an operator asked about flows; the last ones are kept.
+ */
+struct  Nfvactor__V1__FlowRequest
+{
+  ProtobufCMessage base;
+  uint64_t offset;
+  char *correlation;
+  uint32_t node;
+  uint64_t moved;
+  /*
+   * Milliseconds since 1970.
+   */
+  uint64_t asked_at;
+  uint64_t ended_at;
+  Nfvactor__V1__FlowRequest__KindCase kind_case;
+  union {
+    Nfvactor__V1__MoveRequested *move;
+    Nfvactor__V1__DrainRequested *drain;
+  };
+  Nfvactor__V1__FlowRequest__OutcomeCase outcome_case;
+  union {
+    Nfvactor__V1__FlowRequest__Open *open;
+    Nfvactor__V1__FlowRequest__Completed *completed;
+    Nfvactor__V1__FlowRequest__Failed *failed;
+  };
+};
+#define NFVACTOR__V1__FLOW_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__flow_request__descriptor) \
+    , 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0, NFVACTOR__V1__FLOW_REQUEST__KIND__NOT_SET, {0}, NFVACTOR__V1__FLOW_REQUEST__OUTCOME__NOT_SET, {0} }
 
 
 struct  Nfvactor__V1__SeenProducer
@@ -759,6 +862,34 @@ Nfvactor__V1__MoveState *
 void   nfvactor__v1__move_state__free_unpacked
                      (Nfvactor__V1__MoveState *message,
                       ProtobufCAllocator *allocator);
+/* Nfvactor__V1__FlowRequest__Open methods */
+void   nfvactor__v1__flow_request__open__init
+                     (Nfvactor__V1__FlowRequest__Open         *message);
+/* Nfvactor__V1__FlowRequest__Completed methods */
+void   nfvactor__v1__flow_request__completed__init
+                     (Nfvactor__V1__FlowRequest__Completed         *message);
+/* Nfvactor__V1__FlowRequest__Failed methods */
+void   nfvactor__v1__flow_request__failed__init
+                     (Nfvactor__V1__FlowRequest__Failed         *message);
+/* Nfvactor__V1__FlowRequest methods */
+void   nfvactor__v1__flow_request__init
+                     (Nfvactor__V1__FlowRequest         *message);
+size_t nfvactor__v1__flow_request__get_packed_size
+                     (const Nfvactor__V1__FlowRequest   *message);
+size_t nfvactor__v1__flow_request__pack
+                     (const Nfvactor__V1__FlowRequest   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__flow_request__pack_to_buffer
+                     (const Nfvactor__V1__FlowRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__FlowRequest *
+       nfvactor__v1__flow_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__flow_request__free_unpacked
+                     (Nfvactor__V1__FlowRequest *message,
+                      ProtobufCAllocator *allocator);
 /* Nfvactor__V1__SeenProducer methods */
 void   nfvactor__v1__seen_producer__init
                      (Nfvactor__V1__SeenProducer         *message);
@@ -837,6 +968,18 @@ typedef void (*Nfvactor__V1__ScalingState_Closure)
 typedef void (*Nfvactor__V1__MoveState_Closure)
                  (const Nfvactor__V1__MoveState *message,
                   void *closure_data);
+typedef void (*Nfvactor__V1__FlowRequest__Open_Closure)
+                 (const Nfvactor__V1__FlowRequest__Open *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__FlowRequest__Completed_Closure)
+                 (const Nfvactor__V1__FlowRequest__Completed *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__FlowRequest__Failed_Closure)
+                 (const Nfvactor__V1__FlowRequest__Failed *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__FlowRequest_Closure)
+                 (const Nfvactor__V1__FlowRequest *message,
+                  void *closure_data);
 typedef void (*Nfvactor__V1__SeenProducer_Closure)
                  (const Nfvactor__V1__SeenProducer *message,
                   void *closure_data);
@@ -865,6 +1008,10 @@ extern const ProtobufCMessageDescriptor nfvactor__v1__replica_state__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__death_declared__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__scaling_state__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__move_state__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__flow_request__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__flow_request__open__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__flow_request__completed__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__flow_request__failed__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__seen_producer__descriptor;
 
 PROTOBUF_C__END_DECLS
