@@ -43,7 +43,9 @@ struct ChainTrial {
   }
 }
 
-func flowCount(_ flows: Int) -> String { flows >= 1_000_000 ? "\(flows / 1_000_000)m" : "\(flows / 1_000)k" }
+func flowCount(_ flows: Int) -> String {
+  flows >= 1_000_000 ? "\(flows / 1_000_000)m" : flows >= 1_000 ? "\(flows / 1_000)k" : "\(flows)"
+}
 
 extension Report {
   /// The last contender, which is the worker, beside the others: the first is receiving and transmitting alone, and between

@@ -37,9 +37,9 @@ struct ChainUnderTest {
   // MARK: For the worker
 
   /// - Parameter mappings: clients' ports that the NAT can map.
-  func makeChain(mappings: Int) throws -> ServiceChain {
+  func makeChain(mappings: Int, share: RuntimeShare = .whole) throws -> ServiceChain {
     let spec = try chainSpec(YAMLFile.settings(text: text(mappings), name: name), file: name)
-    return try Catalog.standard.makeChain(spec: spec, share: .whole, fusing: isFused)
+    return try Catalog.standard.makeChain(spec: spec, share: share, fusing: isFused)
   }
 
   private func text(_ mappings: Int) -> String {

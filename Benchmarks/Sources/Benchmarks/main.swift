@@ -7,6 +7,7 @@ let benchmarks: [String: (Bool) throws -> Void] = [
   "channel": { try ChannelBenchmark(isQuick: $0).run() },
   "control": { try ControlBenchmark(isQuick: $0).run() },
   "detection": { try DetectionBenchmark(isQuick: $0).run() },
+  "migration": { try MigrationBenchmark(isQuick: $0).run() },
   "vhost": { try VhostBenchmark(isQuick: $0).run() },
 ]
 // What scripts and other benchmarks run, and `make bench` without a name does not.
