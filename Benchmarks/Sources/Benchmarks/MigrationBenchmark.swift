@@ -34,7 +34,9 @@ struct MigrationBenchmark {
     _ cluster: MigrationCluster, packetsPerSecond: Double, _ traffic: String, _ repeats: Int, _ report: Report
   ) throws {
     let flows = Double(cluster.flows)
-    var (times, rates, states, frames, pauses, usual, missed) = ([Double](), [Double](), [Double](), [Double](), [Double](), [Double](), 0)
+    var (times, rates, states, frames, pauses, usual, missed) = (
+      [Double](), [Double](), [Double](), [Double](), [Double](), [Double](), 0
+    )
     for _ in 0..<repeats {
       if packetsPerSecond > 0 {
         cluster.book.forgetTimes()

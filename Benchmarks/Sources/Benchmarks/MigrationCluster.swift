@@ -52,7 +52,9 @@ final class MigrationCluster {
     (self.book, self.learning) = (book, learning)
     connections = Connections(count: flows, payload: PacketBook.labelLength)
     func outside(_ name: String, _ number: UInt64, isForward: Bool) -> OutsidePort {
-      OutsidePort(name, MACAddress(0x02_00_00_00_00_00 | number), neighbor: MACAddress(0x02_00_00_00_0c_00 | number), memory: memory) { bytes in
+      OutsidePort(
+        name, MACAddress(0x02_00_00_00_00_00 | number), neighbor: MACAddress(0x02_00_00_00_0c_00 | number), memory: memory
+      ) { bytes in
         guard learning.isOpening else { return book.note(bytes + 54, isForward: isForward) }
         learning.opened += 1
         if isForward { learning.learn?(bytes) }
@@ -250,6 +252,7 @@ final class MigrationCluster {
   private func drops() -> String {
     for _ in 0..<1_000 { turn() }
     let workers = [("switch", switchWorker)] + runtimes.enumerated().map { ("runtime \($0)", $1.worker) }
-    return workers.map { name, worker in "; \(name) dropped \(worker.published.drops().map { "\($0.count) for \($0.code)" })" }.joined()
+    return workers.map { name, worker in "; \(name) dropped \(worker.published.drops().map { "\($0.count) for \($0.code)" })" }
+      .joined()
   }
 }

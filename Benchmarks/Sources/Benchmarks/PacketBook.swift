@@ -27,7 +27,9 @@ final class PacketBook {
   /// Writes the label of the flow's next packet into its payload.
   func label(_ payload: UnsafeMutableRawPointer, flow: Int, isForward: Bool) {
     let place = flow * 2 + (isForward ? 0 : 1)
-    for (index, word) in [UInt32(flow), sent[place], UInt32(truncatingIfNeeded: now), UInt32(truncatingIfNeeded: now >> 32)].enumerated() {
+    for (index, word) in [UInt32(flow), sent[place], UInt32(truncatingIfNeeded: now), UInt32(truncatingIfNeeded: now >> 32)]
+      .enumerated()
+    {
       payload.storeBytes(of: word, toByteOffset: index * 8, as: UInt32.self)
       payload.storeBytes(of: ~word, toByteOffset: index * 8 + 4, as: UInt32.self)
     }

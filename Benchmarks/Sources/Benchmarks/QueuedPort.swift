@@ -128,7 +128,9 @@ final class OutsidePort: QueuedPort {
   private let neighbor: MACAddress
   private let note: (UnsafeRawPointer) -> Void
 
-  init(_ name: String, _ address: MACAddress, neighbor: MACAddress, memory: FrameMemory, note: @escaping (UnsafeRawPointer) -> Void) {
+  init(
+    _ name: String, _ address: MACAddress, neighbor: MACAddress, memory: FrameMemory, note: @escaping (UnsafeRawPointer) -> Void
+  ) {
     self.neighbor = neighbor
     self.note = note
     super.init(name, address, memory: memory)
@@ -149,7 +151,9 @@ final class OutsidePort: QueuedPort {
 
   /// The request becomes its answer (RFC 826).
   private func answer(_ bytes: UnsafeMutableRawPointer, length: Int) {
-    let (sender, wanted) = (bytes.loadUnaligned(fromByteOffset: 28, as: UInt32.self), bytes.loadUnaligned(fromByteOffset: 38, as: UInt32.self))
+    let (sender, wanted) = (
+      bytes.loadUnaligned(fromByteOffset: 28, as: UInt32.self), bytes.loadUnaligned(fromByteOffset: 38, as: UInt32.self)
+    )
     Self.write(address, neighbor, to: bytes)
     bytes.storeBytes(of: UInt16(2).bigEndian, toByteOffset: 20, as: UInt16.self)
     memmove(bytes + 22, bytes + 6, 6)

@@ -15,8 +15,9 @@ let tools: [String: (Bool) throws -> Void] = [
   "vhost-worker": { _ in try VhostWorker.run() },
   "instructions": { _ in try InstructionTrial().run(.steady(InstructionTrial.flows)) },
   "instructions-c-loop": { _ in try InstructionTrial().run(.steady(InstructionTrial.flows), inC: true) },
-  "instructions-opening": { _ in try InstructionTrial().run(.opening(InstructionTrial.flows)) },
-  "instructions-opening-c-loop": { _ in try InstructionTrial().run(.opening(InstructionTrial.flows), inC: true) },
+  "instructions-migration": { _ in try InstructionTrial().runMigration() },
+  "instructions-opening": { _ in try InstructionTrial().run(.opening(InstructionTrial.comingAndGoing)) },
+  "instructions-opening-c-loop": { _ in try InstructionTrial().run(.opening(InstructionTrial.comingAndGoing), inC: true) },
 ]
 let environment = ProcessInfo.processInfo.environment
 let isQuick = environment["BENCH_QUICK"] == "1"
