@@ -36,10 +36,8 @@ bench: prepare ## Measure: BENCH=name for one benchmark, BENCH_QUICK=1 for a one
 bench-instructions: prepare ## Count the worker's instructions per packet, and those of the same work in C.
 	@command -v valgrind >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends valgrind
 	cd Benchmarks && swift build -c release
-	scripts/instructions-per-packet.sh instructions-c-loop
-	scripts/instructions-per-packet.sh instructions-opening-c-loop
-	scripts/instructions-per-packet.sh instructions-opening || true
-	scripts/instructions-per-packet.sh instructions
+	for benchmark in instructions-c-loop instructions-opening-c-loop instructions-migration instructions-opening instructions; do \
+	  scripts/instructions-per-packet.sh $$benchmark || exit 1; done
 
 schemas: install-packages ## Write Sources/CSchemas from schemas/*.proto.
 	schemas/generate.sh

@@ -4,30 +4,37 @@
 # thing that comes back unnoticed.
 #
 #   scripts/instructions-per-packet.sh [instructions|instructions-opening|instructions-c-loop|instructions-opening-c-loop]
+#   scripts/instructions-per-packet.sh instructions-migration      per flow that moves; nothing fails
 #
 # The counts are the same in every run. Build the benchmarks first (make bench-instructions does).
 set -eu
 
 benchmark=${1:-instructions}
 program=$(dirname "$0")/../Benchmarks/.build/release/Benchmarks
-# Calls per packet from which a function is said to be called for packets; once per burst is 0.03.
-most=0.5
+# Calls per packet from which a function is said to be called for packets; once per burst is 0.03. Where every tenth packet opens
+# a flow, opening one retains four times: there may be fewer, not more. What moving a flow calls is told, and not judged yet.
+case $benchmark in
+  instructions-migration) most=1000 ;;
+  instructions-opening) most=0.7 ;;
+  *) most=0.5 ;;
+esac
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
 # Valgrind does not read the debug information of Swift's compiler; names of functions are enough.
 strip --strip-debug -o "$folder/Benchmarks" "$program"
-BENCH=$benchmark valgrind --tool=callgrind --toggle-collect=measuring_section --callgrind-out-file="$folder/out" \
+BENCH=$benchmark valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file="$folder/out" \
   "$folder/Benchmarks" >"$folder/said" 2>"$folder/errors" || {
   cat "$folder/said" "$folder/errors" >&2
   exit 1
 }
-packets=$(sed -n 's/^packets: //p' "$folder/said")
-echo "$benchmark: $(sed -n 's/^summary: //p' "$folder/out") instructions for $packets packets"
+packets=$(sed -n 's/^[a-z]*: //p' "$folder/said")
+what=$(sed -n 's/^\([a-z]*\)s: .*/\1/p' "$folder/said")
+echo "$benchmark: $(sed -n 's/^summary: //p' "$folder/out") instructions for $packets ${what}s"
 
 # Lines of the profile: "fn=(id) name" opens a function, "cfn=(id) name" a call from it, "calls=n ..." says how often, the
 # line behind that what the call cost in all; any other line of numbers is the function's own cost. A name comes once.
-awk -v packets="$packets" -v most="$most" '
+awk -v packets="$packets" -v what="$what" -v most="$most" '
   function name(text,   id) {
     id = text; sub(/^[^(]*/, "", id); sub(/\).*/, ")", id)
     if (match(text, /\) ./)) names[id] = substr(text, RSTART + 2)
@@ -39,15 +46,15 @@ awk -v packets="$packets" -v most="$most" '
   /^[0-9+*-]/ { if (skip) skip = 0; else own[function_] += $2 }
   END {
     for (id in own) total += own[id]
-    printf "%.1f instructions per packet, of which in\n", total / packets
+    printf "%.1f instructions per %s, of which in\n", total / packets, what
     for (id in own) if (own[id] / total > 0.01) printf "%8.1f  %s\n", own[id] / packets, names[id] | "sort -rn"
     close("sort -rn")
     for (id in calls) if (names[id] ~ /^(swift_(retain|release|bridgeObject|alloc|dealloc|begin|slow)|malloc|calloc|realloc|posix_memalign|aligned_alloc|free)/) {
       rate = calls[id] / packets
-      if (rate >= 0.001) printf "%8.3f calls per packet of %s\n", rate, names[id]
+      if (rate >= 0.001) printf "%8.3f calls per %s of %s\n", rate, what, names[id]
       if (rate >= most) bad = bad " " names[id]
     }
-    if (bad != "") { printf "called for packets:%s\n", bad; exit 1 }
+    if (bad != "") { printf "called for every %s:%s\n", what, bad; exit 1 }
   }' "$folder/out" >"$folder/table" || verdict=1
 if command -v swift >/dev/null; then swift demangle --simplified <"$folder/table"; else cat "$folder/table"; fi
 exit ${verdict:-0}

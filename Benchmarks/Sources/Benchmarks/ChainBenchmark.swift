@@ -20,8 +20,8 @@ struct ChainBenchmark {
       try ChainTrial(chain, .steady(64_000)).run(report, repeats: repeats, packets: packets)
     }
     for payload in isQuick ? [64, 1_400] : [64, 256, 512, 1_024, 1_400] {
-      try ChainTrial(.intrusionPrevention, .steady(isQuick ? 1_000 : 64_000), payload: payload)
-        .run(report, repeats: repeats, packets: packets / 4)
+      try ChainTrial(.intrusionPrevention, .steady(isQuick ? 16_000 : 64_000), payload: payload)
+        .run(report, repeats: repeats, packets: packets)
     }
     try FirstPacketTrial(flows: 64_000).run(report, repeats: repeats)
     try TimerTrial(flows: 64_000).run(report, repeats: repeats, packets: packets)

@@ -18,7 +18,7 @@ struct ChainStage {
   init(
     _ chain: ChainUnderTest, flows: Int, payload: Int = 6, capacity: Int? = nil, timeouts: [UInt32] = TrafficMix.timeouts
   ) throws {
-    connections = Connections(count: flows, payload: payload)
+    connections = Connections(count: flows, payload: payload, text: chain.readsPayloads ? IntrusionRules.text : [])
     var rules = FlowRules()
     rules.capacity = capacity ?? flows + flows / 8 + 64
     rules.ipv6Capacity = 0

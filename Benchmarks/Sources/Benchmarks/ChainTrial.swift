@@ -24,6 +24,8 @@ struct ChainTrial {
     }
     let stage = try ChainStage(chain, flows: mix.flows, payload: payload)
     let cycle = try stage.prepare(mix)
+    // What was sent before is not read again: then a repeat is one round of the cycle, and the next goes on behind it.
+    let packets = chain.readsPayloads ? cycle.count : packets
     let bounce = Contender.bounce()
     bounce.port.insert(cycle)
     let contenders = [bounce] + stage.contenders
@@ -31,6 +33,7 @@ struct ChainTrial {
     let dropsBefore = stage.contenders.map { $0.drops() }
     var samples = contenders.map { _ in [Sample]() }
     for _ in 0..<repeats {
+      if chain.readsPayloads { cycle.goOn(UInt32(payload)) }
       for (index, contender) in contenders.enumerated() {
         let (sample, allocations) = contender.time(packets, step: mix.step)
         samples[index].append(sample)
@@ -43,7 +46,9 @@ struct ChainTrial {
   }
 }
 
-func flowCount(_ flows: Int) -> String { flows >= 1_000_000 ? "\(flows / 1_000_000)m" : "\(flows / 1_000)k" }
+func flowCount(_ flows: Int) -> String {
+  flows >= 1_000_000 ? "\(flows / 1_000_000)m" : flows >= 1_000 ? "\(flows / 1_000)k" : "\(flows)"
+}
 
 extension Report {
   /// The last contender, which is the worker, beside the others: the first is receiving and transmitting alone, and between

@@ -34,12 +34,15 @@ struct ChainUnderTest {
   /// What the chain needs that the catalog does not have.
   var missing: [String] { functions.filter { !Catalog.standard.names.contains($0) } }
 
+  /// Whether it matters what is in packets, and that none is sent again.
+  var readsPayloads: Bool { functions.contains("ips") }
+
   // MARK: For the worker
 
   /// - Parameter mappings: clients' ports that the NAT can map.
-  func makeChain(mappings: Int) throws -> ServiceChain {
+  func makeChain(mappings: Int, share: RuntimeShare = .whole) throws -> ServiceChain {
     let spec = try chainSpec(YAMLFile.settings(text: text(mappings), name: name), file: name)
-    return try Catalog.standard.makeChain(spec: spec, share: .whole, fusing: isFused)
+    return try Catalog.standard.makeChain(spec: spec, share: share, fusing: isFused)
   }
 
   private func text(_ mappings: Int) -> String {
@@ -69,6 +72,8 @@ struct ChainUnderTest {
         return "        - {virtual: 10.1.255.\(100 + service):80/tcp, backends: [\(backends.joined(separator: ", "))]}"
       }
       return "  - load-balancer:\n      services:\n" + services.joined(separator: "\n")
+    case "ips":
+      return "  - ips:\n      rules: |\n" + IntrusionRules.lines.map { "        " + $0 }.joined(separator: "\n")
     default: return "  - \(function)"
     }
   }

@@ -32,15 +32,18 @@ final class Connections {
   private let peer = FabricAddress(cluster: 1, node: 1)
   let runtime = FabricAddress(cluster: 1, node: 2)
   private let clients: [UInt32]
+  /// What payloads are cut from; zeroes if it is empty.
+  private let text: [UInt8]
   /// What the server side sees, once it is known.
   private var outside: [Endpoints]
 
   private static let portsPerClient = 50_000
 
   /// - Parameter payload: bytes of a data packet's payload; 6 make the smallest frame.
-  init(count: Int, payload: Int = 6) {
+  init(count: Int, payload: Int = 6, text: [UInt8] = []) {
     self.count = count
     self.payload = payload
+    self.text = text
     var clients: [UInt32] = []
     var taken = Set<UInt64>()
     var candidate: UInt32 = 0x0a03_0001  // 10.3.0.1
@@ -93,9 +96,15 @@ final class Connections {
     store32(segment.acknowledgement, 42)
     store16(0x5000 | UInt16(segment.flags), 46)
     store16(65_535, 48)
+    if !text.isEmpty, segment.payload > 0 {
+      let place = flow &* 7_919 % (text.count - segment.payload)
+      text.withUnsafeBytes { (frame + 54).copyMemory(from: $0.baseAddress! + place, byteCount: segment.payload) }
+    }
     let pseudo = Checksum.pseudoHeader(addresses: frame + 26, protocolNumber: 6, length: 20 + segment.payload)
     // Sums are in memory order already.
     frame.storeBytes(of: ~Checksum.fold(Checksum.sum(frame + 14, count: 20)), toByteOffset: 24, as: UInt16.self)
-    frame.storeBytes(of: ~Checksum.fold(Checksum.sum(frame + 34, count: 20, initial: pseudo)), toByteOffset: 50, as: UInt16.self)
+    frame.storeBytes(
+      of: ~Checksum.fold(Checksum.sum(frame + 34, count: 20 + segment.payload, initial: pseudo)), toByteOffset: 50,
+      as: UInt16.self)
   }
 }

@@ -20,6 +20,11 @@ struct Stopwatch {
     return Sample(nanoseconds: used / Double(count), stolen: max(0, 1 - used / max(1, passed)))
   }
 
+  /// Of this thread so far, in nanoseconds.
+  static func processorTime() -> UInt64 { time(CLOCK_THREAD_CPUTIME_ID) }
+
+  static func wallTime() -> UInt64 { time(CLOCK_MONOTONIC) }
+
   private static func time(_ clock: clockid_t) -> UInt64 {
     var time = timespec()
     clock_gettime(clock, &time)

@@ -7,6 +7,7 @@ let benchmarks: [String: (Bool) throws -> Void] = [
   "channel": { try ChannelBenchmark(isQuick: $0).run() },
   "control": { try ControlBenchmark(isQuick: $0).run() },
   "detection": { try DetectionBenchmark(isQuick: $0).run() },
+  "migration": { try MigrationBenchmark(isQuick: $0).run() },
   "vhost": { try VhostBenchmark(isQuick: $0).run() },
 ]
 // What scripts and other benchmarks run, and `make bench` without a name does not.
@@ -14,8 +15,9 @@ let tools: [String: (Bool) throws -> Void] = [
   "vhost-worker": { _ in try VhostWorker.run() },
   "instructions": { _ in try InstructionTrial().run(.steady(InstructionTrial.flows)) },
   "instructions-c-loop": { _ in try InstructionTrial().run(.steady(InstructionTrial.flows), inC: true) },
-  "instructions-opening": { _ in try InstructionTrial().run(.opening(InstructionTrial.flows)) },
-  "instructions-opening-c-loop": { _ in try InstructionTrial().run(.opening(InstructionTrial.flows), inC: true) },
+  "instructions-migration": { _ in try InstructionTrial().runMigration() },
+  "instructions-opening": { _ in try InstructionTrial().run(.opening(InstructionTrial.comingAndGoing)) },
+  "instructions-opening-c-loop": { _ in try InstructionTrial().run(.opening(InstructionTrial.comingAndGoing), inC: true) },
 ]
 let environment = ProcessInfo.processInfo.environment
 let isQuick = environment["BENCH_QUICK"] == "1"

@@ -4,6 +4,12 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#if __has_include(<valgrind/callgrind.h>)
+#include <valgrind/callgrind.h>
+#else
+#define CALLGRIND_START_INSTRUMENTATION
+#define CALLGRIND_STOP_INSTRUMENTATION
+#endif
 
 extern void *__libc_malloc(size_t);
 extern void *__libc_calloc(size_t, size_t);
@@ -23,8 +29,9 @@ struct measuring_allocations measuring_read_allocations(void) {
 }
 
 __attribute__((noinline)) void measuring_section(void (*body)(void *), void *context) {
+  CALLGRIND_START_INSTRUMENTATION;
   body(context);
-  __asm__ volatile(""); // not a tail call: the section ends when the body has ended
+  CALLGRIND_STOP_INSTRUMENTATION;
 }
 
 void *malloc(size_t size) {

@@ -9,5 +9,6 @@ struct measuring_allocations {
 
 struct measuring_allocations measuring_read_allocations(void);
 
-// Calls `body`. `valgrind --tool=callgrind --toggle-collect=measuring_section` counts what happens in here and nothing else.
+// Calls `body`. `valgrind --tool=callgrind --instr-atstart=no` counts what happens in here and nothing else, calls included, if
+// valgrind's headers were there when this was compiled.
 void measuring_section(void (*body)(void *), void *context);
