@@ -200,7 +200,6 @@ public struct RuntimeCore: ~Copyable {
     let timeoutClass = TimeoutClass.of(burst[index].protocolNumber, actor.phase)
     var slot = flows.create(burst[index], actor: actor, timeoutClass: timeoutClass, now: now)
     if slot == nil {
-      finishRun(&burst, now: now)
       guard evict(for: burst[index]) else { return nil }
       slot = flows.create(burst[index], actor: actor, timeoutClass: timeoutClass, now: now)
     }
@@ -210,9 +209,9 @@ public struct RuntimeCore: ~Copyable {
     return slot
   }
 
-  /// Makes room: a connection that is half open or closing has to go.
+  /// Makes room: a connection that is half open or closing has to go, but none that is in the present run.
   private mutating func evict(for frame: borrowing Frame) -> Bool {
-    guard let slot = flows.victim(for: frame, timeoutClass: TimeoutClass.tcpTransitory) else { return false }
+    guard let slot = flows.victim(for: frame, timeoutClass: TimeoutClass.tcpTransitory, sparing: runNumber) else { return false }
     counters.flowsEvicted &+= 1
     end(slot)
     return true

@@ -361,13 +361,17 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   ///
   /// A hand goes round the slots. The slot given up is the next one taken, so under a flood the hand meets
   /// flows in the order they came, and each has had a whole round's time to get into another class.
-  public mutating func victim(for frame: borrowing Frame, timeoutClass: UInt8) -> UInt32? {
+  ///
+  /// - Parameter run: flows with this number in their `burstMark` are in use and stay.
+  public mutating func victim(for frame: borrowing Frame, timeoutClass: UInt8, sparing run: UInt32 = .max) -> UInt32? {
     let needsIPv6Key = frame.family == .ipv6 && ipv6Slots.used == ipv6Slots.capacity
     for _ in 0..<min(capacity, Self.longestSearch) {
       let slot = hand
       hand = Int(hand) + 1 < capacity ? hand + 1 : 0
       let record = record(slot)
-      if unsafe record.pointee.isUsed, unsafe record.pointee.timeoutClass == timeoutClass, unsafe !record.pointee.phase.isPinned {
+      if unsafe record.pointee.isUsed, unsafe record.pointee.timeoutClass == timeoutClass,
+        unsafe record.pointee.burstMark >> 1 != run, unsafe !record.pointee.phase.isPinned
+      {
         if !needsIPv6Key { return slot }
         if unsafe record.pointee.isIPv6 { return slot }
       }
