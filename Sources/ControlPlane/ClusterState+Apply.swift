@@ -140,7 +140,8 @@ extension ClusterState {
       var staying = UInt32(all.count { !$0.isUnwanted })
       if isDeleted { for node in all where node.drain != nil && node.isServing { stopDraining(node.id) } }
       // Those that serve nothing go first, then the highest numbers.
-      for node in all.filter({ $0.drain != nil }) + all.reversed().filter({ $0.drain == nil }) where staying > count && !node.isUnwanted {
+      for node in all.filter({ $0.drain != nil }) + all.reversed().filter({ $0.drain == nil })
+      where staying > count && !node.isUnwanted {
         guard let index = nodeIndex(node.id) else { continue }
         if node.isAlive { nodes[index].phase = .stopping(nil) } else { nodes.remove(at: index) }
         staying -= 1

@@ -139,7 +139,9 @@ extension ClusterState {
     case .progress(let done, _):
       let news = done - min(done, scaling.moves[index].done)
       scaling.moves[index].done += news
-      if let request = requests.firstIndex(where: { $0.offset == scaling.moves[index].request }) { requests[request].moved &+= news }
+      if let request = requests.firstIndex(where: { $0.offset == scaling.moves[index].request }) {
+        requests[request].moved &+= news
+      }
     case .received, .applied: break
     }
   }

@@ -57,7 +57,7 @@ struct SwitchCore: ~Copyable {
     if let (slot, _) = routes.find(batch[index]) {
       touch(slot, batch[index], now: now)
       let owner = routes[slot].actor.owner
-      guard runtimes.entries[Int(owner)].isServing else {
+      guard runtimes.entries[Int(owner)].isAlive else {
         // Its runtime is gone, and with it the flow: whoever has a replica will be asked here, later.
         routes.remove(slot)
         batch.drop(index, .noRuntime)
@@ -262,7 +262,7 @@ struct RouteChanges: MigratingRoutes, ~Copyable {
 
 extension SwitchCore {
   mutating func change(_ keys: FlowKeyPair, from: FlowOwner, to: FlowOwner, now: Tick) -> RouteChange {
-    guard let old = runtimes.index(of: from), let new = runtimes.index(of: to), runtimes.entries[Int(new)].isServing else {
+    guard let old = runtimes.index(of: from), let new = runtimes.index(of: to), runtimes.entries[Int(new)].isAlive else {
       return .refused(epoch: 0)
     }
     let (forward, reverse) = (routes.find(keys.forward)?.slot, routes.find(keys.reverse)?.slot)

@@ -49,18 +49,22 @@ public struct RuntimeTable: Sendable {
     /// Where client-side and server-side packets for this runtime go.
     public var input: MACAddress
     public var output: MACAddress
+    /// It takes new flows.
     public var isServing: Bool
+    /// Packets of the flows it has go to it: also while it drains.
+    public var isAlive: Bool
     /// Flows it had when the coordinator last said so, and those given to it since.
     public var flows: UInt64
 
     public init(
-      node: UInt32, incarnation: UInt64, input: MACAddress, output: MACAddress, isServing: Bool, flows: UInt64
+      node: UInt32, incarnation: UInt64, input: MACAddress, output: MACAddress, isServing: Bool, isAlive: Bool? = nil, flows: UInt64
     ) {
       self.node = node
       self.incarnation = incarnation
       self.input = input
       self.output = output
       self.isServing = isServing
+      self.isAlive = isAlive ?? isServing
       self.flows = flows
     }
   }
@@ -72,7 +76,10 @@ public struct RuntimeTable: Sendable {
   /// Takes over what the coordinator says. An index keeps its meaning for as long as the table lives: routes
   /// hold indexes, so a runtime that is gone stays as a place that serves nobody.
   public mutating func update(_ members: [Entry]) {
-    for index in entries.indices { entries[index].isServing = false }
+    for index in entries.indices {
+      entries[index].isServing = false
+      entries[index].isAlive = false
+    }
     for member in members {
       if let index = entries.firstIndex(where: { $0.node == member.node && $0.incarnation == member.incarnation }) {
         entries[index] = member
@@ -104,11 +111,11 @@ public struct RuntimeTable: Sendable {
   public mutating func assign(to index: UInt16) { entries[Int(index)].flows += 1 }
 
   /// Whose packet this is, by its source address. Lives of one node have the same addresses: the one that
-  /// serves is meant, else the latest.
+  /// lives is meant, else the latest.
   public func index(of source: MACAddress) -> UInt16? {
     var latest: UInt16?
     for index in entries.indices where entries[index].output == source || entries[index].input == source {
-      if entries[index].isServing { return UInt16(index) }
+      if entries[index].isAlive { return UInt16(index) }
       latest = UInt16(index)
     }
     return latest

@@ -71,7 +71,8 @@ public final class Lab {
     if geteuid() != 0 {
       return "The lab makes network namespaces and opens packet sockets: run it as root, or with sudo."
     }
-    for program in ["ip", "ethtool", "setpriv", "nginx", "wrk", "curl", "sha256sum"] + (settings.netem.isEmpty ? [] : ["tc"]) where !Program.exists(program) {
+    for program in ["ip", "ethtool", "setpriv", "nginx", "wrk", "curl", "sha256sum"] + (settings.netem.isEmpty ? [] : ["tc"])
+    where !Program.exists(program) {
       return "'\(program)' is missing; 'make install-packages' installs what the lab needs."
     }
     for program in ["nfvactor", "nfv-coordinator", "nfvctl"] where access("\(settings.binaries)/\(program)", X_OK) != 0 {
@@ -81,7 +82,9 @@ public final class Lab {
     do throws(LabError) {
       try Program.run(["ip", "netns", "add", probe])
       defer { _ = try? Program.run(["ip", "netns", "delete", probe]) }
-      if !settings.netem.isEmpty { try Program.run(["tc", "-n", probe, "qdisc", "add", "dev", "lo", "root", "netem"] + settings.netem) }
+      if !settings.netem.isEmpty {
+        try Program.run(["tc", "-n", probe, "qdisc", "add", "dev", "lo", "root", "netem"] + settings.netem)
+      }
       return nil
     } catch {
       return "This machine does not let us make network namespaces\(settings.netem.isEmpty ? "" : " with netem"): \(error)"
@@ -247,7 +250,8 @@ public final class Lab {
 
   /// Everything one runtime has goes to the next one, in turn.
   private func migrate(_ elapsed: Int) throws(LabError) {
-    guard let interval = settings.migrateEvery, elapsed >= (migrationsAsked + 1) * interval, settings.seconds.map({ elapsed < $0 }) ?? true
+    guard let interval = settings.migrateEvery, elapsed >= (migrationsAsked + 1) * interval,
+      settings.seconds.map({ elapsed < $0 }) ?? true
     else { return }
     let runtimes = picture.nodes.filter { $0.value.kind == .runtime }.keys.sorted()
     guard runtimes.count > 1 else { return }

@@ -236,7 +236,8 @@ extension RuntimeTable.Entry {
     guard member.kind == .runtime, let ports = member.ports else { return nil }
     self.init(
       node: member.node.number, incarnation: member.incarnation.number, input: MACAddress(ports.input.bits),
-      output: MACAddress(ports.output.bits), isServing: member.state == .serving, flows: member.load.activeFlows)
+      output: MACAddress(ports.output.bits), isServing: member.state == .serving,
+      isAlive: member.state == .serving || member.state == .stopping, flows: member.load.activeFlows)
   }
 }
 

@@ -123,7 +123,9 @@ enum FlowRequestRun {
   }
 
   /// The request as the cluster has taken it: whether it is refused is known when it has been folded.
-  private static func read(_ offset: Offset, of cluster: ClusterID, _ follower: ClusterFollower) throws -> ClusterState.FlowRequest {
+  private static func read(_ offset: Offset, of cluster: ClusterID, _ follower: ClusterFollower) throws
+    -> ClusterState.FlowRequest
+  {
     let deadline = ContinuousClock.now + .milliseconds(LogAccess.patience)
     while ContinuousClock.now < deadline {
       _ = try follower.poll(timeoutMilliseconds: 50)
@@ -157,7 +159,8 @@ enum FlowRequestRun {
       "moved": .number(request.moved), "outcome": .string(request.outcome.word),
     ])
     switch format {
-    case .text: Terminal.put("request \(request.correlation) of cluster \(cluster) \(request.outcome.word): \(request.progress)\n")
+    case .text:
+      Terminal.put("request \(request.correlation) of cluster \(cluster) \(request.outcome.word): \(request.progress)\n")
     case .json: Terminal.put(json.document)
     case .jsonl: Terminal.put(json.line + "\n")
     }

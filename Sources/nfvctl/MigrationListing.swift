@@ -14,7 +14,8 @@ struct MigrationListing: Audited {
   var times: [Timestamp] { [migration.askedAt, migration.endedAt].compactMap { $0 } }
 
   static let columns: [TextTable.Column] = [
-    .left("CLUSTER"), .right("SLOT"), .left("ASKED"), .right("FROM"), .right("TO"), .right("FLOWS"), .right("MOVED"), .left("STATE"),
+    .left("CLUSTER"), .right("SLOT"), .left("ASKED"), .right("FROM"), .right("TO"), .right("FLOWS"), .right("MOVED"),
+    .left("STATE"),
     .right("TOOK"), .right("WORKER"), .right("REFUSED"), .right("RETURNED"), .right("BYTES"), .left("BY"), .left("WHY"),
   ]
 
@@ -24,7 +25,8 @@ struct MigrationListing: Audited {
       "\(cluster)", "\(migration.slot)", migration.askedAt.iso8601, "\(migration.move.source)", "\(migration.move.target)",
       "\(migration.move.flows)", "\(migration.moved)", migration.outcome.word,
       migration.duration.map { Quantity.span(milliseconds: $0) } ?? "-",
-      migration.numbers.map { "\($0.microseconds) us" } ?? "-", number(migration.numbers?.refused), number(migration.numbers?.returned),
+      migration.numbers.map { "\($0.microseconds) us" } ?? "-", number(migration.numbers?.refused),
+      number(migration.numbers?.returned),
       number(migration.numbers?.bytes), migration.correlation.isEmpty ? "-" : migration.correlation,
       migration.outcome.problem ?? migration.reason,
     ]

@@ -50,7 +50,8 @@ private final class Noise: Sendable {
       while !isStopped.load(ordering: .relaxed) {
         for turn in 0..<rate {
           let body = Event.Body.heartbeat(Heartbeat(node: NodeID(2)!, workerLoops: UInt64(turn), busyLoops: 0))
-          if (try? producer.send(topic: ServiceTopics.events, partition: 1, value: RecordCodec.encode(author.write(body)))) != nil {
+          if (try? producer.send(topic: ServiceTopics.events, partition: 1, value: RecordCodec.encode(author.write(body)))) != nil
+          {
             count.wrappingAdd(1, ordering: .relaxed)
           }
         }

@@ -38,10 +38,11 @@ import Testing
     #expect(cluster.state.requests.map(\.outcome) == [.completed, .open])
   }
 
-  @Test(arguments: [
-    (2, 2, 5, "source and target are the same"), (2, 3, 0, "no flows were asked for"), (2, 9, 5, "there is no node 9"),
-    (9, 2, 5, "there is no node 9"), (1, 2, 5, "node 1 is a switch"), (2, 4, 5, "node 4 cannot migrate flows"),
-  ] as [(UInt32, UInt32, UInt64, String)])
+  @Test(
+    arguments: [
+      (2, 2, 5, "source and target are the same"), (2, 3, 0, "no flows were asked for"), (2, 9, 5, "there is no node 9"),
+      (9, 2, 5, "there is no node 9"), (1, 2, 5, "node 1 is a switch"), (2, 4, 5, "node 4 cannot migrate flows"),
+    ] as [(UInt32, UInt32, UInt64, String)])
   func `a move that cannot be is refused with the reason`(source: UInt32, target: UInt32, flows: UInt64, reason: String) {
     var cluster = MigratingCluster(runtimes: 3, migrating: [2, 3])
     #expect(cluster.ask(move: flows, from: source, to: target).isEmpty)
@@ -71,7 +72,8 @@ import Testing
     let commands = cluster.ask(drain: 2, .keep)
     #expect(commands.first?.body == .drainRuntime(NodeID(2)!, Incarnation(1)))
     #expect(commands.compactMap(\.table).last?.members.map(\.state) == [.serving, .stopping, .serving, .serving, .serving])
-    #expect(cluster.drainMoves(commands) == ["move 34 flows from 2 to 3", "move 34 flows from 2 to 4", "move 32 flows from 2 to 5"])
+    #expect(
+      cluster.drainMoves(commands) == ["move 34 flows from 2 to 3", "move 34 flows from 2 to 4", "move 32 flows from 2 to 5"])
     #expect(cluster.request.moved == 100 && cluster.request.outcome == .open, "whether any are left, its workload tells")
     // Two came late.
     let count = cluster.inner.story.commands.count
@@ -134,7 +136,8 @@ import Testing
     var cluster = MigratingCluster(runtimes: 2)
     let done = cluster.ask(move: 40, from: 2, to: 3)[0]
     cluster.answer(done, .progress(done: 39, of: 40))
-    cluster.inner.story.say(.migrationFinished(Samples.finished(done.slot, moved: 39)), by: .node(.runtime, Samples.cluster, NodeID(2)!))
+    cluster.inner.story.say(
+      .migrationFinished(Samples.finished(done.slot, moved: 39)), by: .node(.runtime, Samples.cluster, NodeID(2)!))
     cluster.answer(done, .completed)
     let refused = cluster.ask(move: 7, from: 3, to: 2)[0]
     cluster.answer(refused, .rejected(reason: "no"))
@@ -216,7 +219,8 @@ struct MigratingCluster {
   mutating func answer(_ command: Command, _ outcome: CommandAcknowledgement.Outcome) -> [Command] {
     guard case .node(let node, _) = command.target else { return [] }
     return inner.story.say(
-      .commandAcknowledged(.init(slot: command.slot, by: .node(node), outcome: outcome)), by: .node(.runtime, Samples.cluster, node))
+      .commandAcknowledged(.init(slot: command.slot, by: .node(node), outcome: outcome)),
+      by: .node(.runtime, Samples.cluster, node))
   }
 
   func lines(_ commands: [Command]) -> [String] {
@@ -227,7 +231,9 @@ struct MigratingCluster {
   mutating func drainMoves(_ commands: [Command]) -> [String] {
     var found: [String] = []
     var commands = commands
-    while let command = commands.first(where: { $0.body.name == "set-migration-target" }), case .setMigrationTarget(let move) = command.body {
+    while let command = commands.first(where: { $0.body.name == "set-migration-target" }),
+      case .setMigrationTarget(let move) = command.body
+    {
       found += lines([command])
       answer(command, .progress(done: UInt64(move.flows), of: UInt64(move.flows)))
       commands = answer(command, .completed)

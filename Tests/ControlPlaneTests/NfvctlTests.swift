@@ -172,7 +172,7 @@ import Testing
     let drain = try nfvctl("drain", "2", "--wait", "1", bootstrap: at)
     #expect(drain.status == ExitStatus.failure && drain.err.contains("drain: not done after 1 s; it goes on"), "\(drain)")
     let runtimes = try objects(nfvctl("get", "runtimes", "-o", "jsonl", bootstrap: at))
-    #expect(runtimes.map { $0["state"] as? String } == ["stopping", "serving"])
+    #expect(runtimes.map { $0["state"] as? String } == ["draining", "serving"])
     try nodes[NodeID(2)!]?.say(.workload(NodeWorkload(node: NodeID(2)!, interval: 500)))
     let last = try nfvctl("drain", "3", bootstrap: at)
     #expect(last.status == ExitStatus.failure && last.err.contains("no other runtime serves"), "\(last)")

@@ -286,6 +286,22 @@ import Wire
     #expect(drops() == ["no-runtime": 2], "before anybody served, and when its runtime was gone")
   }
 
+  @Test func `a runtime that drains keeps its flows, and new ones go to another`() {
+    setMembers([member(first, 11), member(second, 12, flows: 5)])
+    let old = TestPacket.udp("10.1.0.9:5000", "10.1.0.100:53").link(to: client.address, from: clientMAC)
+    let new = TestPacket.udp("10.1.0.9:5001", "10.1.0.100:53").link(to: client.address, from: clientMAC)
+    client.incoming = [old]
+    pass(1)
+    _ = fabric.takeSent()
+    var draining = member(first, 11, serving: false)
+    draining.isAlive = true
+    setMembers([draining, member(second, 12, flows: 5)])
+    client.incoming = [old, new]
+    pass(2)
+    #expect(fabric.takeSent().map(\.destinationMAC) == [first.address(of: .client), second.address(of: .client)])
+    #expect(drops() == [:])
+  }
+
   @Test func `a runtime that comes back in another life is served like any other`() {
     setMembers([member(first, 11, life: 1)])
     setMembers([member(first, 11, life: 2)])
