@@ -135,6 +135,12 @@ extension ClusterState {
     case .completed:
       scaling.moves[index].slot = .none
       scaling.moves[index].done = 0
+      // A source that moved fewer than it was asked to has no more that can go.
+      if !scaling.moves[index].drains, let moved = scaling.moves[index].request.flatMap(request(at:))?.moved,
+        moved < scaling.moves[index].asked
+      {
+        scaling.moves[index].goal = scaling.moves[index].asked
+      }
     case .rejected(let reason): ended(scaling.moves.remove(at: index), .failed(reason))
     case .progress(let done, _):
       let news = done - min(done, scaling.moves[index].done)

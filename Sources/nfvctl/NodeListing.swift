@@ -26,7 +26,7 @@ struct NodeListing: Listed, Equatable {
     switch node.phase {
     case .waiting: "waiting"
     case .launching: "launching"
-    case .serving: node.isSilent ? "silent" : node.isLeaving ? "leaving" : "serving"
+    case .serving: node.isSilent ? "silent" : node.isLeaving ? "leaving" : node.drain != nil ? "draining" : "serving"
     case .stopping: "stopping"
     }
   }

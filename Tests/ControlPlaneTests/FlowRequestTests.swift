@@ -23,6 +23,14 @@ import Testing
     #expect(cluster.state.scaling.moves.isEmpty)
   }
 
+  @Test func `a source that has fewer flows than were asked for is asked once`() {
+    var cluster = MigratingCluster(runtimes: 2)
+    let command = cluster.ask(move: 1_000_000, from: 2, to: 3)[0]
+    cluster.answer(command, .progress(done: 70, of: 100_000))
+    #expect(cluster.lines(cluster.answer(command, .completed)).isEmpty)
+    #expect(cluster.request.moved == 70 && cluster.request.outcome == .completed)
+  }
+
   @Test func `many flows go in several commands, and a source is at one of them at a time`() {
     var cluster = MigratingCluster(runtimes: 3)
     var commands = cluster.ask(move: 150_000, from: 2, to: 3)
