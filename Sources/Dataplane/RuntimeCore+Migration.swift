@@ -40,18 +40,26 @@ extension RuntimeCore: DepartingFlows {
 }
 
 extension RuntimeCore: ArrivingFlows {
+  public func foresee(_ keys: FlowKeyPair, ahead: Int, _ step: Foresight) {
+    flows.foresee(keys, step)
+    if step == .buckets { flows.prefetchVacancy(ahead) }
+  }
+
   public mutating func expect(_ keys: FlowKeyPair, timeoutClass: UInt8, peer: UInt8, now: Tick) -> UInt32? {
-    for key in [keys.forward, keys.reverse] {
-      guard let (slot, _) = flows.find(key) else { continue }
-      // It was here before, and comes back.
-      guard flows[slot].phase.step == .departed else { return nil }
-      flows.remove(slot)
-    }
+    guard isNews(keys.forward), isNews(keys.reverse) else { return nil }
     guard timeoutClass < TimeoutClass.departed,
       let slot = flows.create(keys, actor: FlowActor(travelling: 0), timeoutClass: timeoutClass, now: now)
     else { return nil }
     flows[slot].phase = MigrationPhase(.arriving, peer: peer)
     return slot
+  }
+
+  /// Whether a key is not known here; a flow that was here before, and comes back, is forgotten.
+  private mutating func isNews(_ key: FlowKey) -> Bool {
+    guard let (slot, _) = flows.find(key) else { return true }
+    guard flows[slot].phase.step == .departed else { return false }
+    flows.remove(slot)
+    return true
   }
 
   public mutating func forget(_ slot: UInt32) { flows.remove(slot) }

@@ -255,6 +255,8 @@ struct RouteChanges: MigratingRoutes, ~Copyable {
   let state: SwitchState
   let now: Tick
 
+  func foresee(_ keys: FlowKeyPair, _ step: Foresight) { state.core.routes.foresee(keys, step) }
+
   mutating func change(_ keys: FlowKeyPair, from: FlowOwner, to: FlowOwner) -> RouteChange {
     state.core.change(keys, from: from, to: to, now: now)
   }

@@ -178,6 +178,23 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     return value.map { ($0 >> 1, $0 & 1 == 0 ? .forward : .reverse) }
   }
 
+  /// Asks for what looking both keys up will read: with a batch of keys, first all buckets, then all records.
+  public func foresee(_ keys: FlowKeyPair, _ step: Foresight) {
+    let hashes: (UInt64, UInt64) =
+      switch keys {
+      case .ipv4(let forward, let reverse): (forward.hash(seed: seed), reverse.hash(seed: seed))
+      case .ipv6(let forward, let reverse): (forward.hash(seed: seed), reverse.hash(seed: seed))
+      }
+    switch step {
+    case .buckets:
+      table.prefetch(hashes.0)
+      table.prefetch(hashes.1)
+    case .records:
+      _ = prefetchCandidate(hashes.0)
+      _ = prefetchCandidate(hashes.1)
+    }
+  }
+
   /// Both keys of a flow whose reverse key is known.
   public func keys(of slot: UInt32) -> FlowKeyPair {
     let record = unsafe record(slot).pointee

@@ -13,9 +13,18 @@ public enum RouteChange: Equatable, Sendable {
 
 /// What the switch's part of a migration asks of its routes.
 public protocol MigratingRoutes: ~Copyable {
+  /// These keys are about to be looked up: asks for the memory that this takes.
+  func foresee(_ keys: FlowKeyPair, _ step: Foresight)
   /// Gives the routes of both keys from one owner to another, both or neither, and counts their epochs up.
   mutating func change(_ keys: FlowKeyPair, from: FlowOwner, to: FlowOwner) -> RouteChange
 }
+
+extension MigratingRoutes where Self: ~Copyable {
+  public func foresee(_ keys: FlowKeyPair, _ step: Foresight) {}
+}
+
+/// What a look-up that is near needs from memory: what finds the flow, then the flow.
+public enum Foresight: Sendable { case buckets, records }
 
 /// The switch's part of a migration: changes routes and answers behind the packets it has sent before.
 ///
@@ -60,7 +69,10 @@ public struct MigrationSwitch: ~Copyable {
       guard let request = MigrationMessage(bytes), request.kind == .changeRoute else { return false }
       var check = MigrationReader(bytes)
       guard let from = check.owner() else { return false }
-      for _ in 0..<request.count { guard check.keys() != nil else { return false } }
+      for _ in 0..<request.count {
+        guard let (keys, _) = check.keys() else { return false }
+        routes.foresee(keys, .buckets)
+      }
       guard check.isAtEnd else { return false }
       guard waiting < capacity else {
         overflowed += 1
@@ -69,6 +81,9 @@ public struct MigrationSwitch: ~Copyable {
 
       var answer = MigrationMessage(.routeChanged, run: request.run, batch: request.batch)
       (answer.count, answer.node) = (request.count, request.node)
+      var ahead = MigrationReader(bytes)
+      _ = ahead.owner()
+      for _ in 0..<request.count { if let (keys, _) = ahead.keys() { routes.foresee(keys, .records) } }
       var reader = MigrationReader(bytes)
       _ = reader.owner()
       var bits: (changed: UInt64, refused: UInt64) = (0, 0)

@@ -3,6 +3,8 @@ import Wire
 
 /// What the target's half of a migration asks of the flows of its runtime.
 public protocol ArrivingFlows: ~Copyable {
+  /// These keys are about to be expected, after `ahead` others: asks for the memory that this takes.
+  func foresee(_ keys: FlowKeyPair, ahead: Int, _ step: Foresight)
   /// Makes room for a flow in phase `arriving`; `nil` when there is none, or when one of its keys is known here.
   mutating func expect(_ keys: FlowKeyPair, timeoutClass: UInt8, peer: UInt8, now: Tick) -> UInt32?
   /// The flow comes not: its record is removed, without any hook.
@@ -12,6 +14,10 @@ public protocol ArrivingFlows: ~Copyable {
   /// A packet of a flow that has come, or of one that will not: as if it had been received now. Its flow may have left
   /// again: the phase says what to do with it.
   mutating func process(_ frame: UnsafeRawBufferPointer, side: UInt8, now: Tick)
+}
+
+extension ArrivingFlows where Self: ~Copyable {
+  public func foresee(_ keys: FlowKeyPair, ahead: Int, _ step: Foresight) {}
 }
 
 /// Takes flows over from other runtimes: the target's half of the protocol that `MigrationSource` draws.
@@ -113,13 +119,18 @@ public struct MigrationTarget: ~Copyable {
   ) -> Bool {
     // Once through without consequences: a message is taken as a whole or not at all.
     var check = MigrationReader(bytes)
-    for _ in 0..<message.count { guard check.keys() != nil else { return false } }
+    for place in 0..<Int(message.count) {
+      guard let (keys, _) = check.keys() else { return false }
+      flows.foresee(keys, ahead: place, .buckets)
+    }
     guard check.isAtEnd else { return false }
     var accepted: UInt32 = 0
     let free = (0..<settings.targetBatches).first { !batches[$0].isUsed }
     // Meant for an earlier life, it may have waited in a channel: its source has given it up.
     let isForUs = message.node == UInt32(truncatingIfNeeded: owner.incarnation)
     if let free, isForUs, message.word == layout {
+      var ahead = MigrationReader(bytes)
+      for place in 0..<Int(message.count) { if let (keys, _) = ahead.keys() { flows.foresee(keys, ahead: place, .records) } }
       var reader = MigrationReader(bytes)
       for place in 0..<Int(message.count) {
         guard let (keys, timeoutClass) = reader.keys(),
