@@ -30,6 +30,8 @@ final class LogTail {
   private var directory: Directory
   private var merge = TimeMerge<LogEntry>()
   private var sources: [Source: Int] = [:]
+  /// Where each source ended when it was added. A partition full of heartbeats never says that it has nothing more.
+  private var ends: [Int: Int64] = [:]
 
   init(_ access: LogAccess, only: ClusterID?, start: Start, withCommands: Bool) throws {
     try access.check()
@@ -80,7 +82,9 @@ final class LogTail {
         // The offset counts events; commands count for themselves and are shown from their beginning.
         case .offset(let offset): topic == ServiceTopics.events ? min(max(low, Int64(clamping: offset.value)), high) : low
         }
-      sources[Source(topic: topic, partition: partition)] = merge.addSource()
+      let source = merge.addSource()
+      sources[Source(topic: topic, partition: partition)] = source
+      ends[source] = high
       try consumer.assign(topic: topic, partition: Int32(partition), start: .offset(first))
     }
   }
@@ -104,6 +108,7 @@ final class LogTail {
           } else {
             merge.pass(entry.timestamp.milliseconds, source)
           }
+          if let end = ends[source], record.offset + 1 >= end { merge.end(source) }
         case .endOfPartition(let topic, let partition, _):
           if let source = sources[Source(topic: topic, partition: UInt32(clamping: partition))] { merge.end(source) }
         }
