@@ -48,9 +48,9 @@ struct EventsTail: OperatorCommand {
   /// As `Event.Body.name` and `Command.Body.name` have them.
   static let knownTypes = [
     "cluster-registered", "cluster-applied", "cluster-deleted", "agent-started", "agent-heartbeat", "process-exited",
-    "node-started",
-    "heartbeat", "workload", "node-stopping", "command-acknowledged", "peer-silent", "rules-activated",
-    "policy-activated", "tick", "beacon", "unknown", "unreadable", "notify-cluster-config",
+    "node-started", "heartbeat", "workload", "node-stopping", "command-acknowledged", "peer-silent", "rules-activated",
+    "policy-activated", "move-requested", "drain-requested", "migration-finished", "tick", "beacon", "unknown",
+    "unreadable", "notify-cluster-config",
     "launch-runtime", "launch-switch", "stop-node", "fence", "drain-runtime", "set-migration-target", "cancel-migration",
   ]
 
