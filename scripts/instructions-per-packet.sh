@@ -30,7 +30,7 @@ BENCH=$benchmark valgrind --tool=callgrind --instr-atstart=no --callgrind-out-fi
 }
 packets=$(sed -n 's/^[a-z]*: //p' "$folder/said")
 what=$(sed -n 's/^\([a-z]*\)s: .*/\1/p' "$folder/said")
-echo "$benchmark: $(sed -n 's/^summary: //p' "$folder/out") instructions for $packets ${what}s"
+echo "$benchmark: $packets ${what}s"
 
 # Lines of the profile: "fn=(id) name" opens a function, "cfn=(id) name" a call from it, "calls=n ..." says how often, the
 # line behind that what the call cost in all; any other line of numbers is the function's own cost. A name comes once.
