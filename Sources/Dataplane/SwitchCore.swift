@@ -243,8 +243,6 @@ public struct FabricAddress: Hashable, Sendable {
   /// What the last bytes of a node's two addresses differ by.
   static var roleFlip: UInt8 { 3 }
 
-  /// The same node's address for the other side.
-  public static func flipped(_ address: MACAddress) -> MACAddress { MACAddress(address.value ^ UInt64(roleFlip)) }
 }
 
 /// The routes of a switch while a migration changes some of them.

@@ -108,35 +108,3 @@ public struct MigrationSwitch: ~Copyable {
     }
   }
 }
-
-extension FlowStore where Actor == SwitchActor {
-  /// Gives the routes of both keys from one runtime to another, by their indexes in the `RuntimeTable`. A switch that has
-  /// heard of one direction only changes that one.
-  public func change(_ keys: FlowKeyPair, from: UInt16, to: UInt16) -> RouteChange {
-    let slots: [2 of UInt32?] =
-      switch keys {
-      case .ipv4(let forward, let reverse): [slot(of: forward), slot(of: reverse)]
-      case .ipv6(let forward, let reverse): [slot(of: forward), slot(of: reverse)]
-      }
-    var epoch: UInt32 = 0
-    var (isKnown, isFree) = (false, true)
-    for index in slots.indices {
-      guard let slot = slots[index] else { continue }
-      isKnown = true
-      epoch = max(epoch, self[slot].actor.epoch)
-      if self[slot].actor.owner != from, self[slot].actor.owner != to { isFree = false }
-    }
-    guard isKnown else { return .unknown }
-    guard isFree else { return .refused(epoch: epoch) }
-    for index in slots.indices {
-      guard let slot = slots[index], self[slot].actor.owner == from else { continue }
-      self[slot].actor.owner = to
-      self[slot].actor.epoch &+= 1
-      epoch = max(epoch, self[slot].actor.epoch)
-    }
-    return .changed(epoch: epoch)
-  }
-
-  private func slot(of key: IPv4FiveTuple) -> UInt32? { find(key, key.hash(seed: seed)).map { $0 >> 1 } }
-  private func slot(of key: IPv6FiveTuple) -> UInt32? { find(key, key.hash(seed: seed)).map { $0 >> 1 } }
-}

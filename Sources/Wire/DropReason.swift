@@ -43,7 +43,6 @@ public struct DropReason: Hashable, Sendable, BitwiseCopyable {
   public static let keyTaken = DropReason(code: 23)
   /// Migration: no room to hold the packet, or to send it after its flow.
   public static let flowMigrating = DropReason(code: 24)
-  public static let channelFrame = DropReason(code: 25)
   public static let icmpErrorWithoutFlow = DropReason(code: 26)
   // The virtual switch.
   public static let noRuntime = DropReason(code: 30)
@@ -63,8 +62,6 @@ public struct DropReason: Hashable, Sendable, BitwiseCopyable {
     .init(
       .flowMigrating, "flow-migrating",
       "The packet's flow is moving, and there was no room to hold the packet or to send it after the flow."),
-    .init(
-      .channelFrame, "channel-frame", "A frame of a reliable channel that no peer of this cluster sent, or that was damaged."),
     .init(.icmpErrorWithoutFlow, "icmp-error-without-flow", "An ICMP error about a packet of no flow that is known here."),
     .init(.scattered, "scattered", "The packet is larger than one receive buffer."),
     .init(.unexpectedARP, "unexpected-arp", "An ARP packet arrived where none is handled, or was malformed."),
