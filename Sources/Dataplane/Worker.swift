@@ -54,6 +54,10 @@ public enum WorkerCommand: Sendable {
   case migrate(MigrationOrder)
   /// Begin no more of the run's moves.
   case cancelMigration(run: UInt32)
+  /// Replicate this runtime's flows to another one from now on; with `nil` nobody can: they go unprotected.
+  case protect(stream: UInt32, holder: FlowOwner?)
+  /// A runtime's life is over, and `by` owns its flows now; with `nil` nobody does.
+  case recover(RecoveryOrder)
   case stop
 
   public final class Members: Sendable {
@@ -85,12 +89,51 @@ public struct MigrationOrder: Sendable, Equatable {
   }
 }
 
+/// Whose flows are whose after a failure.
+public struct RecoveryOrder: Sendable, Equatable {
+  /// Tells recoveries apart.
+  public var run: UInt32
+  public var lost: FlowOwner
+  public var by: FlowOwner?
+
+  public init(run: UInt32, lost: FlowOwner, by: FlowOwner?) {
+    self.run = run
+    self.lost = lost
+    self.by = by
+  }
+}
+
+/// How a recovery ended at the runtime that took the flows over.
+public struct RecoveryReport: Sendable, Equatable {
+  public var run: UInt32
+  public var lost: FlowOwner
+  /// Flows that are served here now; of these, those that a packet asked for before their turn came.
+  public var recovered: UInt64 = 0
+  public var onDemand: UInt64 = 0
+  /// Flows for which there was no room, or whose key another flow has.
+  public var refused: UInt64 = 0
+  public var started: Tick
+  public var finished: Tick?
+
+  public init(run: UInt32, lost: FlowOwner, started: Tick) {
+    self.run = run
+    self.lost = lost
+    self.started = started
+  }
+}
+
 /// What a worker tells its control thread.
 public enum WorkerEvent: Sendable {
   case applied(WorkerCommand.Members)
   /// How far a migration has come, or how it ended.
   case migration(MigrationReport)
   case migrationRefused(run: UInt32, reason: String)
+  /// Every flow there was is on the holder now.
+  case protected(stream: UInt32, flows: UInt64)
+  /// Flows of a runtime that died were taken over; twice a run at least: at its beginning and at its end.
+  case recovery(RecoveryReport)
+  /// Nothing was heard of a peer for the channel's deadline.
+  case peerSilent(FlowOwner)
   case stopped
 }
 
@@ -120,7 +163,7 @@ final class Liaison: ModuleGraph {
     obey(command, now)
     switch command {
     case .members(let update): _ = rings.events.put(.applied(update))
-    case .migrate, .cancelMigration: break
+    case .migrate, .cancelMigration, .protect, .recover: break
     case .stop:
       isStopped = true
       _ = rings.events.put(.stopped)
