@@ -74,6 +74,7 @@ extension MessageWriter {
       $0.workload_interval = spec.workloadInterval
       $0.polling = polling(spec.polling)
       $0.network = network(spec.network)
+      $0.replicas = spec.replicas
     }
   }
 
@@ -142,6 +143,7 @@ extension MessageReader {
     spec.heartbeatInterval = message.heartbeat_interval
     spec.workloadInterval = message.workload_interval
     spec.polling = try choice(message.polling.rawValue, "spec.polling")
+    spec.replicas = message.replicas
     if let problem = spec.problem { throw .invalid(field: "spec", reason: problem) }
     return spec
   }

@@ -172,6 +172,7 @@ extension Event.Body {
     case .drainRequested(let drain):
       .object(["node": .number(drain.node.number), "afterwards": .string("\(drain.afterwards)")])
     case .migrationFinished(let end): MigrationListing.json(end)
+    case .recoveryFinished(let end): RecoveryListing.json(end)
     case .beacon(let beacon):
       .object([
         "position": beacon.position.map { JSON.number($0.value) }, "stateHash": .string(String(beacon.stateHash, radix: 16)),

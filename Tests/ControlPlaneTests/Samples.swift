@@ -118,7 +118,45 @@ enum Samples {
     ("drain-stop", .drainRequested(DrainRequest(node: node, afterwards: .stop))),
     ("drain-undo", .drainRequested(DrainRequest(node: node, afterwards: .undo))),
     ("migration-finished", .migrationFinished(migrationEnd)),
+    ("recovery-finished", .recoveryFinished(recoveryEnd)),
+    ("workload-replicating", .workload(replicatingWorkload)),
+    ("node-started-replicating", .nodeStarted(
+      NodeStarted(
+        node: node, kind: .runtime, host: host, processID: 4_242, ports: ports, startup: 210, canMigrate: true, canReplicate: true))),
+    ("cluster-applied-replicated", .clusterApplied(replicatedSpec)),
   ]
+
+  static let recoveryEnd: RecoveryFinished = {
+    var end = RecoveryFinished(slot: Slot(18), node: NodeID(4)!, lost: NodeLife(node, Incarnation(9)))
+    end.recovered = 100_000
+    end.onDemand = 312
+    end.refused = 2
+    end.microseconds = 4_100
+    return end
+  }()
+
+  static let replicatingWorkload: NodeWorkload = {
+    var load = workload
+    load.unprotectedFlows = 9
+    load.replicasHeld = 10
+    load.packetsReplicated = 11
+    load.packetsReleased = 12
+    load.borrowed = [.init(share: 0, flows: 13), .init(share: 3, flows: 14)]
+    load.lastSlot = Slot(15)
+    return load
+  }()
+
+  static let replicatedSpec: ClusterSpec = {
+    var spec = spec
+    spec.replicas = 1
+    return spec
+  }()
+
+  static let replicatedLaunch: LaunchSpec = {
+    var spec = launch
+    spec.replicas = 1
+    return spec
+  }()
 
   static let migrationEnd: MigrationFinished = {
     var end = MigrationFinished(slot: Slot(17), node: node)
@@ -181,6 +219,13 @@ enum Samples {
     ("set-migration-target", .node(node, Incarnation(9)), .setMigrationTarget(
       FlowMove(source: node, sourceIncarnation: Incarnation(9), target: NodeID(4)!, targetIncarnation: Incarnation(1), flows: 500))),
     ("cancel-migration", .node(node, Incarnation(9)), .cancelMigration(Slot(5))),
+    ("set-replicas", .node(node, Incarnation(9)), .setReplicas(
+      ReplicaAssignment(owner: NodeLife(node, Incarnation(9)), holder: NodeLife(NodeID(4)!, Incarnation(1))))),
+    ("set-replicas-none", .node(node, Incarnation(9)), .setReplicas(
+      ReplicaAssignment(owner: NodeLife(node, Incarnation(9)), holder: nil))),
+    ("recover", .cluster, .recover(Recovery(lost: NodeLife(node, Incarnation(9)), by: NodeLife(NodeID(4)!, Incarnation(1))))),
+    ("recover-none", .cluster, .recover(Recovery(lost: NodeLife(node, Incarnation(9)), by: nil))),
+    ("launch-runtime-replicated", .host(host), .launchRuntime(replicatedLaunch)),
   ]
 
   static let commands: [(name: String, command: Command)] = orders.enumerated().map { index, sample in

@@ -21,6 +21,7 @@ typedef struct Nfvactor__V1__Tick Nfvactor__V1__Tick;
 typedef struct Nfvactor__V1__Heartbeat Nfvactor__V1__Heartbeat;
 typedef struct Nfvactor__V1__Workload Nfvactor__V1__Workload;
 typedef struct Nfvactor__V1__Workload__Drops Nfvactor__V1__Workload__Drops;
+typedef struct Nfvactor__V1__Workload__Borrowed Nfvactor__V1__Workload__Borrowed;
 typedef struct Nfvactor__V1__NodeStarted Nfvactor__V1__NodeStarted;
 typedef struct Nfvactor__V1__NodeStopping Nfvactor__V1__NodeStopping;
 typedef struct Nfvactor__V1__CommandAcknowledged Nfvactor__V1__CommandAcknowledged;
@@ -44,6 +45,7 @@ typedef struct Nfvactor__V1__DrainRequested__Keep Nfvactor__V1__DrainRequested__
 typedef struct Nfvactor__V1__DrainRequested__Stop Nfvactor__V1__DrainRequested__Stop;
 typedef struct Nfvactor__V1__DrainRequested__Undo Nfvactor__V1__DrainRequested__Undo;
 typedef struct Nfvactor__V1__MigrationFinished Nfvactor__V1__MigrationFinished;
+typedef struct Nfvactor__V1__RecoveryFinished Nfvactor__V1__RecoveryFinished;
 
 
 /* --- enums --- */
@@ -78,7 +80,8 @@ typedef enum {
   NFVACTOR__V1__EVENT__BODY_POLICY_ACTIVATED = 31,
   NFVACTOR__V1__EVENT__BODY_MOVE_REQUESTED = 32,
   NFVACTOR__V1__EVENT__BODY_DRAIN_REQUESTED = 33,
-  NFVACTOR__V1__EVENT__BODY_MIGRATION_FINISHED = 34
+  NFVACTOR__V1__EVENT__BODY_MIGRATION_FINISHED = 34,
+  NFVACTOR__V1__EVENT__BODY_RECOVERY_FINISHED = 40
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__EVENT__BODY__CASE)
 } Nfvactor__V1__Event__BodyCase;
 
@@ -126,6 +129,7 @@ struct  Nfvactor__V1__Event
     Nfvactor__V1__MoveRequested *move_requested;
     Nfvactor__V1__DrainRequested *drain_requested;
     Nfvactor__V1__MigrationFinished *migration_finished;
+    Nfvactor__V1__RecoveryFinished *recovery_finished;
   };
 };
 #define NFVACTOR__V1__EVENT__INIT \
@@ -168,6 +172,20 @@ struct  Nfvactor__V1__Workload__Drops
     , (char *)protobuf_c_empty_string, 0 }
 
 
+/*
+ * Flows whose addresses belong to another share of the pools than the node's own.
+ */
+struct  Nfvactor__V1__Workload__Borrowed
+{
+  ProtobufCMessage base;
+  uint32_t share;
+  uint64_t flows;
+};
+#define NFVACTOR__V1__WORKLOAD__BORROWED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__workload__borrowed__descriptor) \
+    , 0, 0 }
+
+
 struct  Nfvactor__V1__Workload
 {
   ProtobufCMessage base;
@@ -191,10 +209,32 @@ struct  Nfvactor__V1__Workload
    */
   uint32_t busy_share;
   uint64_t capacity;
+  /*
+   * Flows without a replica where there should be one, at the interval's end.
+   */
+  uint64_t unprotected_flows;
+  /*
+   * Replicas of other runtimes' flows, at the interval's end.
+   */
+  uint64_t replicas_held;
+  /*
+   * Packets sent out by way of a replica, and released for another runtime.
+   */
+  uint64_t packets_replicated;
+  uint64_t packets_released;
+  /*
+   * Ascending by share, each once, none without flows.
+   */
+  size_t n_borrowed;
+  Nfvactor__V1__Workload__Borrowed **borrowed;
+  /*
+   * The last command that the node had taken when it counted.
+   */
+  uint64_t last_slot;
 };
 #define NFVACTOR__V1__WORKLOAD__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__workload__descriptor) \
-    , 0, 0, 0, 0, 0, 0,NULL, 0, 0, 0, 0, 0, 0, 0 }
+    , 0, 0, 0, 0, 0, 0,NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,NULL, 0 }
 
 
 struct  Nfvactor__V1__NodeStarted
@@ -213,10 +253,14 @@ struct  Nfvactor__V1__NodeStarted
    * It carries out migration commands.
    */
   protobuf_c_boolean can_migrate;
+  /*
+   * It carries out replication and recovery commands.
+   */
+  protobuf_c_boolean can_replicate;
 };
 #define NFVACTOR__V1__NODE_STARTED__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__node_started__descriptor) \
-    , 0, NFVACTOR__V1__NODE_KIND__NODE_KIND_UNSPECIFIED, (char *)protobuf_c_empty_string, 0, NULL, 0, 0 }
+    , 0, NFVACTOR__V1__NODE_KIND__NODE_KIND_UNSPECIFIED, (char *)protobuf_c_empty_string, 0, NULL, 0, 0, 0 }
 
 
 struct  Nfvactor__V1__NodeStopping
@@ -549,6 +593,28 @@ struct  Nfvactor__V1__MigrationFinished
     , 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 
+/*
+ * The numbers of a recovery by the runtime that took the flows over, before the acknowledgement that it is completed.
+ */
+struct  Nfvactor__V1__RecoveryFinished
+{
+  ProtobufCMessage base;
+  uint64_t slot;
+  uint32_t node;
+  Nfvactor__V1__NodeLife *lost;
+  /*
+   * Flows; of those recovered, the ones that a packet asked for before their turn.
+   */
+  uint64_t recovered;
+  uint64_t on_demand;
+  uint64_t refused;
+  uint64_t microseconds;
+};
+#define NFVACTOR__V1__RECOVERY_FINISHED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__recovery_finished__descriptor) \
+    , 0, 0, NULL, 0, 0, 0, 0 }
+
+
 /* Nfvactor__V1__Event methods */
 void   nfvactor__v1__event__init
                      (Nfvactor__V1__Event         *message);
@@ -609,6 +675,9 @@ void   nfvactor__v1__heartbeat__free_unpacked
 /* Nfvactor__V1__Workload__Drops methods */
 void   nfvactor__v1__workload__drops__init
                      (Nfvactor__V1__Workload__Drops         *message);
+/* Nfvactor__V1__Workload__Borrowed methods */
+void   nfvactor__v1__workload__borrowed__init
+                     (Nfvactor__V1__Workload__Borrowed         *message);
 /* Nfvactor__V1__Workload methods */
 void   nfvactor__v1__workload__init
                      (Nfvactor__V1__Workload         *message);
@@ -937,6 +1006,25 @@ Nfvactor__V1__MigrationFinished *
 void   nfvactor__v1__migration_finished__free_unpacked
                      (Nfvactor__V1__MigrationFinished *message,
                       ProtobufCAllocator *allocator);
+/* Nfvactor__V1__RecoveryFinished methods */
+void   nfvactor__v1__recovery_finished__init
+                     (Nfvactor__V1__RecoveryFinished         *message);
+size_t nfvactor__v1__recovery_finished__get_packed_size
+                     (const Nfvactor__V1__RecoveryFinished   *message);
+size_t nfvactor__v1__recovery_finished__pack
+                     (const Nfvactor__V1__RecoveryFinished   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__recovery_finished__pack_to_buffer
+                     (const Nfvactor__V1__RecoveryFinished   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__RecoveryFinished *
+       nfvactor__v1__recovery_finished__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__recovery_finished__free_unpacked
+                     (Nfvactor__V1__RecoveryFinished *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Nfvactor__V1__Event_Closure)
@@ -950,6 +1038,9 @@ typedef void (*Nfvactor__V1__Heartbeat_Closure)
                   void *closure_data);
 typedef void (*Nfvactor__V1__Workload__Drops_Closure)
                  (const Nfvactor__V1__Workload__Drops *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__Workload__Borrowed_Closure)
+                 (const Nfvactor__V1__Workload__Borrowed *message,
                   void *closure_data);
 typedef void (*Nfvactor__V1__Workload_Closure)
                  (const Nfvactor__V1__Workload *message,
@@ -1023,6 +1114,9 @@ typedef void (*Nfvactor__V1__DrainRequested_Closure)
 typedef void (*Nfvactor__V1__MigrationFinished_Closure)
                  (const Nfvactor__V1__MigrationFinished *message,
                   void *closure_data);
+typedef void (*Nfvactor__V1__RecoveryFinished_Closure)
+                 (const Nfvactor__V1__RecoveryFinished *message,
+                  void *closure_data);
 
 /* --- services --- */
 
@@ -1034,6 +1128,7 @@ extern const ProtobufCMessageDescriptor nfvactor__v1__tick__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__heartbeat__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__workload__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__workload__drops__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__workload__borrowed__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__node_started__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__node_stopping__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__command_acknowledged__descriptor;
@@ -1057,6 +1152,7 @@ extern const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__keep__des
 extern const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__stop__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__undo__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__migration_finished__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__recovery_finished__descriptor;
 
 PROTOBUF_C__END_DECLS
 
