@@ -1236,7 +1236,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__snapshot_manifest__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__snapshot_manifest__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__core_state__field_descriptors[37] =
+static const ProtobufCFieldDescriptor nfvactor__v1__core_state__field_descriptors[36] =
 {
   {
     "format",
@@ -1670,18 +1670,6 @@ static const ProtobufCFieldDescriptor nfvactor__v1__core_state__field_descriptor
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
-  {
-    "last_assigned",
-    63,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT64,
-    0,   /* quantifier_offset */
-    offsetof(Nfvactor__V1__CoreState, last_assigned),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
 };
 static const unsigned nfvactor__v1__core_state__field_indices_by_name[] = {
   19,   /* field[19] = abandoned */
@@ -1692,7 +1680,6 @@ static const unsigned nfvactor__v1__core_state__field_indices_by_name[] = {
   14,   /* field[14] = elapsed */
   0,   /* field[0] = format */
   17,   /* field[17] = hosts */
-  36,   /* field[36] = last_assigned */
   22,   /* field[22] = last_declared */
   24,   /* field[24] = last_slot */
   16,   /* field[16] = last_stall */
@@ -1729,7 +1716,7 @@ static const ProtobufCIntRange nfvactor__v1__core_state__number_ranges[5 + 1] =
   { 20, 13 },
   { 40, 24 },
   { 60, 33 },
-  { 0, 37 }
+  { 0, 36 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__core_state__descriptor =
 {
@@ -1739,7 +1726,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__core_state__descriptor =
   "Nfvactor__V1__CoreState",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__CoreState),
-  37,
+  36,
   nfvactor__v1__core_state__field_descriptors,
   nfvactor__v1__core_state__field_indices_by_name,
   5,  nfvactor__v1__core_state__number_ranges,
