@@ -189,6 +189,32 @@ import Testing
     #expect(cluster.state.retiredShares == [])
   }
 
+  @Test func `what is counted while flows move is worth nothing`() {
+    var cluster = ReplicatedCluster(runtimes: 3)
+    let holder = cluster.holder(of: 2)!.node.number
+    let other = UInt32(7) - holder
+    let commands = cluster.story.exit(cluster.launch(2))
+    cluster.finishRecovery(commands[0], by: Int(holder), recovered: 1)
+    cluster.beat(milliseconds: 1_200)
+    let move = cluster.ask(move: 1, from: holder, to: other).first { $0.body.name == "set-migration-target" }!
+    // Nobody answers for so long that the move is given up; the source may be at it all the same.
+    for _ in 0..<8 {
+      cluster.beat(milliseconds: 4_000)
+      cluster.count(Int(other))
+    }
+    #expect(cluster.story.commands.contains { $0.body == .cancelMigration(move.slot) })
+    cluster.beat(milliseconds: 1_200)
+    cluster.count(Int(other))
+    cluster.count(Int(holder))
+    #expect(cluster.state.retiredShares == [0])
+    cluster.answer(move, .completed)
+    cluster.count(Int(holder))
+    #expect(cluster.state.retiredShares == [0])
+    cluster.beat(milliseconds: 1_200)
+    for node in [holder, other] { cluster.count(Int(node)) }
+    #expect(cluster.state.retiredShares == [])
+  }
+
   @Test func `the recovery of a recovery keeps both shares until no flow has an address of either`() {
     var cluster = ReplicatedCluster(runtimes: 4)
     let heir = cluster.holder(of: 2)!
