@@ -4,10 +4,13 @@ import ModuleGraphs
 import ReliableChannels
 import Wire
 
-/// A runtime's part in migrations: its channels to the other nodes, and both halves of the protocol (paper §V-B).
+/// A runtime's part in migrations and in replication: its channels to the other nodes, and both halves of either protocol
+/// (paper §V-B, §V-C).
 ///
 ///     frames of channels ─▶ Peers ─▶ messages ─▶ MigrationSource, MigrationTarget ─▶ flows of the RuntimeCore
+///                                             └▶ HeldReplicas ─▶ packets of other runtimes' flows, released
 ///     packets of flows that are not served here ─▶ held, or sent after the flow
+///     packets that the chain has passed ─▶ ReplicationSource ─▶ the holder, who sends them on
 ///
 /// Messages go out behind the packets that the pass has sent, over the same port.
 final class MigrationGraph: ModuleGraph {
@@ -19,13 +22,23 @@ final class MigrationGraph: ModuleGraph {
   private var peers: Peers
   private var source: MigrationSource
   private var target: MigrationTarget
+  private var replication: ReplicationSource
+  private let released: ReleasedPackets
+  private let owner: FlowOwner
   private var nextReport = Tick.zero
   /// Messages that no machine understood.
   private var malformed: UInt64 = 0
+  /// What owners of replicas held here are still to be told.
+  private var answers: [(peer: UInt8, stream: UInt32, isHeld: Bool)] = []
 
-  init(runtime: RuntimeGraph, owner: FlowOwner, capacity: Int, rings: WorkerRings, memory: MemorySource) {
+  /// - Parameter isReplicated: whether this runtime's flows may be replicated; that takes memory.
+  init(
+    runtime: RuntimeGraph, owner: FlowOwner, capacity: Int, isReplicated: Bool, rings: WorkerRings, memory: MemorySource
+  ) {
     self.runtime = runtime
     self.rings = rings
+    self.owner = owner
+    released = ReleasedPackets(port: runtime.port)
     returns = ReturningPackets(port: runtime.port, address: runtime.address)
     unsafe scratch = UnsafeMutableRawPointer(memory.allocate(UInt8.self, count: 65_536))
     peers = Peers(address: runtime.address, node: owner.node, incarnation: owner.incarnation, memory: memory)
@@ -33,8 +46,10 @@ final class MigrationGraph: ModuleGraph {
     let layout = MigrationMessage.layoutHash(chain.layout)
     source = MigrationSource(owner: owner, layout: layout, stateSize: chain.stateSize, memory: memory)
     target = MigrationTarget(owner: owner, layout: layout, stateSize: chain.stateSize, flowCapacity: capacity, memory: memory)
+    replication = ReplicationSource(layout: layout, stateSize: chain.stateSize, capacity: isReplicated ? capacity : 0, memory: memory)
     super.init()
     runtime.core.returns = returns
+    if isReplicated { runtime.core.flows.logEnds(memory: memory) }
   }
 
   // MARK: Packets
@@ -68,8 +83,16 @@ final class MigrationGraph: ModuleGraph {
     PacketBatch.forEach(in: frames) { index in
       guard let arrival = batch[index].withBytes({ peers.receive($0, now: now) }) else { return }
       if let life = arrival.ended { mourn(arrival.peer, life, isSwitch: peers.known[Int(arrival.peer)].isSwitch, now: now) }
-      while let message = unsafe peers.nextMessage(from: arrival.peer) { handle(message.bytes, from: arrival.peer, now: now) }
+      while let message = unsafe peers.nextMessage(from: arrival.peer) {
+        if unsafe ReplicationMessage.isOne(message) {
+          unsafe replicate(message, from: arrival.peer, now: now)
+        } else {
+          handle(message.bytes, from: arrival.peer, now: now)
+        }
+      }
     }
+    // Before the acknowledgements: who hears one knows that the packets have left.
+    released.flush(counters: &runtime.core.counters)
     while let batch = returns.next() {
       _ = runtime.serve(batch, now: now)
       runtime.port.release(batch, mask: batch.all & ~batch.live)
@@ -89,10 +112,96 @@ final class MigrationGraph: ModuleGraph {
     if !isUnderstood { malformed &+= 1 }
   }
 
+  // MARK: Replication
+
+  /// Whether packets leave by way of another runtime.
+  var isReplicating: Bool { replication.isOn }
+
+  /// Sends the packets of `mask`, addressed to their switches, to the holder behind what is new about their flows.
+  ///
+  /// - Returns: those that the channel took. The others are dropped with a reason.
+  func commit(_ batch: PacketBatch, _ mask: UInt64, now: Tick) -> UInt64 {
+    let burst = Burst(batch)
+    PacketBatch.forEach(in: mask) { replication.prefetch(burst[$0].slot) }
+    var committed = mask
+    PacketBatch.forEach(in: mask) { index in
+      burst[index].markReleased()
+      let isSent = burst[index].withBytes { unsafe replication.commit(burst[index].slot, packet: $0, flows: &runtime.core, outbox: &peers) }
+      guard !isSent else { return }
+      committed &= ~(1 << UInt64(index))
+      batch.drop(index, .replicationBusy)
+    }
+    runtime.core.counters.packetsReplicated &+= UInt64(committed.nonzeroBitCount)
+    return committed
+  }
+
+  private func replicate(_ message: UnsafeRawBufferPointer, from peer: UInt8, now: Tick) {
+    let kind = unsafe ReplicationMessage.kind(message)
+    if kind == .marked || kind == .refused {
+      if unsafe !replication.receive(message, from: peer) { malformed &+= 1 }
+      if replication.takeProtected() {
+        _ = rings.events.put(.protected(stream: replication.stream, flows: UInt64(replication.known)))
+      }
+      return
+    }
+    let understanding = unsafe runtime.core.replicas.receive(message, from: peer, life: peers.life(of: peer), now: now) {
+      unsafe released.put($0, now: now)
+    }
+    switch understanding {
+    case .understood: break
+    case .malformed: malformed &+= 1
+    case .markReached(let stream): answers.append((peer, stream, true))
+    case .refused(let stream): answers.append((peer, stream, false))
+    }
+  }
+
+  /// Replicas held here, and flows of this runtime that nobody has a replica of, where there should be one.
+  var replicaCounts: (held: Int, unprotected: Int) {
+    let flows = runtime.core.flows.count
+    return (runtime.core.replicas.count, runtime.core.flows.logsEnds ? replication.unprotected(of: flows) : 0)
+  }
+
+  /// Tells owners how their streams fare, where the channel has room.
+  private func answerOwners() {
+    while let (peer, stream, isHeld) = answers.first {
+      let sent = ReplicationAnswer.write(stream: stream, isHeld: isHeld, to: scratch) { peers.send($0, to: peer) }
+      guard sent || !peers.known[Int(peer)].isAlive else { return }
+      answers.removeFirst()
+    }
+  }
+
+  private func protect(_ stream: UInt32, _ holder: FlowOwner?, now: Tick) {
+    guard let holder else { return replication.stop(flows: &runtime.core) }
+    guard let peer = peers.index(ofNode: holder.node), peers.known[Int(peer)].incarnation == holder.incarnation,
+      peers.known[Int(peer)].isAlive, runtime.core.flows.logsEnds
+    else { return replication.stop(flows: &runtime.core) }
+    replication.begin(stream: stream, holder: peer)
+  }
+
+  private func recover(_ order: RecoveryOrder, now: Tick) {
+    if let peer = peers.fence(order.lost) { mourn(peer, order.lost.incarnation, isSwitch: false, now: now) }
+    guard order.by == owner else { return runtime.core.replicas.drop(order.lost) }
+    guard let report = runtime.core.replicas.beginRecovery(order, now: now) else { return }
+    _ = rings.events.put(.recovery(report))
+  }
+
+  /// Goes on with what no packet has asked for.
+  private func goOnRecovering(now: Tick) {
+    _ = runtime.core.recoverSome(limit: 32, now: now)
+    while let report = runtime.core.replicas.takeFinished(now: now) {
+      replication.noteArrivals()
+      _ = rings.events.put(.recovery(report))
+    }
+  }
+
   // MARK: Time
 
   override func run(at now: Tick) -> Int {
     runtime.core.moment = now
+    if runtime.core.replicas.isRecovering { goOnRecovering(now: now) }
+    if replication.isOn { replication.advance(flows: &runtime.core, outbox: &peers) }
+    if !answers.isEmpty { answerOwners() }
+    for life in peers.takeSilent() { _ = rings.events.put(.peerSilent(life)) }
     if source.isRunning {
       source.advance(now: now, flows: &runtime.core, outbox: &peers)
       report(now: now)
@@ -126,7 +235,9 @@ final class MigrationGraph: ModuleGraph {
       nextReport = now.advanced(byMilliseconds: 100)
     case .cancelMigration(let run):
       if source.report?.run == run { source.cancel(flows: &runtime.core) }
-    case .protect, .recover, .stop: break
+    case .protect(let stream, let holder): protect(stream, holder, now: now)
+    case .recover(let order): recover(order, now: now)
+    case .stop: break
     }
   }
 
@@ -135,6 +246,8 @@ final class MigrationGraph: ModuleGraph {
     if isSwitch {
       source.switchEnded(peer, now: now, flows: &runtime.core)
     } else {
+      // Until another holder is named, packets go out unprotected rather than nowhere.
+      if replication.isOn, replication.holder == peer { replication.stop(flows: &runtime.core) }
       source.ended(peer, before: incarnation + 1, now: now, flows: &runtime.core)
       target.sourceEnded(peer, now: now, flows: &runtime.core)
     }

@@ -36,6 +36,8 @@ struct Peers: ~Copyable, MigrationOutbox {
   private(set) var known: [Peer] = []
   /// The frame being written.
   private let outgoing: UnsafeMutableRawPointer
+  /// Peers that have fallen silent since this was last looked at, as bits.
+  private var silent: UInt64 = 0
 
   init(address: FabricAddress, node: UInt32, incarnation: UInt64, settings: ChannelSettings = .init(), memory: MemorySource) {
     self.address = address
@@ -71,6 +73,31 @@ struct Peers: ~Copyable, MigrationOutbox {
             from: node, incarnation: incarnation, to: member.node, link: link, settings: settings, now: now, memory: memory))
         known.append(member)
       }
+    }
+  }
+
+  /// A life is over by the coordinator's word: nothing is taken from it any more, nor sent to it.
+  ///
+  /// - Returns: the peer's index, if that was news.
+  mutating func fence(_ life: FlowOwner) -> UInt8? {
+    guard let index = index(ofNode: life.node) else { return nil }
+    unsafe channels[Int(index)].fence(life.incarnation)
+    guard known[Int(index)].incarnation == life.incarnation, known[Int(index)].isAlive else { return nil }
+    known[Int(index)].isAlive = false
+    return index
+  }
+
+  /// The life of a peer that its session is with.
+  func life(of peer: UInt8) -> FlowOwner {
+    unsafe FlowOwner(node: known[Int(peer)].node, incarnation: channels[Int(peer)].peerIncarnation)
+  }
+
+  /// The lives of living peers that have fallen silent, each once.
+  mutating func takeSilent() -> [FlowOwner] {
+    guard silent != 0 else { return [] }
+    defer { silent = 0 }
+    return known.indices.filter { silent & 1 << UInt64($0) != 0 }.map {
+      FlowOwner(node: known[$0].node, incarnation: known[$0].incarnation)
     }
   }
 
@@ -119,7 +146,7 @@ struct Peers: ~Copyable, MigrationOutbox {
   mutating func flush(through port: PacketPort, batch: PacketBatch, now: Tick) -> Int {
     var frames = 0
     for index in known.indices where known[index].isAlive {
-      _ = unsafe channels[index].poll(now: now)
+      if unsafe channels[index].poll(now: now) { silent |= 1 << UInt64(index) }
       while true {
         let length = unsafe channels[index].fill(outgoing, now: now)
         if length == 0 { break }

@@ -35,6 +35,7 @@ extension RuntimeCore: DepartingFlows {
     flows[slot].phase = MigrationPhase(.departed, peer: peer)
     flows[slot].lastSeen = UInt32(truncatingIfNeeded: moment.milliseconds)
     flows.setTimeoutClass(slot, TimeoutClass.departed, now: moment)
+    flows.noteEnd(of: slot)
     counters.flowsMigratedOut &+= 1
   }
 }
@@ -55,7 +56,7 @@ extension RuntimeCore: ArrivingFlows {
   }
 
   /// Whether a key is not known here; a flow that was here before, and comes back, is forgotten.
-  private mutating func isNews(_ key: FlowKey) -> Bool {
+  mutating func isNews(_ key: FlowKey) -> Bool {
     guard let (slot, _) = flows.find(key) else { return true }
     guard flows[slot].phase.step == .departed else { return false }
     flows.remove(slot)

@@ -162,6 +162,12 @@ struct MigrationWriter {
     put(message.word)
   }
 
+  /// Goes on behind the header of another kind of message.
+  init(into bytes: UnsafeMutableRawPointer, behind header: Int) {
+    self.bytes = bytes
+    count = header
+  }
+
   var message: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: bytes, count: count) }
 
   mutating func put<Word: FixedWidthInteger & BitwiseCopyable>(_ word: Word) {

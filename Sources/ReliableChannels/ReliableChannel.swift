@@ -50,6 +50,8 @@ public struct ReliableChannel: ~Copyable {
     }
   }
 
+  /// Lives of the peer up to this one are over, by somebody's word: nothing of theirs is taken any more.
+  private var fencedIncarnation: UInt64 = 0
   private var owesHello = true
   private var owesAcknowledgement = false
   private var nextHello: UInt64
@@ -153,6 +155,7 @@ public struct ReliableChannel: ~Copyable {
     case .refused(let reason): return .settled(refuse(reason))
     case .header(let header, let bodyOffset):
       guard header.sourceNode == peerNode, header.destinationNode == localNode else { return .settled(refuse(.node)) }
+      guard header.sourceIncarnation > fencedIncarnation else { return .settled(refuse(.session)) }
       if header.kind == .hello { return .settled(hear(header, now: now)) }
       guard header.sourceIncarnation == peerIncarnation, peerIncarnation != 0, header.destinationIncarnation == incarnation else {
         // The peer, or somebody's late frame, does not know who lives here now.
@@ -211,6 +214,12 @@ public struct ReliableChannel: ~Copyable {
   private mutating func establish(_ hello: ChannelHeader, now: Tick) {
     isEstablished = true
     if !sender.acknowledge(hello, now: now, counters: &tally) { tally.refuse(.window) }
+  }
+
+  /// This life of the peer is over: whatever still comes of it, or of an earlier one, is refused.
+  public mutating func fence(_ incarnation: UInt64) {
+    fencedIncarnation = max(fencedIncarnation, incarnation)
+    if peerIncarnation <= fencedIncarnation { isEstablished = false }
   }
 
   // MARK: Frames out
