@@ -126,7 +126,7 @@ final class MigrationGraph: ModuleGraph {
       nextReport = now.advanced(byMilliseconds: 100)
     case .cancelMigration(let run):
       if source.report?.run == run { source.cancel(flows: &runtime.core) }
-    case .protect, .recover, .stop: break
+    case .errand, .protect, .recover, .stop: break
     }
   }
 
