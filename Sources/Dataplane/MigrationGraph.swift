@@ -237,7 +237,7 @@ final class MigrationGraph: ModuleGraph {
       if source.report?.run == run { source.cancel(flows: &runtime.core) }
     case .protect(let stream, let holder): protect(stream, holder, now: now)
     case .recover(let order): recover(order, now: now)
-    case .stop: break
+    case .errand, .stop: break
     }
   }
 

@@ -23,7 +23,10 @@ extension Worker {
       MigrationGraph(runtime: runtime, owner: owner, capacity: rules.capacity, isReplicated: isReplicated, rings: rings, memory: memory)
     }
     runtime.migration = migration
-    let liaison = Liaison(rings: rings) { command, now in migration?.obey(command, now: now) }
+    let liaison = Liaison(rings: rings) { command, now in
+      if case .errand(let errand) = command { errand.run(on: runtime.core.chain) }
+      migration?.obey(command, now: now)
+    }
     return Worker(
       graphs: [runtime] + (migration.map { [$0] } ?? []) + [TimerGraph { now in runtime.core.expireIdle(now: now, limit: 64) }],
       liaison: liaison, published: published,

@@ -1,6 +1,7 @@
 import FixedContainers
 import FlowActors
 import ModuleGraphs
+import NetworkFunctions
 import Wire
 
 /// A virtual switch's packet path: finds or chooses the runtime of every packet from outside, and the way out
@@ -21,9 +22,13 @@ struct SwitchCore: ~Copyable {
   var drops = DropCounters()
   var runtimes = RuntimeTable()
   private let fabric: FabricAddress
+  private let entrance: ServerSideEntrance
 
-  init(fabric: FabricAddress, rules: FlowRules, seed: UInt64, now: Tick, memory: MemorySource) {
+  init(
+    fabric: FabricAddress, entrance: ServerSideEntrance = .closed, rules: FlowRules, seed: UInt64, now: Tick, memory: MemorySource
+  ) {
     self.fabric = fabric
+    self.entrance = entrance
     routes = FlowStore(
       capacity: rules.capacity, ipv6Capacity: rules.ipv6Capacity, seed: seed, timeouts: rules.timeouts, now: now, memory: memory)
   }
@@ -68,11 +73,11 @@ struct SwitchCore: ~Copyable {
       let owner = routes[slot].actor.owner
       return runtimes.entries[Int(owner)].isAlive ? owner : inherit(slot, batch, index, now: now)
     }
-    guard side == .client else {
+    guard side == .client || entrance.isOpen else {
       batch.drop(index, .noFlow)
       return nil
     }
-    guard let owner = runtimes.leastLoaded() else {
+    guard let owner = entrance.owner(of: batch[index], from: side, among: runtimes) else {
       batch.drop(index, .noRuntime)
       return nil
     }
@@ -104,11 +109,13 @@ struct SwitchCore: ~Copyable {
 
   /// Sends what runtimes have processed on its way; live frames afterwards go to the uplink of their side.
   ///
-  /// - Returns: the frames of the client's side and of the server's.
+  /// - Returns: the frames for the client's side and for the server's, those that wait for a next hop, and those that
+  ///   go to a runtime again: they left for the server side, and an endpoint there is another client's of this
+  ///   cluster (hairpinning, RFC 4787 REQ-9).
   mutating func processFabric(
     _ batch: PacketBatch, client: Uplink, server: Uplink, now: Tick
-  ) -> (client: UInt64, server: UInt64, held: UInt64) {
-    var sides = (client: UInt64(0), server: UInt64(0), held: UInt64(0))
+  ) -> (client: UInt64, server: UInt64, held: UInt64, turned: UInt64) {
+    var sides = (client: UInt64(0), server: UInt64(0), held: UInt64(0), turned: UInt64(0))
     PacketBatch.forEach(in: batch.live) { index in
       if let reason = batch[index].parse(checksums: .trust) {
         batch.drop(index, reason)
@@ -130,6 +137,14 @@ struct SwitchCore: ~Copyable {
       }
       // An error is nothing that can be answered.
       if ICMPError(batch[index]) == nil { learn(batch[index], owner: owner, now: now) }
+      if side == .server, entrance.isOwn(batch[index]) {
+        batch[index].hash = routes.hash(batch[index])
+        guard let owner = route(batch, index, side: .server, now: now) else { return }
+        batch[index].destinationMAC = runtimes.entries[Int(owner)].output
+        batch[index].sourceMAC = fabric.address(of: .server)
+        sides.turned |= 1 << UInt64(index)
+        return
+      }
       switch (side == .client ? client : server).address(batch[index], now: now) {
       case .ready:
         if side == .client { sides.client |= 1 << UInt64(index) } else { sides.server |= 1 << UInt64(index) }
@@ -216,6 +231,54 @@ struct SwitchCore: ~Copyable {
     counters.flowsExpired &+= expired
     counters.activeFlows = UInt64(routes.count)
     return fired
+  }
+}
+
+/// What a switch does with a packet from the server side of a flow that it does not know, as its chain would have it.
+public struct ServerSideEntrance: Sendable {
+  let isOpen: Bool
+  private let endpoints: ServerSideEndpoints?
+  /// Into how many shares the endpoints are cut.
+  private let shares: Int
+  private let first: IPv4Address
+  private let last: IPv4Address
+
+  /// No such packet is any runtime's.
+  public static let closed = ServerSideEntrance(isOpen: false, endpoints: nil, shares: 1)
+
+  public init(isOpen: Bool, endpoints: ServerSideEndpoints?, shares: Int) {
+    self.isOpen = isOpen
+    self.endpoints = endpoints
+    self.shares = max(1, shares)
+    first = endpoints?.addresses.min() ?? IPv4Address(.max)
+    last = endpoints?.addresses.max() ?? IPv4Address(0)
+  }
+
+  /// Whether a packet is to an address whose endpoints the functions hand out.
+  func isOwn(_ frame: borrowing Frame) -> Bool {
+    guard frame.family == .ipv4, case let address = frame.fiveTuple.destination, first <= address, address <= last else {
+      return false
+    }
+    return endpoints?.addresses.contains(address) == true
+  }
+
+  /// Who gets a flow that begins with this packet: the runtime with the fewest flows, unless functions hand out
+  /// endpoints that the server side may open flows to. Then it is the runtime that has the endpoint, and the flows of one
+  /// client's endpoint all go to one runtime, so that they have one mapping (RFC 4787 REQ-1).
+  func owner(of frame: borrowing Frame, from side: Side, among runtimes: RuntimeTable) -> UInt16? {
+    guard isOpen, let endpoints else { return runtimes.leastLoaded() }
+    if side == .client {
+      return frame.family == .ipv4 ? runtimes.serving(for: frame.fiveTuple.clientWord) : runtimes.leastLoaded()
+    }
+    guard isOwn(frame) else { return runtimes.leastLoaded() }
+    return endpoints.share(of: frame.destinationPort, count: shares).flatMap { runtimes.serving(share: $0) }
+  }
+}
+
+extension IPv4FiveTuple {
+  /// Source address, port and protocol: whose mapping it is.
+  fileprivate var clientWord: UInt64 {
+    UInt64(source.value) | UInt64(transport.sourcePort) << 32 | UInt64(transport.protocolNumber) << 48
   }
 }
 

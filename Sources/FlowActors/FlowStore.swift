@@ -236,6 +236,18 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     return create(key, hash: reversedHash(frame), actor: actor, timeoutClass: timeoutClass, now: now)
   }
 
+  /// Makes a flow whose reverse key is the frame's. Its forward key is that of the answers to the frame as it stands,
+  /// until `learnForward` says otherwise; none of them may be known here.
+  public mutating func createFromServerSide(
+    _ frame: borrowing Frame, actor: Actor, timeoutClass: UInt8, now: Tick
+  ) -> UInt32? {
+    let keys: FlowKeyPair =
+      frame.family == .ipv6
+      ? .ipv6(forward: frame.ipv6FiveTuple.reversed, reverse: frame.ipv6FiveTuple)
+      : .ipv4(forward: frame.fiveTuple.reversed, reverse: frame.fiveTuple)
+    return create(keys, actor: actor, timeoutClass: timeoutClass, now: now)
+  }
+
   private mutating func create(_ key: FlowKey, hash: UInt64, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
     guard let slot = slots.take() else { return nil }
     var new = FlowRecord(actor: actor)
@@ -284,6 +296,26 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     }
     unsafe record(slot).pointee.knowsReverse = true
     return true
+  }
+
+  /// Gives a flow another forward key: that of the answers to `frame` as it stands now. `false`, and no change, when
+  /// another flow has it or there is no room for it.
+  public mutating func learnForward(_ frame: borrowing Frame, slot: UInt32) -> Bool {
+    let old = forwardKey(of: slot)
+    let new: FlowKey = frame.family == .ipv6 ? .ipv6(frame.ipv6FiveTuple.reversed) : .ipv4(frame.fiveTuple.reversed)
+    if new == old { return true }
+    guard find(new) == nil, table.insert(new.hash(seed: seed), slot << 1) else { return false }
+    table.remove(old.hash(seed: seed), slot << 1)
+    switch new {
+    case .ipv4(let key): unsafe record(slot).pointee.forward = key
+    case .ipv6(let key): unsafe ipv6Keys[Int(record(slot).pointee.ipv6Slot)].forward = key
+    }
+    return true
+  }
+
+  private func forwardKey(of slot: UInt32) -> FlowKey {
+    let record = unsafe record(slot).pointee
+    return record.isIPv6 ? unsafe .ipv6(ipv6Keys[Int(record.ipv6Slot)].forward) : .ipv4(record.forward)
   }
 
   /// Forgets a flow: its keys, its timer, its slot.

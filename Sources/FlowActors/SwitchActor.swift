@@ -53,12 +53,16 @@ public struct RuntimeTable: Sendable {
     public var isServing: Bool
     /// Packets of the flows it has go to it: also while it drains.
     public var isAlive: Bool
+    /// Its share of the endpoints that functions hand out; `nil` while that is not known.
+    public var share: UInt32?
     /// Flows it had when the coordinator last said so, and those given to it since.
     public var flows: UInt64
 
     public init(
-      node: UInt32, incarnation: UInt64, input: MACAddress, output: MACAddress, isServing: Bool, isAlive: Bool? = nil, flows: UInt64
+      node: UInt32, incarnation: UInt64, input: MACAddress, output: MACAddress, isServing: Bool, isAlive: Bool? = nil, flows: UInt64,
+      share: UInt32? = nil
     ) {
+      self.share = share
       self.node = node
       self.incarnation = incarnation
       self.input = input
@@ -141,6 +145,23 @@ public struct RuntimeTable: Sendable {
       if a.flows < b.flows || (a.flows == b.flows && a.node < b.node) { best = index }
     }
     return best.map { UInt16($0) }
+  }
+
+  /// The serving runtime that has this share of what functions hand out.
+  public func serving(share: Int) -> UInt16? {
+    entries.firstIndex { $0.isServing && $0.share == UInt32(share) }.map { UInt16($0) }
+  }
+
+  /// The serving runtime that a word falls to: the same one for as long as it serves, and when another comes or goes only
+  /// the words change that fall to that one (rendezvous hashing).
+  public func serving(for word: UInt64) -> UInt16? {
+    var best: (index: Int, score: UInt64)?
+    for index in entries.indices where entries[index].isServing {
+      let mixed = (word ^ UInt64(entries[index].node) &* 0x9e37_79b9_7f4a_7c15).multipliedFullWidth(by: 0xd6e8_feb8_6659_fd93)
+      let score = mixed.high ^ mixed.low
+      if best.map({ score > $0.score }) ?? true { best = (index, score) }
+    }
+    return best.map { UInt16($0.index) }
   }
 
   public mutating func assign(to index: UInt16) { entries[Int(index)].flows += 1 }

@@ -186,7 +186,7 @@ final class NodeControl: @unchecked Sendable {
         if let slot = moves[report.run] { tell(report, slot) }
       case .migrationRefused(let run, let reason):
         if let slot = moves.removeValue(forKey: run) { answer(slot, .rejected(reason: reason)) }
-      case .protected, .recovery, .peerSilent: break
+      case .done, .protected, .recovery, .peerSilent: break
       case .stopped: break
       }
     }

@@ -51,9 +51,10 @@ final class ClusterOfWorkers {
   private static let clientMAC = MACAddress(0x02_00_00_00_0c_01)
   private static let serverMAC = MACAddress(0x02_00_00_00_05_01)
 
+  /// - Parameter chain: of each runtime, by its share of the pools.
   init(
-    runtimes count: Int, seed: UInt64, isReplicated: Bool = false,
-    chain: () -> ServiceChain = { ServiceChain([ServiceStage("packet-counter", PacketCounter(), share: .whole)]) }
+    runtimes count: Int, seed: UInt64, isReplicated: Bool = false, entrance: ServerSideEntrance = .closed,
+    chain: (RuntimeShare) -> ServiceChain = { ServiceChain([ServiceStage("packet-counter", PacketCounter(), share: $0)]) }
   ) {
     numbers = SeededNumbers(seed: seed)
     client = WirePort("client", MACAddress(0x02_00_00_00_00_01), memory: memory)
@@ -64,7 +65,7 @@ final class ClusterOfWorkers {
     rules.ipv6Capacity = 64
     switchWorker = Worker.virtualSwitch(
       ports: SwitchPorts(client: client, server: server, fabric: fabric), address: switchAddress,
-      identity: FlowOwner(node: 1, incarnation: 1),
+      identity: FlowOwner(node: 1, incarnation: 1), entrance: entrance,
       client: UplinkSettings(interfaces: [.init(address: IPv4Address("10.1.0.1")!, prefixLength: 24)]),
       server: UplinkSettings(interfaces: [.init(address: IPv4Address("10.2.0.1")!, prefixLength: 24)]),
       rules: rules, isReplicated: isReplicated, seed: seed, rings: switchRings, now: .zero, memory: .plain)
@@ -75,7 +76,7 @@ final class ClusterOfWorkers {
       let rings = WorkerRings()
       let worker = Worker.runtime(
         port: port, address: address, identity: FlowOwner(node: node, incarnation: 1), isReplicated: isReplicated,
-        chain: chain(), rules: rules,
+        chain: chain(RuntimeShare(index: index, count: count)), rules: rules,
         seed: seed &+ UInt64(index),
         rings: rings, now: .zero, memory: .plain)
       runtimes.append(Runtime(port: port, rings: rings, worker: worker, address: address))
@@ -102,7 +103,8 @@ final class ClusterOfWorkers {
       entries.append(
         .init(
           node: node, incarnation: 1, input: runtime.address.address(of: .client), output: runtime.address.address(of: .server),
-          isServing: serving.contains(index), isAlive: !runtime.isDead, flows: UInt64(index) * 1_000_000))
+          isServing: serving.contains(index), isAlive: !runtime.isDead, flows: UInt64(index) * 1_000_000,
+          share: UInt32(index)))
     }
     let members = WorkerCommand.Members(version: version, entries: entries, peers: peers)
     for rings in [switchRings] + runtimes.map(\.rings) { _ = rings.commands.put(.members(members)) }
@@ -149,6 +151,24 @@ final class ClusterOfWorkers {
     server.incoming.append(packet.link(to: server.address, from: Self.serverMAC))
   }
 
+  func clientSends(_ packet: TestPacket) {
+    client.incoming.append(packet.link(to: client.address, from: Self.clientMAC))
+  }
+
+  func serverSends(_ packet: TestPacket) {
+    server.incoming.append(packet.link(to: server.address, from: Self.serverMAC))
+  }
+
+  /// What came out at one side since the last call, without its link addresses, ARP left out.
+  func takePackets(_ side: Side) -> [TestPacket] {
+    (side == .client ? client : server).takeSent().compactMap { packet in
+      packet.bytes[12] == 8 && packet.bytes[13] == 6 ? nil : packet.link(to: MACAddress(0x02_00_00_00_00_02), from: MACAddress(0x02_00_00_00_00_01))
+    }
+  }
+
+  func send(_ errand: ChainErrand, to runtime: Int) { _ = runtimes[runtime].rings.commands.put(.errand(errand)) }
+  private(set) var errandsDone: [ChainErrand] = []
+
   private static func payload(_ flow: Int, _ number: UInt32) -> [UInt8] {
     withUnsafeBytes(of: (UInt32(flow), number)) { Array($0) } + Array(repeating: 0, count: 16)
   }
@@ -190,6 +210,7 @@ final class ClusterOfWorkers {
           if case .migration(let report) = event, report.finished != nil { reports.append(report) }
           if case .recovery(let report) = event, report.finished != nil { recoveries.append(report) }
           if case .protected(let stream, _) = event { protectedStreams.insert(stream) }
+          if case .done(let errand) = event { errandsDone.append(errand) }
         }
       }
       deliver()

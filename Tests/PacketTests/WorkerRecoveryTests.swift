@@ -82,7 +82,7 @@ private struct StampingFunction: NetworkFunction {
       random = SeededNumbers(seed: seed)
       self.flows = flows
       cluster = ClusterOfWorkers(runtimes: runtimes, seed: seed, isReplicated: true) {
-        ServiceChain([ServiceStage("stamping", StampingFunction(books: .init()), share: .whole)])
+        ServiceChain([ServiceStage("stamping", StampingFunction(books: .init()), share: $0)])
       }
       (cluster.loss, cluster.doubling, cluster.delay) = (loss, doubling, delay)
     }
