@@ -43,7 +43,7 @@ extension Worker {
       case .recover(let order):
         state.core.runtimes.recover(order.lost, by: order.by)
         routes?.fence(order.lost)
-      case .migrate, .cancelMigration, .protect, .stop: break
+      case .migrate, .cancelMigration, .protect, .errand, .stop: break
       }
     }
     return Worker(
