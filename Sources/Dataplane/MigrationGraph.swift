@@ -14,22 +14,29 @@ import Wire
 ///
 /// Messages go out behind the packets that the pass has sent, over the same port.
 final class MigrationGraph: ModuleGraph {
-  private unowned let runtime: RuntimeGraph
-  private let rings: WorkerRings
-  private let returns: ReturningPackets
+  unowned let runtime: RuntimeGraph
+  let rings: WorkerRings
+  let returns: ReturningPackets
   private let outgoing = PacketBatch()
-  private let scratch: UnsafeMutableRawPointer
-  private var peers: Peers
-  private var source: MigrationSource
-  private var target: MigrationTarget
-  private var replication: ReplicationSource
-  private let released: ReleasedPackets
-  private let owner: FlowOwner
+  let scratch: UnsafeMutableRawPointer
+  var peers: Peers
+  var source: MigrationSource
+  var target: MigrationTarget
+  var replication: ReplicationSource
+  let released: ReleasedPackets
+  let owner: FlowOwner
   private var nextReport = Tick.zero
   /// Messages that no machine understood.
-  private var malformed: UInt64 = 0
+  var malformed: UInt64 = 0
+  /// Who has recovered the flows of lives that are over; `nil` when nobody has.
+  var heirs: [FlowOwner: FlowOwner?] = [:]
+  /// Flows that have arrived and whose source is to hear of it when they have replicas.
+  var arrivals: [PendingArrival] = []
+  /// Replicas about which another runtime was asked whether it has their flows.
+  var claims: [UInt32: PendingClaim] = [:]
+  var lastClaim: UInt32 = 0
   /// What owners of replicas held here are still to be told.
-  private var answers: [(peer: UInt8, stream: UInt32, isHeld: Bool)] = []
+  var answers: [(peer: UInt8, stream: UInt32, isHeld: Bool)] = []
 
   /// - Parameter isReplicated: whether this runtime's flows may be replicated; that takes memory.
   init(
@@ -67,12 +74,27 @@ final class MigrationGraph: ModuleGraph {
         if phase.step == .arriving {
           batch[index].withBytes { target.hold(slot, $0, side: side, now: now) }
         } else {
-          batch[index].withBytes { MigrationTarget.forward($0, side: side, to: phase.peer, scratch: scratch, outbox: &peers) }
+          batch[index].withBytes { follow($0, side: side, slot, phase, now: now) }
         }
       runtime.core.flows[slot].lastSeen = UInt32(truncatingIfNeeded: now.milliseconds)
       if isDone { done |= 1 << UInt64(index) } else { batch.drop(index, .flowMigrating) }
     }
     return done
+  }
+
+  /// Sends a packet after its flow, to whom it has gone or to who has that one's flows now.
+  private func follow(_ frame: UnsafeRawBufferPointer, side: UInt8, _ slot: UInt32, _ phase: MigrationPhase, now: Tick) -> Bool {
+    let isTargetAlive = peers.known[Int(phase.peer)].isAlive
+    // A target that died before it confirmed: whether it had the flow is being found out.
+    if !isTargetAlive, phase.step == .handedOver { return false }
+    switch isTargetAlive ? .peer(phase.peer) : heir(ofPeer: phase.peer) {
+    case .peer(let peer): return MigrationTarget.forward(frame, side: side, to: peer, scratch: scratch, outbox: &peers)
+    case .own:
+      runtime.core.flows.remove(slot)
+      unsafe returns.put(frame, side: side, now: now)
+      return true
+    case .unknown, .nobody: return false
+    }
   }
 
   // MARK: Messages
@@ -82,7 +104,7 @@ final class MigrationGraph: ModuleGraph {
     runtime.core.moment = now
     PacketBatch.forEach(in: frames) { index in
       guard let arrival = batch[index].withBytes({ peers.receive($0, now: now) }) else { return }
-      if let life = arrival.ended { mourn(arrival.peer, life, isSwitch: peers.known[Int(arrival.peer)].isSwitch, now: now) }
+      if let life = arrival.ended { mourn(arrival.peer, life, now: now) }
       while let message = unsafe peers.nextMessage(from: arrival.peer) {
         if unsafe ReplicationMessage.isOne(message) {
           unsafe replicate(message, from: arrival.peer, now: now)
@@ -93,6 +115,11 @@ final class MigrationGraph: ModuleGraph {
     }
     // Before the acknowledgements: who hears one knows that the packets have left.
     released.flush(counters: &runtime.core.counters)
+    serveReturns(now: now)
+  }
+
+  /// Packets that come in a second time.
+  private func serveReturns(now: Tick) {
     while let batch = returns.next() {
       _ = runtime.serve(batch, now: now)
       runtime.port.release(batch, mask: batch.all & ~batch.live)
@@ -103,105 +130,24 @@ final class MigrationGraph: ModuleGraph {
   private func handle(_ message: RawSpan, from peer: UInt8, now: Tick) {
     let isUnderstood =
       switch MigrationMessage.kind(message) {
-      case .prepare, .install, .latePacket:
+      case .prepare, .latePacket:
         target.receive(message, from: peer, now: now, flows: &runtime.core, outbox: &peers)
-      case .prepared, .routeChanged, .installed:
+      case .install: install(message, from: peer, now: now)
+      case .claim: answerClaim(message, from: peer, now: now)
+      case .claimed where isOwnClaim(message): settleClaim(message, from: peer)
+      case .prepared, .routeChanged, .installed, .claimed:
         source.receive(message, from: peer, now: now, flows: &runtime.core, outbox: &peers)
       case .changeRoute, nil: false
       }
     if !isUnderstood { malformed &+= 1 }
   }
 
-  // MARK: Replication
-
-  /// Whether packets leave by way of another runtime.
-  var isReplicating: Bool { replication.isOn }
-
-  /// Sends the packets of `mask`, addressed to their switches, to the holder behind what is new about their flows.
-  ///
-  /// - Returns: those that the channel took. The others are dropped with a reason.
-  func commit(_ batch: PacketBatch, _ mask: UInt64, now: Tick) -> UInt64 {
-    let burst = Burst(batch)
-    PacketBatch.forEach(in: mask) { replication.prefetch(burst[$0].slot) }
-    var committed = mask
-    PacketBatch.forEach(in: mask) { index in
-      burst[index].markReleased()
-      let isSent = burst[index].withBytes { unsafe replication.commit(burst[index].slot, packet: $0, flows: &runtime.core, outbox: &peers) }
-      guard !isSent else { return }
-      committed &= ~(1 << UInt64(index))
-      batch.drop(index, .replicationBusy)
-    }
-    runtime.core.counters.packetsReplicated &+= UInt64(committed.nonzeroBitCount)
-    return committed
-  }
-
-  private func replicate(_ message: UnsafeRawBufferPointer, from peer: UInt8, now: Tick) {
-    let kind = unsafe ReplicationMessage.kind(message)
-    if kind == .marked || kind == .refused {
-      if unsafe !replication.receive(message, from: peer) { malformed &+= 1 }
-      if replication.takeProtected() {
-        _ = rings.events.put(.protected(stream: replication.stream, flows: UInt64(replication.known)))
-      }
-      return
-    }
-    let understanding = unsafe runtime.core.replicas.receive(message, from: peer, life: peers.life(of: peer), now: now) {
-      unsafe released.put($0, now: now)
-    }
-    switch understanding {
-    case .understood: break
-    case .malformed: malformed &+= 1
-    case .markReached(let stream): answers.append((peer, stream, true))
-    case .refused(let stream): answers.append((peer, stream, false))
-    }
-  }
-
-  /// Replicas held here, and flows of this runtime that nobody has a replica of, where there should be one.
-  var replicaCounts: (held: Int, unprotected: Int) {
-    let flows = runtime.core.flows.count
-    return (runtime.core.replicas.count, runtime.core.flows.logsEnds ? replication.unprotected(of: flows) : 0)
-  }
-
-  /// Tells owners how their streams fare, where the channel has room.
-  private func answerOwners() {
-    while let (peer, stream, isHeld) = answers.first {
-      let sent = ReplicationAnswer.write(stream: stream, isHeld: isHeld, to: scratch) { peers.send($0, to: peer) }
-      guard sent || !peers.known[Int(peer)].isAlive else { return }
-      answers.removeFirst()
-    }
-  }
-
-  private func protect(_ stream: UInt32, _ holder: FlowOwner?, now: Tick) {
-    guard let holder else { return replication.stop(flows: &runtime.core) }
-    guard let peer = peers.index(ofNode: holder.node), peers.known[Int(peer)].incarnation == holder.incarnation,
-      peers.known[Int(peer)].isAlive, runtime.core.flows.logsEnds
-    else { return replication.stop(flows: &runtime.core) }
-    replication.begin(stream: stream, holder: peer)
-  }
-
-  private func recover(_ order: RecoveryOrder, now: Tick) {
-    if let peer = peers.fence(order.lost) { mourn(peer, order.lost.incarnation, isSwitch: false, now: now) }
-    guard order.by == owner else { return runtime.core.replicas.drop(order.lost) }
-    guard let report = runtime.core.replicas.beginRecovery(order, now: now) else { return }
-    _ = rings.events.put(.recovery(report))
-  }
-
-  /// Goes on with what no packet has asked for.
-  private func goOnRecovering(now: Tick) {
-    _ = runtime.core.recoverSome(limit: 32, now: now)
-    while let report = runtime.core.replicas.takeFinished(now: now) {
-      replication.noteArrivals()
-      _ = rings.events.put(.recovery(report))
-    }
-  }
-
   // MARK: Time
 
   override func run(at now: Tick) -> Int {
     runtime.core.moment = now
-    if runtime.core.replicas.isRecovering { goOnRecovering(now: now) }
-    if replication.isOn { replication.advance(flows: &runtime.core, outbox: &peers) }
-    if !answers.isEmpty { answerOwners() }
-    for life in peers.takeSilent() { _ = rings.events.put(.peerSilent(life)) }
+    advanceReplication(now: now)
+    serveReturns(now: now)
     if source.isRunning {
       source.advance(now: now, flows: &runtime.core, outbox: &peers)
       report(now: now)
@@ -224,7 +170,12 @@ final class MigrationGraph: ModuleGraph {
     case .members(let members):
       var over: [(UInt8, Peer)] = []
       peers.update(members.peers, now: now) { over.append(($0, $1)) }
-      for (index, peer) in over { mourn(index, peer.incarnation, isSwitch: peer.isSwitch, now: now) }
+      for (index, peer) in over {
+        let life = FlowOwner(node: peer.node, incarnation: peer.incarnation)
+        // Whoever was to recover its flows would have been named before.
+        if heirs[life] == nil { heirs[life] = .some(nil) }
+        mourn(index, peer.incarnation, now: now)
+      }
     case .migrate(let order):
       guard let peer = peers.index(ofNode: order.target.node), peers.known[Int(peer)].incarnation == order.target.incarnation,
         peers.known[Int(peer)].isAlive
@@ -235,22 +186,23 @@ final class MigrationGraph: ModuleGraph {
       nextReport = now.advanced(byMilliseconds: 100)
     case .cancelMigration(let run):
       if source.report?.run == run { source.cancel(flows: &runtime.core) }
-    case .protect(let stream, let holder): protect(stream, holder, now: now)
+    case .protect(let stream, let holder): protect(stream, holder)
     case .recover(let order): recover(order, now: now)
     case .errand, .stop: break
     }
   }
 
   /// A life of a peer is over, by the first frame of its next one or by the coordinator's word.
-  private func mourn(_ peer: UInt8, _ incarnation: UInt64, isSwitch: Bool, now: Tick) {
-    if isSwitch {
-      source.switchEnded(peer, now: now, flows: &runtime.core)
-    } else {
-      // Until another holder is named, packets go out unprotected rather than nowhere.
-      if replication.isOn, replication.holder == peer { replication.stop(flows: &runtime.core) }
-      source.ended(peer, before: incarnation + 1, now: now, flows: &runtime.core)
-      target.sourceEnded(peer, now: now, flows: &runtime.core)
-    }
+  func mourn(_ peer: UInt8, _ incarnation: UInt64, now: Tick) {
+    guard !peers.known[Int(peer)].isSwitch else { return source.switchEnded(peer, now: now, flows: &runtime.core) }
+    // Until another holder is named, packets go out unprotected rather than nowhere.
+    if replication.isOn, replication.holder == peer { stopReplicating() }
+    let heir = heir(of: FlowOwner(node: peers.known[Int(peer)].node, incarnation: incarnation))
+    source.ended(peer, before: incarnation + 1, heir: heir, now: now, flows: &runtime.core)
+    if heir == .unknown { return }
+    if case .peer(let heir) = heir { runtime.core.heirOfSource = heir }
+    target.sourceEnded(peer, now: now, flows: &runtime.core)
+    runtime.core.heirOfSource = nil
   }
 
   private func refuse(_ order: MigrationOrder, _ reason: String) {

@@ -39,6 +39,10 @@ public struct RuntimeCore: ~Copyable {
   var moment = Tick.zero
   /// Where the search for a flow that may leave goes on.
   var departureHand: UInt32 = 0
+  /// Flows that have arrived and are to have a replica before that is acknowledged.
+  var arrived: [UInt32] = []
+  /// Who has recovered the flows of a source that died, while flows are given up that were on their way from it.
+  var heirOfSource: UInt8?
   /// Other runtimes' flows that this one stands in for.
   var replicas: HeldReplicas
 

@@ -93,6 +93,11 @@ struct SwitchCore: ~Copyable {
   /// with its route if it is nobody.
   @inline(never)
   private mutating func inherit(_ slot: UInt32, _ batch: PacketBatch, _ index: Int, now: Tick) -> UInt16? {
+    // It had only just moved there: where it came from they know whether it ever arrived, and send the packet after it.
+    if let former = routes[slot].actor.recentFormer(now: now), runtimes.entries[Int(former)].isAlive {
+      routes[slot].actor.move(to: former, now: now)
+      return former
+    }
     switch runtimes.heir(of: routes[slot].actor.owner) {
     case .runtime(let heir):
       routes[slot].actor.move(to: heir, now: now)

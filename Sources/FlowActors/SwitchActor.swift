@@ -24,6 +24,11 @@ public struct SwitchActor: BitwiseCopyable, Sendable {
     epoch &+= 1
   }
 
+  /// Whom a migration has just taken the flow from: who may have it again if the owner dies.
+  public func recentFormer(now: Tick) -> UInt16? {
+    former != .max && UInt32(truncatingIfNeeded: now.milliseconds) &- movedAt < Self.linger ? former : nil
+  }
+
   /// A packet of the flow came from this runtime. If it is not the owner, the flow has begun anew there and the
   /// route follows; unless it has just moved away from there, and the packet is one that was sent before.
   public mutating func hear(_ runtime: UInt16, now: Tick) {
