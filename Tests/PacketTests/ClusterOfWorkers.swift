@@ -99,7 +99,7 @@ final class ClusterOfWorkers {
       entries.append(
         .init(
           node: node, incarnation: 1, input: runtime.address.address(of: .client), output: runtime.address.address(of: .server),
-          isServing: serving.contains(index), flows: UInt64(index) * 1_000_000, share: UInt32(index)))
+          isServing: serving.contains(index), flows: UInt64(index) * 1_000_000, share: RuntimeShare(index: index, count: runtimes.count)))
     }
     let members = WorkerCommand.Members(version: version, entries: entries, peers: peers)
     for rings in [switchRings] + runtimes.map(\.rings) { _ = rings.commands.put(.members(members)) }
