@@ -243,18 +243,15 @@ struct SwitchCore: ~Copyable {
 public struct ServerSideEntrance: Sendable {
   let isOpen: Bool
   private let endpoints: ServerSideEndpoints?
-  /// Into how many shares the endpoints are cut.
-  private let shares: Int
   private let first: IPv4Address
   private let last: IPv4Address
 
   /// No such packet is any runtime's.
-  public static let closed = ServerSideEntrance(isOpen: false, endpoints: nil, shares: 1)
+  public static let closed = ServerSideEntrance(isOpen: false, endpoints: nil)
 
-  public init(isOpen: Bool, endpoints: ServerSideEndpoints?, shares: Int) {
+  public init(isOpen: Bool, endpoints: ServerSideEndpoints?) {
     self.isOpen = isOpen
     self.endpoints = endpoints
-    self.shares = max(1, shares)
     first = endpoints?.addresses.min() ?? IPv4Address(.max)
     last = endpoints?.addresses.max() ?? IPv4Address(0)
   }
@@ -276,7 +273,7 @@ public struct ServerSideEntrance: Sendable {
       return frame.family == .ipv4 ? runtimes.serving(for: frame.fiveTuple.clientWord) : runtimes.leastLoaded()
     }
     guard isOwn(frame) else { return runtimes.leastLoaded() }
-    return endpoints.share(of: frame.destinationPort, count: shares).flatMap { runtimes.serving(share: $0) }
+    return runtimes.serving(endpoints, port: frame.destinationPort)
   }
 }
 

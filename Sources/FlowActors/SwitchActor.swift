@@ -1,3 +1,4 @@
+import NetworkFunctions
 import Wire
 
 /// What a virtual switch keeps for one direction of a flow: which runtime has it.
@@ -59,13 +60,13 @@ public struct RuntimeTable: Sendable {
     /// Packets of the flows it has go to it: also while it drains.
     public var isAlive: Bool
     /// Its share of the endpoints that functions hand out; `nil` while that is not known.
-    public var share: UInt32?
+    public var share: RuntimeShare?
     /// Flows it had when the coordinator last said so, and those given to it since.
     public var flows: UInt64
 
     public init(
       node: UInt32, incarnation: UInt64, input: MACAddress, output: MACAddress, isServing: Bool, isAlive: Bool? = nil, flows: UInt64,
-      share: UInt32? = nil
+      share: RuntimeShare? = nil
     ) {
       self.share = share
       self.node = node
@@ -152,9 +153,12 @@ public struct RuntimeTable: Sendable {
     return best.map { UInt16($0) }
   }
 
-  /// The serving runtime that has this share of what functions hand out.
-  public func serving(share: Int) -> UInt16? {
-    entries.firstIndex { $0.isServing && $0.share == UInt32(share) }.map { UInt16($0) }
+  /// The serving runtime whose share of the functions' endpoints has this port.
+  public func serving(_ endpoints: ServerSideEndpoints, port: UInt16) -> UInt16? {
+    entries.firstIndex { entry in
+      guard entry.isServing, let share = entry.share else { return false }
+      return endpoints.share(of: port, count: share.count) == share.index
+    }.map { UInt16($0) }
   }
 
   /// The serving runtime that a word falls to: the same one for as long as it serves, and when another comes or goes only

@@ -15,7 +15,7 @@ import Wire
   func cluster(_ nat: NAT = pool) -> ClusterOfWorkers {
     ClusterOfWorkers(
       runtimes: 2, seed: 3,
-      entrance: ServerSideEntrance(isOpen: nat.opensFromServerSide, endpoints: nat.serverSideEndpoints, shares: 2)
+      entrance: ServerSideEntrance(isOpen: nat.opensFromServerSide, endpoints: nat.serverSideEndpoints)
     ) { ServiceChain([ServiceStage("nat", nat, share: $0)]) }
   }
 
