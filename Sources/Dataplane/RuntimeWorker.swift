@@ -17,6 +17,7 @@ extension Worker {
     rings: WorkerRings, now: Tick, memory: MemorySource
   ) -> Worker {
     let published = PublishedCounters()
+    let borrowed = BorrowedFlows()
     let runtime = RuntimeGraph(
       port: port, address: address, core: RuntimeCore(chain: chain, rules: rules, seed: seed, now: now, memory: memory))
     let migration = identity.map { owner in
@@ -37,6 +38,8 @@ extension Worker {
           runtime.core.counters.unprotectedFlows = UInt64(unprotected)
         }
         published.publish(runtime.core.counters, drops: runtime.core.drops)
+        borrowed.count(in: runtime.core.chain)
+        published.publish(borrowed, passes: runtime.core.counters.passes)
       },
       accounting: runtime.account)
   }

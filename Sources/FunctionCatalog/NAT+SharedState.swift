@@ -28,6 +28,8 @@ extension NAT {
     /// The time of the last first packet.
     var now = Tick.zero
     @usableFromInline var foreign = 0
+    /// The same by the share that the endpoint belongs to.
+    let foreignByShare: FixedMemory<UInt32>
     @usableFromInline var exhausted: UInt64 = 0
     var isExhausted = false
     var limited: UInt64 = 0
@@ -42,6 +44,7 @@ extension NAT {
 
     init(_ nat: NAT, share: RuntimeShare) {
       pool = NATPool(addresses: nat.addresses, ports: nat.ports, share: share)
+      foreignByShare = FixedMemory(count: share.count, repeating: 0)
       mappings = NATMappings(capacity: nat.mappingCapacity, indexesExternals: nat.filtering != .addressAndPortDependent)
       resting = NATResting(capacity: nat.mappingCapacity)
       contacts = NATContacts(
@@ -112,7 +115,7 @@ extension NAT {
       guard flow.phase == FlowState.Phase.translating else { return }
       flow.phase = FlowState.Phase.new
       guard flow.mapping != 0 else {
-        foreign -= 1
+        foreignEnds(flow)
         owe(flow)
         return
       }
@@ -124,7 +127,7 @@ extension NAT {
     mutating func lend(_ flow: inout FlowState) {
       guard flow.phase == FlowState.Phase.translating else { return }
       if flow.mapping == 0 {
-        foreign -= 1
+        foreignEnds(flow)
       } else {
         mappings.records[Int(flow.mapping)].here -= 1
         mappings.records[Int(flow.mapping)].away += 1
@@ -138,7 +141,7 @@ extension NAT {
       flow.mapping = 0
       guard flow.phase == FlowState.Phase.translating else { return }
       guard flow.realm < NATRealm.count, let address = pool.owns(flow.external, flow.externalPort) else {
-        foreign += 1
+        foreignBegins(flow)
         return
       }
       if let index = mappings.find(flow.key, address: address, port: flow.externalPort) {
@@ -155,6 +158,16 @@ extension NAT {
         lost &+= 1
         flow.phase = FlowState.Phase.lost
       }
+    }
+
+    private mutating func foreignBegins(_ flow: FlowState) {
+      foreign += 1
+      if let share = pool.share(of: flow.externalPort) { foreignByShare[share] &+= 1 }
+    }
+
+    private mutating func foreignEnds(_ flow: FlowState) {
+      foreign -= 1
+      if let share = pool.share(of: flow.externalPort) { foreignByShare[share] &-= 1 }
     }
 
     // MARK: Returns

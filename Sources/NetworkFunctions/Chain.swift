@@ -104,6 +104,11 @@ public struct Chain<First: NetworkFunction, Rest: NetworkFunction>: NetworkFunct
     rest.flowRecovers(&flow.rest, shared: &shared.rest)
   }
 
+  public func countBorrowed(_ shared: borrowing SharedState, _ count: (_ share: Int, _ flows: Int) -> Void) {
+    first.countBorrowed(shared.first, count)
+    rest.countBorrowed(shared.rest, count)
+  }
+
   public func observe(_ shared: borrowing SharedState) -> [Observation] {
     first.observe(shared.first) + rest.observe(shared.rest)
   }

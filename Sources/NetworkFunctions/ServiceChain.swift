@@ -110,6 +110,11 @@ public struct ServiceChain {
     for stage in 0..<stages.count { unsafe stages[stage].flowEvent(event, state + offsets[stage]) }
   }
 
+  /// Flows here that hold a part of another runtime's share, by the share's index; a share may be named more than once.
+  public func countBorrowed(_ count: (_ share: Int, _ flows: Int) -> Void) {
+    for stage in 0..<stages.count { stages[stage].countBorrowed(count) }
+  }
+
   public func observe() -> [Observation] { stages.flatMap { $0.observe() } }
 
   /// Whether packets of no known flow are to be handed in from the server side, too.
@@ -186,6 +191,7 @@ public struct ServiceStage {
   @usableFromInline let process: (FrameSelection) -> UInt64
   @usableFromInline let processError: (FrameSelection) -> UInt64
   @usableFromInline let flowEvent: (FlowEvent, UnsafeMutableRawPointer) -> Void
+  @usableFromInline let countBorrowed: ((_ share: Int, _ flows: Int) -> Void) -> Void
   public let observe: () -> [Observation]
   public let opensFromServerSide: Bool
   @usableFromInline let accept: (inout any FunctionVisitor) -> Void
@@ -201,6 +207,7 @@ public struct ServiceStage {
     unsafe process = { selection in unsafe host.process(selection) }
     unsafe processError = { selection in unsafe host.processError(selection) }
     unsafe flowEvent = { event, state in unsafe host.tell(event, state) }
+    countBorrowed = { count in host.countBorrowed(count) }
     observe = { host.observe() }
     opensFromServerSide = function.opensFromServerSide
     accept = { visitor in host.accept(&visitor) }
@@ -276,6 +283,9 @@ final class FunctionHost<Function: NetworkFunction> {
     case .recovers: unsafe function.flowRecovers(&state.pointee, shared: &shared.pointee)
     }
   }
+
+  @inlinable
+  func countBorrowed(_ count: (_ share: Int, _ flows: Int) -> Void) { unsafe function.countBorrowed(shared.pointee, count) }
 
   @inlinable
   func observe() -> [Observation] { unsafe function.observe(shared.pointee) }

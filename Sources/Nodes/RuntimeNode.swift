@@ -126,7 +126,8 @@ struct Launch {
         input: HardwareAddress(bits: address.address(of: .client).value),
         output: HardwareAddress(bits: address.address(of: .server).value),
         control: HardwareAddress(bits: address.control.value)),
-      startup: (CycleClock.monotonicNanoseconds() - begun) / 1_000_000, canMigrate: spec.kind == .runtime)
+      startup: (CycleClock.monotonicNanoseconds() - begun) / 1_000_000, canMigrate: spec.kind == .runtime,
+      canReplicate: spec.kind == .runtime)
     let control = try NodeControl(
       order: order, slot: slot, spec: spec, consumer: consumer, rings: rings, published: worker.published,
       dropNames: dropNames(of: dropReasons), started: started, capacity: capacity, functions: functions, logger: logger)
