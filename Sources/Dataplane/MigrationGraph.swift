@@ -1,6 +1,7 @@
 import FixedContainers
 import FlowActors
 import ModuleGraphs
+import NetworkFunctions
 import ReliableChannels
 import Wire
 
@@ -19,11 +20,12 @@ final class MigrationGraph: ModuleGraph {
   private var peers: Peers
   private var source: MigrationSource
   private var target: MigrationTarget
+  private var exchange: ShareExchange
   private var nextReport = Tick.zero
   /// Messages that no machine understood.
   private var malformed: UInt64 = 0
 
-  init(runtime: RuntimeGraph, owner: FlowOwner, capacity: Int, rings: WorkerRings, memory: MemorySource) {
+  init(runtime: RuntimeGraph, owner: FlowOwner, share: RuntimeShare, capacity: Int, rings: WorkerRings, memory: MemorySource) {
     self.runtime = runtime
     self.rings = rings
     returns = ReturningPackets(port: runtime.port, address: runtime.address)
@@ -33,6 +35,8 @@ final class MigrationGraph: ModuleGraph {
     let layout = MigrationMessage.layoutHash(chain.layout)
     source = MigrationSource(owner: owner, layout: layout, stateSize: chain.stateSize, memory: memory)
     target = MigrationTarget(owner: owner, layout: layout, stateSize: chain.stateSize, flowCapacity: capacity, memory: memory)
+    exchange = ShareExchange(
+      share: UInt16(share.index), layout: layout, capacity: min(capacity, 65_536), memory: memory)
     super.init()
     runtime.core.returns = returns
   }
@@ -67,6 +71,7 @@ final class MigrationGraph: ModuleGraph {
     runtime.core.moment = now
     PacketBatch.forEach(in: frames) { index in
       guard let arrival = batch[index].withBytes({ peers.receive($0, now: now) }) else { return }
+      if arrival.isFirst { exchange.met(arrival.peer) }
       if let life = arrival.ended { mourn(arrival.peer, life, isSwitch: peers.known[Int(arrival.peer)].isSwitch, now: now) }
       while let message = unsafe peers.nextMessage(from: arrival.peer) { handle(message.bytes, from: arrival.peer, now: now) }
     }
@@ -84,6 +89,8 @@ final class MigrationGraph: ModuleGraph {
         target.receive(message, from: peer, now: now, flows: &runtime.core, outbox: &peers)
       case .prepared, .routeChanged, .installed:
         source.receive(message, from: peer, now: now, flows: &runtime.core, outbox: &peers)
+      case .share: exchange.learn(message, from: peer)
+      case .returned: exchange.accept(message, chain: runtime.core.chain, isLending: source.isRunning, now: now)
       case .changeRoute, nil: false
       }
     if !isUnderstood { malformed &+= 1 }
@@ -97,6 +104,7 @@ final class MigrationGraph: ModuleGraph {
       source.advance(now: now, flows: &runtime.core, outbox: &peers)
       report(now: now)
     }
+    exchange.advance(chain: runtime.core.chain, peers: &peers, isLending: source.isRunning, now: now)
     return peers.flush(through: runtime.port, batch: outgoing, now: now)
   }
 
@@ -126,7 +134,9 @@ final class MigrationGraph: ModuleGraph {
       nextReport = now.advanced(byMilliseconds: 100)
     case .cancelMigration(let run):
       if source.report?.run == run { source.cancel(flows: &runtime.core) }
-    case .stop: break
+    case .stop:
+      exchange.hurry(chain: runtime.core.chain, peers: &peers, now: now)
+      _ = peers.flush(through: runtime.port, batch: outgoing, now: now)
     }
   }
 

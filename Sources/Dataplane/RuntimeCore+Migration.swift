@@ -35,6 +35,7 @@ extension RuntimeCore: DepartingFlows {
     flows[slot].phase = MigrationPhase(.departed, peer: peer)
     flows[slot].lastSeen = UInt32(truncatingIfNeeded: moment.milliseconds)
     flows.setTimeoutClass(slot, TimeoutClass.departed, now: moment)
+    departedNotes += 1
     counters.flowsMigratedOut &+= 1
   }
 }
@@ -58,7 +59,7 @@ extension RuntimeCore: ArrivingFlows {
   private mutating func isNews(_ key: FlowKey) -> Bool {
     guard let (slot, _) = flows.find(key) else { return true }
     guard flows[slot].phase.step == .departed else { return false }
-    flows.remove(slot)
+    discard(slot)
     return true
   }
 

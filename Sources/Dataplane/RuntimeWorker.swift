@@ -9,16 +9,19 @@ extension Worker {
   /// A runtime: packets that the virtual switches send it go through the chain and back to the switch they came
   /// from, with the roles of both addresses exchanged.
   ///
-  /// - Parameter identity: of a member of a cluster, whose flows can move; `nil` for a runtime by itself.
+  /// - Parameters:
+  ///   - identity: of a member of a cluster, whose flows can move; `nil` for a runtime by itself.
+  ///   - share: what the chain was made with: the part of the pools that flows give back to this runtime.
   public static func runtime(
-    port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, chain: ServiceChain, rules: FlowRules, seed: UInt64,
+    port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, share: RuntimeShare = .whole,
+    chain: ServiceChain, rules: FlowRules, seed: UInt64,
     rings: WorkerRings, now: Tick, memory: MemorySource
   ) -> Worker {
     let published = PublishedCounters()
     let runtime = RuntimeGraph(
       port: port, address: address, core: RuntimeCore(chain: chain, rules: rules, seed: seed, now: now, memory: memory))
     let migration = identity.map { owner in
-      MigrationGraph(runtime: runtime, owner: owner, capacity: rules.capacity, rings: rings, memory: memory)
+      MigrationGraph(runtime: runtime, owner: owner, share: share, capacity: rules.capacity, rings: rings, memory: memory)
     }
     runtime.migration = migration
     let liaison = Liaison(rings: rings) { command, now in migration?.obey(command, now: now) }

@@ -12,8 +12,9 @@ import Wire
 @usableFromInline
 struct NATPool {
   let addresses: [IPv4Address]
-  /// The ports of this share.
+  /// The ports of this share, and the first port of share 0.
   let block: Range<Int>
+  private let lowest: Int
   let free: PortSet
   /// Endpoints in use, per address and realm.
   let used: FixedMemory<UInt32>
@@ -23,6 +24,7 @@ struct NATPool {
   init(addresses: [IPv4Address], ports: ClosedRange<UInt16>, share: RuntimeShare) {
     self.addresses = addresses
     let size = ports.count / share.count
+    lowest = Int(ports.lowerBound)
     let first = Int(ports.lowerBound) + size * share.index
     block = first..<first + size
     let lanes = addresses.count * NATRealm.count * 2
@@ -84,6 +86,9 @@ struct NATPool {
   func owns(_ address: IPv4Address, _ port: UInt16) -> Int? {
     block.contains(Int(port)) ? addresses.firstIndex(of: address) : nil
   }
+
+  /// Index of the share that hands this port out.
+  func share(of port: UInt16) -> Int { (Int(port) - lowest) / block.count }
 
   // Lanes and positions: even and odd ports apart, each numbered from the block's beginning.
   private func lane(_ address: Int, _ realm: Int, _ port: Int) -> Int { (address * NATRealm.count + realm) * 2 + port & 1 }
