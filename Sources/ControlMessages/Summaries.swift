@@ -63,6 +63,7 @@ extension Event.Body {
     case .migrationFinished(let end):
       "slot \(end.slot): \(end.moved) of \(end.wanted) flows moved by node \(end.node) in \(end.microseconds) us, "
         + "\(end.refused) refused, \(end.returned) returned"
+        + (end.paused == 0 ? "" : ", \(end.paused) paused, p99 \(end.pauseP99) us")
     case .tick: ""
     case .beacon(let beacon): beacon.position.map { "folded up to \($0)" } ?? "nothing folded yet"
     case .unknown(let body): "body \(body.tag) of a newer version"

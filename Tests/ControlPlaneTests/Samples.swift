@@ -118,6 +118,7 @@ enum Samples {
     ("drain-stop", .drainRequested(DrainRequest(node: node, afterwards: .stop))),
     ("drain-undo", .drainRequested(DrainRequest(node: node, afterwards: .undo))),
     ("migration-finished", .migrationFinished(migrationEnd)),
+    ("migration-finished-pauses", .migrationFinished(migrationEndWithPauses)),
   ]
 
   static let migrationEnd: MigrationFinished = {
@@ -130,6 +131,12 @@ enum Samples {
     end.missedDeadlines = 2
     end.microseconds = 1_700
     end.targetEnded = true
+    return end
+  }()
+
+  static let migrationEndWithPauses: MigrationFinished = {
+    var end = migrationEnd
+    (end.paused, end.pauseP50, end.pauseP99, end.longestPause) = (40, 120, 300, 512)
     return end
   }()
 
