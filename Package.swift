@@ -66,7 +66,12 @@ let adapters: [Target] = [
     name: "DPDKPorts",
     dependencies: ["CDPDK", "CIntrinsics", "Wire", "ModuleGraphs", "FixedContainers", "FunctionCatalog"],
     swiftSettings: packetPath),
-  .target(name: "Simulation", dependencies: ["Wire", "FixedContainers", "FlowActors", "ReliableChannels"]),
+  .target(
+    name: "Simulation",
+    dependencies: [
+      "Wire", "FixedContainers", "NetworkFunctions", "NetworkFunctionTesting", "FunctionCatalog", "FlowActors", "ReliableChannels",
+      "ModuleGraphs", "Dataplane",
+    ], swiftSettings: packetPath),
   .target(name: "CaptureFiles", dependencies: ["CPcap", "Wire", "ModuleGraphs"]),
   .target(name: "ControlCodec", dependencies: ["CSchemas", "CProtobufC", "ControlMessages", "ControlPlane"]),
   .target(name: "SchemaEvolution", resources: [.embedInCode("nfvactor.binpb")]),
@@ -109,7 +114,7 @@ let executables: [Target] = [
     name: "nfvactor",
     dependencies: [
       "Wire", "CaptureFiles", "ControlMessages", "DPDKPorts", "KafkaLog", "Nodes", "Lab", "NodeSupport", "Configuration",
-      "FunctionCatalog", argumentParser, logging,
+      "FunctionCatalog", "Simulation", argumentParser, logging,
     ],
     swiftSettings: packetPath),
   .executableTarget(name: "nfv-coordinator", dependencies: ["ControlNodes", "ControlMessages", "KafkaLog", "NodeSupport", argumentParser, logging]),
@@ -127,7 +132,7 @@ let tests: [Target] = [
     name: "PacketTests",
     dependencies: [
       "Wire", "FixedContainers", "NetworkFunctions", "FlowActors", "ModuleGraphs", "Dataplane", "ControlMessages",
-      "CaptureFiles", "FunctionCatalog", "NetworkFunctionTesting", "Nodes",
+      "CaptureFiles", "FunctionCatalog", "NetworkFunctionTesting", "Nodes", "Simulation",
     ]),
   .testTarget(
     name: "FunctionCatalogTests",

@@ -3103,7 +3103,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__drain_requested__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__migration_finished__field_descriptors[11] =
+static const ProtobufCFieldDescriptor nfvactor__v1__migration_finished__field_descriptors[15] =
 {
   {
     "slot",
@@ -3237,14 +3237,66 @@ static const ProtobufCFieldDescriptor nfvactor__v1__migration_finished__field_de
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "paused",
+    12,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, paused),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "pause_p50_microseconds",
+    13,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, pause_p50_microseconds),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "pause_p99_microseconds",
+    14,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, pause_p99_microseconds),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "longest_pause_microseconds",
+    15,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, longest_pause_microseconds),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__migration_finished__field_indices_by_name[] = {
   6,   /* field[6] = bytes */
   9,   /* field[9] = cancelled */
+  14,   /* field[14] = longest_pause_microseconds */
   8,   /* field[8] = microseconds */
   7,   /* field[7] = missed_deadlines */
   3,   /* field[3] = moved */
   1,   /* field[1] = node */
+  12,   /* field[12] = pause_p50_microseconds */
+  13,   /* field[13] = pause_p99_microseconds */
+  11,   /* field[11] = paused */
   4,   /* field[4] = refused */
   5,   /* field[5] = returned */
   0,   /* field[0] = slot */
@@ -3254,7 +3306,7 @@ static const unsigned nfvactor__v1__migration_finished__field_indices_by_name[] 
 static const ProtobufCIntRange nfvactor__v1__migration_finished__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 11 }
+  { 0, 15 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__migration_finished__descriptor =
 {
@@ -3264,7 +3316,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__migration_finished__descriptor =
   "Nfvactor__V1__MigrationFinished",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__MigrationFinished),
-  11,
+  15,
   nfvactor__v1__migration_finished__field_descriptors,
   nfvactor__v1__migration_finished__field_indices_by_name,
   1,  nfvactor__v1__migration_finished__number_ranges,

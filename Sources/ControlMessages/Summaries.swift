@@ -68,6 +68,7 @@ extension Event.Body {
     case .migrationFinished(let end):
       "slot \(end.slot): \(end.moved) of \(end.wanted) flows moved by node \(end.node) in \(end.microseconds) us, "
         + "\(end.refused) refused, \(end.returned) returned"
+        + (end.paused == 0 ? "" : ", \(end.paused) paused, p99 \(end.pauseP99) us")
     case .functionLog(let log):
       "node \(log.node): " + (log.lost > 0 ? "\(log.lost) lost; " : "")
         + (log.entries.count > 3 ? "\(log.entries.count) entries: " : "") + log.entries.prefix(3).map(\.summary).joined(separator: "; ")

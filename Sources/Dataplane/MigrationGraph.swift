@@ -1,6 +1,7 @@
 import FixedContainers
 import FlowActors
 import ModuleGraphs
+import NetworkFunctions
 import ReliableChannels
 import Wire
 
@@ -25,6 +26,7 @@ final class MigrationGraph: ModuleGraph {
   var replication: ReplicationSource
   let released: ReleasedPackets
   let owner: FlowOwner
+  private var exchange: ShareExchange
   private var nextReport = Tick.zero
   /// Messages that no machine understood.
   var malformed: UInt64 = 0
@@ -38,9 +40,12 @@ final class MigrationGraph: ModuleGraph {
   /// What owners of replicas held here are still to be told.
   var answers: [(peer: UInt8, stream: UInt32, isHeld: Bool)] = []
 
-  /// - Parameter isReplicated: whether this runtime's flows may be replicated; that takes memory.
+  /// - Parameters:
+  ///   - share: the part of the pools that flows give back to this runtime.
+  ///   - isReplicated: whether this runtime's flows may be replicated; that takes memory.
   init(
-    runtime: RuntimeGraph, owner: FlowOwner, capacity: Int, isReplicated: Bool, rings: WorkerRings, memory: MemorySource
+    runtime: RuntimeGraph, owner: FlowOwner, share: RuntimeShare, capacity: Int, isReplicated: Bool, rings: WorkerRings,
+    memory: MemorySource
   ) {
     self.runtime = runtime
     self.rings = rings
@@ -54,6 +59,8 @@ final class MigrationGraph: ModuleGraph {
     source = MigrationSource(owner: owner, layout: layout, stateSize: chain.stateSize, memory: memory)
     target = MigrationTarget(owner: owner, layout: layout, stateSize: chain.stateSize, flowCapacity: capacity, memory: memory)
     replication = ReplicationSource(layout: layout, stateSize: chain.stateSize, capacity: isReplicated ? capacity : 0, memory: memory)
+    exchange = ShareExchange(
+      share: UInt16(share.index), layout: layout, capacity: min(capacity, 65_536), memory: memory)
     super.init()
     runtime.core.returns = returns
     if isReplicated { runtime.core.flows.logEnds(memory: memory) }
@@ -104,6 +111,7 @@ final class MigrationGraph: ModuleGraph {
     runtime.core.moment = now
     PacketBatch.forEach(in: frames) { index in
       guard let arrival = batch[index].withBytes({ peers.receive($0, now: now) }) else { return }
+      if arrival.isFirst { exchange.met(arrival.peer) }
       if let life = arrival.ended { mourn(arrival.peer, life, now: now) }
       while let message = unsafe peers.nextMessage(from: arrival.peer) {
         if unsafe ReplicationMessage.isOne(message) {
@@ -137,6 +145,8 @@ final class MigrationGraph: ModuleGraph {
       case .claimed where isOwnClaim(message): settleClaim(message, from: peer)
       case .prepared, .routeChanged, .installed, .claimed:
         source.receive(message, from: peer, now: now, flows: &runtime.core, outbox: &peers)
+      case .share: exchange.learn(message, from: peer)
+      case .returned: exchange.accept(message, chain: runtime.core.chain, isLending: source.isRunning, now: now)
       case .changeRoute, nil: false
       }
     if !isUnderstood { malformed &+= 1 }
@@ -152,6 +162,7 @@ final class MigrationGraph: ModuleGraph {
       source.advance(now: now, flows: &runtime.core, outbox: &peers)
       report(now: now)
     }
+    exchange.advance(chain: runtime.core.chain, peers: &peers, isLending: source.isRunning, now: now)
     return peers.flush(through: runtime.port, batch: outgoing, now: now)
   }
 
@@ -188,7 +199,10 @@ final class MigrationGraph: ModuleGraph {
       if source.report?.run == run { source.cancel(flows: &runtime.core) }
     case .protect(let stream, let holder): protect(stream, holder)
     case .recover(let order): recover(order, now: now)
-    case .errand, .stop: break
+    case .errand: break
+    case .stop:
+      exchange.hurry(chain: runtime.core.chain, peers: &peers, now: now)
+      _ = peers.flush(through: runtime.port, batch: outgoing, now: now)
     }
   }
 

@@ -147,9 +147,10 @@ struct Peers: ~Copyable, MigrationOutbox {
     return unsafe channels[Int(holder)].hasArrived(SequenceNumber(mark.sequence))
   }
 
-  /// Whose a frame was; and the life of that peer that is over, if the frame is the first of a later one.
+  /// Whose a frame was; whether a session began with it; and the life of that peer that is over, if it began a later one.
   struct Arrival {
     var peer: UInt8
+    var isFirst = false
     var ended: UInt64?
   }
 
@@ -162,7 +163,7 @@ struct Peers: ~Copyable, MigrationOutbox {
     switch unsafe channels[Int(peer)].receive(frame, now: now) {
     case .refused: return nil
     case .taken: return Arrival(peer: peer)
-    case .sessionBegan: return Arrival(peer: peer, ended: before == 0 ? nil : before)
+    case .sessionBegan: return Arrival(peer: peer, isFirst: true, ended: before == 0 ? nil : before)
     }
   }
 

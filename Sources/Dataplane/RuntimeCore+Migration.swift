@@ -36,6 +36,7 @@ extension RuntimeCore: DepartingFlows {
     flows[slot].lastSeen = UInt32(truncatingIfNeeded: moment.milliseconds)
     flows.setTimeoutClass(slot, TimeoutClass.departed, now: moment)
     flows.noteEnd(of: slot)
+    departedNotes += 1
     counters.flowsMigratedOut &+= 1
   }
 
@@ -67,7 +68,7 @@ extension RuntimeCore: ArrivingFlows {
   mutating func isNews(_ key: FlowKey) -> Bool {
     guard let (slot, _) = flows.find(key) else { return true }
     guard flows[slot].phase.step == .departed else { return false }
-    flows.remove(slot)
+    discard(slot)
     return true
   }
 

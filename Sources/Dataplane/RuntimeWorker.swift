@@ -11,9 +11,11 @@ extension Worker {
   ///
   /// - Parameters:
   ///   - identity: of a member of a cluster, whose flows can move; `nil` for a runtime by itself.
+  ///   - share: what the chain was made with: the part of the pools that flows give back to this runtime.
   ///   - isReplicated: whether its flows can be replicated: then there is memory for what the holder has.
   public static func runtime(
-    port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, isReplicated: Bool = false, chain: ServiceChain, rules: FlowRules, seed: UInt64,
+    port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, share: RuntimeShare = .whole, isReplicated: Bool = false,
+    chain: ServiceChain, rules: FlowRules, seed: UInt64,
     rings: WorkerRings, now: Tick, memory: MemorySource
   ) -> Worker {
     let published = PublishedCounters()
@@ -21,7 +23,8 @@ extension Worker {
     let runtime = RuntimeGraph(
       port: port, address: address, core: RuntimeCore(chain: chain, rules: rules, seed: seed, now: now, memory: memory))
     let migration = identity.map { owner in
-      MigrationGraph(runtime: runtime, owner: owner, capacity: rules.capacity, isReplicated: isReplicated, rings: rings, memory: memory)
+      MigrationGraph(
+        runtime: runtime, owner: owner, share: share, capacity: rules.capacity, isReplicated: isReplicated, rings: rings, memory: memory)
     }
     runtime.migration = migration
     let liaison = Liaison(rings: rings) { command, now in

@@ -307,11 +307,15 @@ public struct MigrationSource: ~Copyable {
     let isOurs = message.run == report?.run
     switch message.kind {
     case .prepared, .installed:
-      guard bytes.count == MigrationMessage.headerLength else { return false }
+      let isInstalled = message.kind == .installed
+      guard bytes.count == MigrationMessage.headerLength + (isInstalled ? Int(message.count) : 0) else { return false }
       guard let index, isOurs, peer == targetPeer, batches[index].unanswered != 0 else { return true }
       let flowBits = UInt32(truncatingIfNeeded: message.word)
       if message.kind == .prepared, batches[index].step == .preparing { prepared(index, flowBits, now, &flows) }
-      if message.kind == .installed, batches[index].step == .installing { installed(index, flowBits, now, &flows) }
+      if isInstalled, batches[index].step == .installing {
+        for place in bytes[MigrationMessage.headerLength...] where place != 0 { report?.pauses.note(place) }
+        installed(index, flowBits, now, &flows)
+      }
     case .routeChanged:
       guard bytes.count == MigrationMessage.headerLength + 4 * Int(message.count) else { return false }
       guard let index, isOurs, peer < 64, batches[index].unanswered & 1 << UInt64(peer) != 0 else { return true }
@@ -324,7 +328,7 @@ public struct MigrationSource: ~Copyable {
       guard bytes.count == MigrationMessage.headerLength else { return false }
       guard let index, isOurs, peer == heirPeer, batches[index].step == .claiming else { return true }
       claimed(index, UInt32(truncatingIfNeeded: message.word), now, &flows)
-    case .prepare, .changeRoute, .install, .latePacket, .claim:
+    case .prepare, .changeRoute, .install, .latePacket, .claim, .share, .returned:
       return false
     }
     if let index, batches[index].unsent != 0 { send(index, now, &flows, &outbox) }
@@ -485,6 +489,8 @@ public struct MigrationReport: Equatable, Sendable {
   /// Taken back: a deadline, a cancellation, the end of the target.
   public internal(set) var returned = 0
   public internal(set) var missedDeadlines = 0
+  /// How long the packets of flows waited for them at the target, by its clock.
+  public internal(set) var pauses = MigrationPauses()
   /// Bytes of the messages that carried flow states.
   public internal(set) var bytes: UInt64 = 0
   public internal(set) var isCancelled = false

@@ -12,6 +12,27 @@ extension NAT {
     public let externalPort: UInt16
     public let vlan: UInt16
     public let realm: UInt8
+
+    /// As it travels: client and external address; both ports, VLAN and realm.
+    var words: SIMD2<UInt64> {
+      SIMD2(
+        UInt64(client.value) | UInt64(external.value) << 32,
+        UInt64(clientPort) | UInt64(externalPort) << 16 | UInt64(vlan) << 32 | UInt64(realm) << 48)
+    }
+
+    init(words: SIMD2<UInt64>) {
+      client = IPv4Address(UInt32(truncatingIfNeeded: words[0]))
+      external = IPv4Address(UInt32(truncatingIfNeeded: words[0] >> 32))
+      clientPort = UInt16(truncatingIfNeeded: words[1])
+      externalPort = UInt16(truncatingIfNeeded: words[1] >> 16)
+      vlan = UInt16(truncatingIfNeeded: words[1] >> 32)
+      realm = UInt8(truncatingIfNeeded: words[1] >> 48)
+    }
+
+    init(_ flow: FlowState) {
+      (client, clientPort, vlan, realm) = (flow.client, flow.clientPort, flow.vlan, flow.realm)
+      (external, externalPort) = (flow.external, flow.externalPort)
+    }
   }
 
   public struct SharedState {
@@ -187,9 +208,7 @@ extension NAT {
       let flow = owed[firstOwed]
       firstOwed = (firstOwed + 1) % owed.count
       owedCount -= 1
-      return Return(
-        client: flow.client, external: flow.external, clientPort: flow.clientPort, externalPort: flow.externalPort,
-        vlan: flow.vlan, realm: flow.realm)
+      return Return(flow)
     }
 
     /// Books a return at the owner. One that fits no record with flows away changes nothing; beyond that, who

@@ -342,6 +342,9 @@ extension MigrationFinished {
     microseconds = (finished.nanoseconds - report.started.nanoseconds) / 1_000
     isCancelled = report.isCancelled
     targetEnded = report.targetEnded
+    paused = UInt64(report.pauses.count)
+    (pauseP50, pauseP99) = (report.pauses.percentile(0.5) / 1_000, report.pauses.percentile(0.99) / 1_000)
+    longestPause = report.pauses.percentile(1) / 1_000
   }
 }
 

@@ -134,6 +134,7 @@ enum Samples {
       NodeStarted(
         node: node, kind: .runtime, host: host, processID: 4_242, ports: ports, startup: 210, canMigrate: true, canReplicate: true))),
     ("cluster-applied-replicated", .clusterApplied(replicatedSpec)),
+    ("migration-finished-pauses", .migrationFinished(migrationEndWithPauses)),
   ]
 
   static let functionLog: FunctionLog = {
@@ -192,6 +193,12 @@ enum Samples {
     end.missedDeadlines = 2
     end.microseconds = 1_700
     end.targetEnded = true
+    return end
+  }()
+
+  static let migrationEndWithPauses: MigrationFinished = {
+    var end = migrationEnd
+    (end.paused, end.pauseP50, end.pauseP99, end.longestPause) = (40, 120, 300, 512)
     return end
   }()
 

@@ -3,6 +3,7 @@ import FlowActors
 import FunctionCatalog
 import NetworkFunctionTesting
 import NetworkFunctions
+import Simulation
 import Testing
 import Wire
 

@@ -604,10 +604,17 @@ struct  Nfvactor__V1__MigrationFinished
    * The life of the target ended meanwhile.
    */
   protobuf_c_boolean target_ended;
+  /*
+   * Flows of which packets waited at the target, and how long they did.
+   */
+  uint64_t paused;
+  uint64_t pause_p50_microseconds;
+  uint64_t pause_p99_microseconds;
+  uint64_t longest_pause_microseconds;
 };
 #define NFVACTOR__V1__MIGRATION_FINISHED__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__migration_finished__descriptor) \
-    , 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    , 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 
 /*
