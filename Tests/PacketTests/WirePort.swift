@@ -11,6 +11,9 @@ final class WirePort: PacketPort {
   private(set) var sent: [TestPacket] = []
   /// Frames it still accepts; then its transmit queue is full.
   var room = Int.max
+  /// Bytes of the longest IP packet.
+  var longest = 65_535
+  override var mtu: Int { longest }
   /// Frames per burst.
   var burst = PacketBatch.capacity
   let memory: WireMemory
