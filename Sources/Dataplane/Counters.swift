@@ -106,7 +106,8 @@ public final class PublishedCounters: Sendable {
     let values = (
       counters.received, counters.receivedBytes, counters.forwarded, counters.forwardedBytes, counters.dropped, counters.consumed,
       counters.flowsCreated, counters.flowsExpired, counters.flowsEvicted, counters.flowsRefused, counters.flowsMigratedIn,
-      counters.flowsMigratedOut, counters.activeFlows,
+      counters.flowsMigratedOut, counters.packetsReplicated, counters.packetsReleased, counters.flowsRecovered,
+      counters.activeFlows, counters.unprotectedFlows, counters.replicasHeld,
       counters.missed, counters.passes, counters.busyPasses, counters.busyCycles, counters.totalCycles
     )
     withUnsafeBytes(of: values) { bytes in

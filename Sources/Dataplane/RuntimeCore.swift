@@ -39,10 +39,17 @@ public struct RuntimeCore: ~Copyable {
   var moment = Tick.zero
   /// Where the search for a flow that may leave goes on.
   var departureHand: UInt32 = 0
+  /// Flows that have arrived and are to have a replica before that is acknowledged.
+  var arrived: [UInt32] = []
+  /// Who has recovered the flows of a source that died, while flows are given up that were on their way from it.
+  var heirOfSource: UInt8?
+  /// Other runtimes' flows that this one stands in for.
+  var replicas: HeldReplicas
 
   public init(chain: ServiceChain, rules: FlowRules, seed: UInt64, now: Tick, memory: MemorySource) {
     self.chain = chain
     self.rules = rules
+    replicas = HeldReplicas(chain: chain, rules: rules, seed: seed, memory: memory)
     opensFromServerSide = chain.opensFromServerSide
     flows = FlowStore(
       capacity: rules.capacity, ipv6Capacity: rules.ipv6Capacity, stateSize: chain.stateSize, seed: seed,
@@ -117,6 +124,7 @@ public struct RuntimeCore: ~Copyable {
     _ burst: inout Burst, _ index: Int, _ bit: UInt64, clientSide: UInt64, serverSide: UInt64, now: Tick
   ) -> Bool {
     var found = flows.find(burst[index])
+    if found == nil, replicas.isRecovering { found = recover(burst[index], now: now) }
     // An answer to a flow that this very run opened (a capture, a simultaneous open): its key is known when the
     // run is finished. It can only answer packets that have not left yet if the chain does not rewrite them,
     // so the plain reversed key tells.
@@ -218,7 +226,9 @@ public struct RuntimeCore: ~Copyable {
   private mutating func relay(_ error: borrowing ICMPError, _ burst: inout Burst, _ index: Int, _ bit: UInt64, now: Tick) -> Bool
   {
     finishRun(&burst, now: now)
-    guard let (slot, direction) = flows.find(error.answerFlowKey) else {
+    var found = flows.find(error.answerFlowKey)
+    if found == nil, replicas.isRecovering { found = recover(error.answerFlowKey, now: now) }
+    guard let (slot, direction) = found else {
       burst.drop(index, .icmpErrorWithoutFlow)
       return false
     }

@@ -79,21 +79,16 @@ struct SwitchCore: ~Copyable {
     if let (slot, _) = routes.find(batch[index]) {
       touch(slot, batch[index], now: now)
       let owner = routes[slot].actor.owner
-      guard runtimes.entries[Int(owner)].isAlive else {
-        // Its runtime is gone, and with it the flow: whoever has a replica will be asked here, later.
-        routes.remove(slot)
-        batch.drop(index, .noRuntime)
-        return nil
-      }
-      return owner
+      return runtimes.entries[Int(owner)].isAlive ? owner : inherit(slot, batch, index, now: now)
     }
     // An ICMP error goes to the runtime that has the flow of the packet it quotes.
     if let error = ICMPError(batch[index]) {
-      guard let (slot, _) = routes.find(error.answerFlowKey), runtimes.entries[Int(routes[slot].actor.owner)].isServing else {
+      guard let (slot, _) = routes.find(error.answerFlowKey) else {
         batch.drop(index, .icmpErrorWithoutFlow)
         return nil
       }
-      return routes[slot].actor.owner
+      let owner = routes[slot].actor.owner
+      return runtimes.entries[Int(owner)].isAlive ? owner : inherit(slot, batch, index, now: now)
     }
     guard side == .client || entrance.isOpen else {
       batch.drop(index, .noFlow)
@@ -109,6 +104,29 @@ struct SwitchCore: ~Copyable {
     }
     runtimes.assign(to: owner)
     return owner
+  }
+
+  /// The runtime of a flow whose own is gone: whoever has recovered it. The frame is dropped while that is not known, and
+  /// with its route if it is nobody.
+  @inline(never)
+  private mutating func inherit(_ slot: UInt32, _ batch: PacketBatch, _ index: Int, now: Tick) -> UInt16? {
+    // It had only just moved there: where it came from they know whether it ever arrived, and send the packet after it.
+    if let former = routes[slot].actor.recentFormer(now: now), runtimes.entries[Int(former)].isAlive {
+      routes[slot].actor.move(to: former, now: now)
+      return former
+    }
+    switch runtimes.heir(of: routes[slot].actor.owner) {
+    case .runtime(let heir):
+      routes[slot].actor.move(to: heir, now: now)
+      counters.flowsRecovered &+= 1
+      return heir
+    case .unknown:
+      batch.drop(index, .awaitsRecovery)
+    case .nobody:
+      routes.remove(slot)
+      batch.drop(index, .noRuntime)
+    }
+    return nil
   }
 
   /// Sends what runtimes have processed on its way; live frames afterwards go to the uplink of their side.
@@ -129,8 +147,14 @@ struct SwitchCore: ~Copyable {
         batch.drop(index, .notForThisNode)
         return
       }
-      guard batch[index].family != .arp, let owner = runtimes.index(of: batch[index].sourceMAC) else {
+      let source = batch[index].sourceMAC
+      guard batch[index].family != .arp, let owner = runtimes.index(of: FabricAddress.sender(source)) else {
         batch.drop(index, .unknownSource)
+        return
+      }
+      // What the holder of a replica releases was committed while its runtime lived.
+      guard runtimes.entries[Int(owner)].isAlive || FabricAddress.isReleased(source) else {
+        batch.drop(index, .fenced)
         return
       }
       // An error is nothing that can be answered.
@@ -320,6 +344,10 @@ public struct FabricAddress: Hashable, Sendable {
   /// What the last bytes of a node's two addresses differ by.
   static var roleFlip: UInt8 { 3 }
 
+  /// Whether another node sends this packet for the one it comes from (`Frame.markReleased`).
+  static func isReleased(_ source: MACAddress) -> Bool { source.value & 0x10 != 0 }
+  /// Whom a packet comes from, whoever sends it.
+  static func sender(_ source: MACAddress) -> MACAddress { MACAddress(source.value & ~0x10) }
 }
 
 /// The routes of a switch while a migration changes some of them.

@@ -35,6 +35,8 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   private var leap: UInt64?
   /// Where the search for a flow to give up goes on.
   private var hand: UInt32 = 0
+  /// Slots whose flows have ended, for whoever has copies of them.
+  private var ended: SlotLog
 
   /// Timers are armed in steps of 128 ms.
   static var timerShift: UInt64 { 7 }
@@ -55,6 +57,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     unsafe ipv6Keys = memory.allocate(IPv6Keys.self, count: ipv6Capacity)
     table = FlowTable(capacity: capacity * 2, memory: memory)
     slots = SlotPool(capacity: capacity, memory: memory)
+    ended = SlotLog(capacity: 0, memory: memory)
     ipv6Slots = SlotPool(capacity: ipv6Capacity, memory: memory)
     timers = TimerWheel(capacity: capacity, horizon: 8_192, start: now.milliseconds >> Self.timerShift, memory: memory)
     self.seed = seed
@@ -330,6 +333,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   }
 
   private mutating func release(_ slot: UInt32) {
+    noteEnd(of: slot)
     timers.cancel(slot)
     if unsafe record(slot).pointee.isIPv6 { unsafe ipv6Slots.put(record(slot).pointee.ipv6Slot) }
     unsafe record(slot).pointee.forward = .none
@@ -337,6 +341,18 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     unsafe record(slot).pointee.isUsed = false
     slots.put(slot)
   }
+
+  // MARK: Ends, for replication
+
+  /// From now on the slots of flows that end are kept until they are passed over.
+  public mutating func logEnds(memory: MemorySource) { ended = SlotLog(capacity: capacity, memory: memory) }
+
+  public var logsEnds: Bool { ended.isKept }
+  public var firstEnded: UInt32? { ended.first }
+  public mutating func passOverEnded() { ended.removeFirst() }
+
+  /// The flow is somebody else's, though its record stays.
+  public mutating func noteEnd(of slot: UInt32) { ended.append(slot) }
 
   /// Both keys of a flow, for people; the reverse key is `nil` until it is known.
   public func describe(_ slot: UInt32) -> (forward: String, reverse: String?) {

@@ -25,6 +25,11 @@ public struct SwitchActor: BitwiseCopyable, Sendable {
     epoch &+= 1
   }
 
+  /// Whom a migration has just taken the flow from: who may have it again if the owner dies.
+  public func recentFormer(now: Tick) -> UInt16? {
+    former != .max && UInt32(truncatingIfNeeded: now.milliseconds) &- movedAt < Self.linger ? former : nil
+  }
+
   /// A packet of the flow came from this runtime. If it is not the owner, the flow has begun anew there and the
   /// route follows; unless it has just moved away from there, and the packet is one that was sent before.
   public mutating func hear(_ runtime: UInt16, now: Tick) {
@@ -75,8 +80,40 @@ public struct RuntimeTable: Sendable {
   }
 
   public private(set) var entries: [Entry] = []
+  /// By index: who has taken over the flows of a life that is over.
+  private var heirs: [Heir] = []
+  /// Whether flows are replicated: then the routes of a dead runtime wait for word of who recovers its flows.
+  public var awaitsRecovery = false
 
   public init() {}
+
+  /// Who has a runtime's flows.
+  public enum Heir: Equatable, Sendable {
+    /// Nobody has said so yet.
+    case unknown
+    case runtime(UInt16)
+    /// They are lost.
+    case nobody
+  }
+
+  /// The life is over, and its flows are `by`'s, or nobody's: one write, however many flows there are.
+  public mutating func recover(_ lost: FlowOwner, by: FlowOwner?) {
+    guard let index = index(of: lost) else { return }
+    entries[Int(index)].isServing = false
+    entries[Int(index)].isAlive = false
+    heirs[Int(index)] = by.flatMap { self.index(of: $0) }.map(Heir.runtime) ?? .nobody
+  }
+
+  /// Who has the flows of a runtime that is not alive: the end of a chain, if heirs have died since.
+  public func heir(of index: UInt16) -> Heir {
+    var index = index
+    for _ in 0..<entries.count {
+      guard case .runtime(let next) = heirs[Int(index)] else { break }
+      if entries[Int(next)].isAlive { return .runtime(next) }
+      index = next
+    }
+    return awaitsRecovery && heirs[Int(index)] == .unknown ? .unknown : .nobody
+  }
 
   /// Takes over what the coordinator says. An index keeps its meaning for as long as the table lives: routes
   /// hold indexes, so a runtime that is gone stays as a place that serves nobody.
@@ -88,8 +125,11 @@ public struct RuntimeTable: Sendable {
     for member in members {
       if let index = entries.firstIndex(where: { $0.node == member.node && $0.incarnation == member.incarnation }) {
         entries[index] = member
+        // What was recovered stays over.
+        if heirs[index] != .unknown { (entries[index].isServing, entries[index].isAlive) = (false, false) }
       } else if entries.count < Int(UInt16.max) {
         entries.append(member)
+        heirs.append(.unknown)
       }
     }
   }
