@@ -32,20 +32,35 @@ extension MigrationGraph {
   ///
   /// - Returns: those that the channel took. The others are dropped with a reason.
   func commit(_ batch: PacketBatch, _ mask: UInt64, now: Tick) -> UInt64 {
-    let burst = Burst(batch)
-    PacketBatch.forEach(in: mask) { replication.prefetch(burst[$0].slot) }
-    var committed = mask
-    PacketBatch.forEach(in: mask) { index in
-      burst[index].markReleased()
-      let isSent = burst[index].withBytes {
-        unsafe replication.commit(burst[index].slot, packet: $0, flows: &runtime.core, outbox: &peers)
-      }
-      guard !isSent else { return }
-      committed &= ~(1 << UInt64(index))
-      batch.drop(index, .replicationBusy)
-    }
+    let refused = Self.commit(Burst(batch), mask, &replication, &runtime.core, &peers)
+    PacketBatch.forEach(in: refused) { batch.drop($0, .replicationBusy) }
+    let committed = mask & ~refused
     runtime.core.counters.packetsReplicated &+= UInt64(committed.nonzeroBitCount)
     return committed
+  }
+
+  /// Asks for what `commit` will read of these frames' flows.
+  func foresee(_ batch: PacketBatch, _ mask: UInt64) {
+    Self.foresee(Burst(batch), mask, replication)
+  }
+
+  private static func foresee(_ burst: Burst, _ mask: UInt64, _ replication: borrowing ReplicationSource) {
+    PacketBatch.forEach(in: mask) { replication.prefetch(burst[$0].slot) }
+  }
+
+  /// - Returns: frames that the channel had no room for.
+  private static func commit(
+    _ burst: Burst, _ mask: UInt64, _ replication: inout ReplicationSource, _ core: inout RuntimeCore, _ peers: inout Peers
+  ) -> UInt64 {
+    var refused: UInt64 = 0
+    PacketBatch.forEach(in: mask) { burst[$0].markReleased() }
+    PacketBatch.forEach(in: mask) { index in
+      let isSent = burst[index].withBytes {
+        unsafe replication.commit(burst[index].slot, packet: $0, flows: &core, outbox: &peers)
+      }
+      if !isSent { refused |= 1 << UInt64(truncatingIfNeeded: index) }
+    }
+    return refused
   }
 
   func replicate(_ message: UnsafeRawBufferPointer, from peer: UInt8, now: Tick) {

@@ -15,11 +15,14 @@ import Wire
 ///
 /// Messages go out behind the packets that the pass has sent, over the same port.
 final class MigrationGraph: ModuleGraph {
-  unowned let runtime: RuntimeGraph
+  /// Lives as long as the worker, as this does.
+  unowned(unsafe) let runtime: RuntimeGraph
   let rings: WorkerRings
   let returns: ReturningPackets
   private let outgoing = PacketBatch()
   let scratch: UnsafeMutableRawPointer
+  /// Messages of a frame.
+  private let messages = UnsafeMutableBufferPointer<UnsafeRawBufferPointer>.allocate(capacity: PacketBatch.capacity)
   var peers: Peers
   var source: MigrationSource
   var target: MigrationTarget
@@ -65,6 +68,8 @@ final class MigrationGraph: ModuleGraph {
     runtime.core.returns = returns
     if isReplicated { runtime.core.flows.logEnds(memory: memory) }
   }
+
+  deinit { unsafe messages.deallocate() }
 
   // MARK: Packets
 
@@ -113,12 +118,10 @@ final class MigrationGraph: ModuleGraph {
       guard let arrival = batch[index].withBytes({ peers.receive($0, now: now) }) else { return }
       if arrival.isFirst { exchange.met(arrival.peer) }
       if let life = arrival.ended { mourn(arrival.peer, life, now: now) }
-      while let message = unsafe peers.nextMessage(from: arrival.peer) {
-        if unsafe ReplicationMessage.isOne(message) {
-          unsafe replicate(message, from: arrival.peer, now: now)
-        } else {
-          handle(message.bytes, from: arrival.peer, now: now)
-        }
+      while case let count = unsafe peers.nextMessages(from: arrival.peer, into: messages), count > 0 {
+        unsafe take(UnsafeBufferPointer(rebasing: messages[..<count]), from: arrival.peer, now: now)
+        // Before their bytes go.
+        released.copy(now: now)
       }
     }
     // Before the acknowledgements: who hears one knows that the packets have left.
@@ -133,6 +136,42 @@ final class MigrationGraph: ModuleGraph {
       runtime.port.release(batch, mask: batch.all & ~batch.live)
       batch.removeAll()
     }
+  }
+
+  private func take(_ messages: UnsafeBufferPointer<UnsafeRawBufferPointer>, from peer: UInt8, now: Tick) {
+    var rest = unsafe messages
+    while !rest.isEmpty {
+      // Updates of replicas first, which nearly all are, and then one message of another kind.
+      let stored = unsafe Self.store(rest, from: peer, life: peers.life(of: peer), &runtime.core.replicas, released, now: now)
+      guard stored < rest.count else { return }
+      let message = unsafe rest[stored]
+      if unsafe ReplicationMessage.isOne(message) {
+        unsafe replicate(message, from: peer, now: now)
+      } else {
+        handle(message.bytes, from: peer, now: now)
+      }
+      unsafe rest = UnsafeBufferPointer(rebasing: rest[(stored + 1)...])
+    }
+  }
+
+  /// Stores the updates that messages begin with, and lets their packets go.
+  ///
+  /// - Returns: how many there were. The next message is another, or one that makes no sense.
+  private static func store(
+    _ messages: UnsafeBufferPointer<UnsafeRawBufferPointer>, from peer: UInt8, life: FlowOwner, _ replicas: inout HeldReplicas,
+    _ released: ReleasedPackets, now: Tick
+  ) -> Int {
+    guard let index = replicas.holding(peer, life) else { return 0 }
+    unsafe replicas.foresee(messages, in: index)
+    let milliseconds = UInt32(truncatingIfNeeded: now.milliseconds)
+    var stored = 0
+    while stored < messages.count,
+      let packet = unsafe replicas.update(messages[stored], in: index, milliseconds: milliseconds)
+    {
+      if packet.count > 0 { unsafe released.put(packet, now: now) }
+      stored &+= 1
+    }
+    return stored
   }
 
   private func handle(_ message: RawSpan, from peer: UInt8, now: Tick) {

@@ -131,7 +131,7 @@ public struct ServiceChain {
     guard stage < stages.count else { return false }
     var inner = returned
     inner.place >>= 8
-    return stages[stage].accept(inner)
+    return stages[stage].acceptReturn(inner)
   }
 
   public func observe() -> [Observation] { stages.flatMap { $0.observe() } }
@@ -212,7 +212,7 @@ public struct ServiceStage {
   @usableFromInline let flowEvent: (FlowEvent, UnsafeMutableRawPointer) -> Void
   @usableFromInline let countBorrowed: ((_ share: Int, _ flows: Int) -> Void) -> Void
   @usableFromInline let takeReturn: () -> SharedReturn?
-  @usableFromInline let accept: (SharedReturn) -> Bool
+  @usableFromInline let acceptReturn: (SharedReturn) -> Bool
   public let observe: () -> [Observation]
   public let opensFromServerSide: Bool
   @usableFromInline let accept: (inout any FunctionVisitor) -> Void
@@ -230,7 +230,7 @@ public struct ServiceStage {
     unsafe flowEvent = { event, state in unsafe host.tell(event, state) }
     countBorrowed = { count in host.countBorrowed(count) }
     takeReturn = { host.takeReturn() }
-    accept = { host.accept($0) }
+    acceptReturn = { host.accept($0) }
     observe = { host.observe() }
     opensFromServerSide = function.opensFromServerSide
     accept = { visitor in host.accept(&visitor) }
