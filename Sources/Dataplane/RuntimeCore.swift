@@ -148,7 +148,7 @@ public struct RuntimeCore: ~Copyable {
       return true
     }
     // An error is about a flow, and is none of its own.
-    if let error = ICMPError(burst[index]) { return relay(error, &burst, index, bit, now: now) }
+    if burst[index].icmpType != nil, let error = ICMPError(burst[index]) { return relay(error, &burst, index, bit, now: now) }
     guard clientSide & bit != 0 else {
       burst.drop(index, .noFlow)
       return false
@@ -191,10 +191,12 @@ public struct RuntimeCore: ~Copyable {
     return false
   }
 
+  @inline(__always)
   private func isConnectionStart(_ frame: borrowing Frame) -> Bool {
     frame.protocolNumber == IPProtocol.tcp && frame.tcpFlags.isDisjoint(with: [.ack, .rst, .fin]) && frame.tcpFlags.contains(.syn)
   }
 
+  @inline(__always)
   private mutating func open(_ burst: inout Burst, _ index: Int, now: Tick) -> UInt32? {
     let actor = FlowActor(burst[index])
     let timeoutClass = TimeoutClass.of(burst[index].protocolNumber, actor.phase)
@@ -290,16 +292,15 @@ public struct RuntimeCore: ~Copyable {
 
   /// Ends flows that were idle for too long; looks at no more than `limit` timers.
   public mutating func expireIdle(now: Tick, limit: Int) -> Int {
-    let (chain, flowEnded) = (chain, flowEnded)
     var expired: UInt64 = 0
-    let fired = flows.advance(to: now, limit: limit) { flows, slot in
-      if flows[slot].phase.isPinned { return flows.postpone(slot, now: now) }
-      if flows[slot].phase == .settled {
-        flowEnded?(flows, slot)
-        unsafe chain.tell(.expires, state: flows.state(slot))
-        expired += 1
+    let fired = flows.advance(to: now, limit: limit)
+    while let slot = flows.nextIdle() {
+      if flows[slot].phase.isPinned {
+        flows.postpone(slot, now: now)
+        continue
       }
-      flows.remove(slot)
+      if flows[slot].phase == .settled { expired &+= 1 }
+      end(slot)
     }
     counters.flowsExpired &+= expired
     counters.activeFlows = UInt64(flows.count)

@@ -15,10 +15,11 @@ public struct FlowActor: BitwiseCopyable, Sendable {
     case connectionless
   }
 
-  public internal(set) var phase: Phase
+  public var phase: Phase
   /// Whether the chain has let any packet pass: a flow whose first packet is dropped does not come to be.
   public var hasForwarded = false
 
+  @inlinable @inline(__always)
   public init(_ frame: borrowing Frame) {
     switch frame.protocolNumber {
     case IPProtocol.tcp: phase = frame.tcpFlags.isDisjoint(with: [.fin, .rst]) ? .opening : .closing
@@ -70,7 +71,7 @@ public enum TimeoutClass {
   /// Flows that have left for another runtime: how long late packets are sent after them.
   public static let departed: UInt8 = 5
 
-  @inline(__always)
+  @inlinable @inline(__always)
   public static func of(_ protocolNumber: UInt8, _ phase: FlowActor.Phase) -> UInt8 {
     switch protocolNumber {
     case IPProtocol.tcp: phase == .established ? tcpEstablished : tcpTransitory

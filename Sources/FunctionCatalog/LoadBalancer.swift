@@ -92,9 +92,19 @@ public struct LoadBalancer: NetworkFunction, Sendable {
   public struct SharedState {
     /// Flows of every backend, services one after the other; and where each service's begin.
     let flows: FixedMemory<UInt32>
+    /// What choosing reads of the plan, in the same order: a backend's weight if it gets new flows, otherwise 0.
+    let weights: FixedMemory<UInt32>
     let offsets: [Int]
     let share: Int
     public internal(set) var plan: LoadBalancerPlan
+
+    func writeWeights(_ services: [LoadBalancerService]) {
+      for (service, offset) in zip(services.indices, offsets) {
+        for (position, backend) in services[service].backends.enumerated() {
+          weights[offset + position] = plan.states[service][position] == .up ? UInt32(backend.weight) : 0
+        }
+      }
+    }
   }
 
   public static let noService = DropReason.function(0)
@@ -116,8 +126,11 @@ public struct LoadBalancer: NetworkFunction, Sendable {
       offsets.append(count)
       count += service.backends.count
     }
-    return SharedState(
-      flows: FixedMemory(count: count, repeating: 0), offsets: offsets, share: runtime.index, plan: LoadBalancerPlan(services))
+    let shared = SharedState(
+      flows: FixedMemory(count: count, repeating: 0), weights: FixedMemory(count: count, repeating: 0), offsets: offsets,
+      share: runtime.index, plan: LoadBalancerPlan(services))
+    shared.writeWeights(services)
+    return shared
   }
 
   @inlinable public func makeFlowState() -> FlowState { FlowState() }
@@ -168,24 +181,28 @@ public struct LoadBalancer: NetworkFunction, Sendable {
     return .forward
   }
 
+  @inline(__always)
   func service(of frame: borrowing Frame) -> Int? {
     let (address, port, number) = (frame.fiveTuple.destination, frame.destinationPort, frame.protocolNumber)
     return services.firstIndex { $0.port == port && $0.address == address && $0.protocolNumber == number }
   }
 
   /// The backend for which (flows + 1) / weight is smallest, compared without dividing.
-  func leastLoaded(_ index: Int, _ shared: SharedState) -> Int? {
-    let backends = services[index].backends
-    let states = shared.plan.states[index]
-    var best: (position: Int, load: UInt64, weight: UInt64)?
-    for step in backends.indices {
-      let position = (step + shared.share) % backends.count
-      let weight = UInt64(backends[position].weight)
-      guard weight > 0, states[position] == .up else { continue }
-      let load = UInt64(shared.flows[shared.offsets[index] + position]) + 1
-      if best.map({ load * $0.weight < $0.load * weight }) ?? true { best = (position, load, weight) }
+  ///
+  /// Reads plain memory only: an array within an array would be retained for every new flow.
+  @inline(__always)
+  func leastLoaded(_ index: Int, _ shared: borrowing SharedState) -> Int? {
+    let (first, count) = (shared.offsets[index], services[index].backends.count)
+    var position = shared.share < count ? shared.share : shared.share % count
+    var best: (position: Int, load: UInt64, weight: UInt64) = (-1, 0, 0)
+    for _ in 0..<count {
+      let weight = UInt64(shared.weights[first &+ position])
+      let load = UInt64(shared.flows[first &+ position]) &+ 1
+      if weight > 0, best.position < 0 || load &* best.weight < best.load &* weight { best = (position, load, weight) }
+      position &+= 1
+      if position == count { position = 0 }
     }
-    return best?.position
+    return best.position < 0 ? nil : best.position
   }
 
   // MARK: Counters
@@ -220,6 +237,7 @@ public struct LoadBalancer: NetworkFunction, Sendable {
   public func adopt(_ plan: LoadBalancerPlan, shared: inout SharedState) {
     precondition(plan.states.map(\.count) == services.map(\.backends.count), "a plan is of the services it was made for")
     shared.plan = plan
+    shared.writeWeights(services)
   }
 
   /// Sets the state of a backend in every service that has it; `false` if none has.

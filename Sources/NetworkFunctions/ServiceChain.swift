@@ -15,6 +15,7 @@ public struct ServiceChain {
   public let dropReasons: [DropReasonDescription]
   /// Bytes of flow state per flow, a multiple of 16.
   public let stateSize: Int
+  @usableFromInline let events: FlowEvents
 
   public init(_ stages: [ServiceStage]) {
     precondition(!stages.isEmpty, "a chain has at least one stage")
@@ -35,6 +36,9 @@ public struct ServiceChain {
     self.reasonOffsets = reasonOffsets
     self.dropReasons = dropReasons
     stateSize = max(16, (offset + 15) / 16 * 16)
+    var events: FlowEvents?
+    for (stage, offset) in zip(stages, offsets).reversed() { events = unsafe FlowEvents(stage.flowEvent, offset, then: events) }
+    self.events = events!
   }
 
   /// Names, layout versions and sizes of the stages: two runtimes can exchange flows only if these are equal.
@@ -107,10 +111,34 @@ public struct ServiceChain {
   @inlinable
   @unsafe
   public func tell(_ event: FlowEvent, state: UnsafeMutableRawPointer) {
-    for stage in 0..<stages.count { unsafe stages[stage].flowEvent(event, state + offsets[stage]) }
+    unsafe events.tell(event, state)
   }
 
   public func observe() -> [Observation] { stages.flatMap { $0.observe() } }
+}
+
+/// The stages' ears for what happens to a flow, one behind the other.
+///
+/// Constants of an object that somebody holds: they can be called without being retained, unlike elements of an array.
+@usableFromInline
+final class FlowEvents {
+  private let hear: (FlowEvent, UnsafeMutableRawPointer) -> Void
+  private let offset: Int
+  private let next: FlowEvents?
+
+  @unsafe
+  init(_ hear: @escaping (FlowEvent, UnsafeMutableRawPointer) -> Void, _ offset: Int, then next: FlowEvents?) {
+    unsafe self.hear = hear
+    self.offset = offset
+    self.next = next
+  }
+
+  @usableFromInline
+  @unsafe
+  func tell(_ event: FlowEvent, _ state: UnsafeMutableRawPointer) {
+    unsafe hear(event, state + offset)
+    unsafe next?.tell(event, state)
+  }
 }
 
 /// What happens to a flow's state besides packets.
