@@ -117,6 +117,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   }
 
   /// Asks for what a new flow will need that is made after `ahead` others.
+  @inline(__always)
   public func prefetchVacancy(_ ahead: Int) {
     guard let slot = slots.upcoming(ahead) else { return }
     prefetch(slot)
@@ -386,6 +387,12 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     }
     if fired < limit { leap = nil }
     return fired
+  }
+
+  /// Shows the flows that the last `advance` found idle.
+  @inline(__always)
+  public func forEachIdle(_ body: (UInt32) -> Void) {
+    for index in 0..<idleCount { unsafe body(due[index]) }
   }
 
   /// One more of the flows that the last `advance` found idle.

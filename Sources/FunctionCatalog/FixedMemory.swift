@@ -1,3 +1,5 @@
+import CIntrinsics
+
 /// Memory for a fixed number of plain values, set aside at start and shared by all who hold it.
 ///
 /// What network functions keep their tables in: an `Array` inside shared state would be checked for
@@ -31,6 +33,13 @@ struct FixedMemory<Element: BitwiseCopyable> {
       precondition(UInt(bitPattern: index) < UInt(bitPattern: count), "an index is within the memory set aside")
       yield unsafe &base[index]
     }
+  }
+
+  /// Asks for the line that this value is in.
+  @inline(__always)
+  func prefetch(_ index: Int) {
+    precondition(UInt(bitPattern: index) < UInt(bitPattern: count), "an index is within the memory set aside")
+    unsafe nfv_prefetch(base + index)
   }
 
   /// A hash keyed by where the memory happens to lie, which is the same throughout a process and differs between

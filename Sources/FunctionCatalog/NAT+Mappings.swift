@@ -44,6 +44,24 @@ extension NAT.SharedState {
     return index
   }
 
+  /// Asks for what making a mapping for this packet's client would read.
+  @usableFromInline
+  mutating func foresee(_ key: IPv4FiveTuple, _ realm: Int) {
+    let port = key.transport.sourcePort
+    mappings.prefetch(NATClientKey(key.source, port: port, realm: realm, vlan: key.transport.vlan))
+    pool.prefetch(pool.home(of: key.source), realm, Int(port))
+  }
+
+  /// Asks for what giving this flow's mapping back would read.
+  @usableFromInline
+  mutating func foreseeEnd(_ flow: inout NAT.FlowState) {
+    guard flow.mapping != 0 else { return }
+    mappings.records.prefetch(Int(flow.mapping))
+    mappings.prefetch(flow.key)
+    // The address that its client has first, which nearly always is its own.
+    pool.prefetch(pool.home(of: flow.client), Int(flow.realm), Int(flow.externalPort))
+  }
+
   mutating func wake(_ index: UInt32) {
     if resting.contains(index) { resting.remove(index) }
   }

@@ -160,6 +160,17 @@ public struct NAT: NetworkFunction, Sendable {
     return .forward
   }
 
+  @inlinable @inline(__always)
+  public func foresee(_ frame: borrowing Frame, shared: inout SharedState) {
+    guard frame.direction == .forward, frame.family == .ipv4, let realm = NATRealm.of(frame) else { return }
+    shared.foresee(frame.fiveTuple, realm)
+  }
+
+  @inlinable @inline(__always)
+  public func foreseeEnd(_ flow: inout FlowState, shared: inout SharedState) {
+    if flow.phase == FlowState.Phase.translating { shared.foreseeEnd(&flow) }
+  }
+
   /// Whether a packet that has passed in the forward direction is for another client of this NAT. Its runtime must
   /// then hand it in again as a packet from outside, and send what comes of that to the client side.
   public func turnsRound(_ frame: borrowing Frame) -> Bool {

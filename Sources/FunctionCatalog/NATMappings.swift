@@ -50,6 +50,10 @@ struct NATMappings {
     firstFree = 1
   }
 
+  /// Asks for the bucket that `find` reads first.
+  @inline(__always)
+  func prefetch(_ key: NATClientKey) { buckets.prefetch(bucket(of: key)) }
+
   /// The client's mapping, or `nil`.
   @inline(__always)
   func find(_ key: NATClientKey) -> UInt32? {
@@ -91,6 +95,8 @@ struct NATMappings {
     let index = firstFree
     let bucket = bucket(of: key)
     firstFree = records[Int(index)].next
+    // The next new mapping's.
+    records.prefetch(Int(firstFree))
     records[Int(index)] = Record(
       key: key, next: buckets[bucket], address: UInt16(truncatingIfNeeded: address), port: port)
     buckets[bucket] = index

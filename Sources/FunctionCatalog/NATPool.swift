@@ -86,6 +86,12 @@ struct NATPool {
     used[address * NATRealm.count + realm] &-= 1
   }
 
+  /// Asks for the memory that tells whether this endpoint is free.
+  @inline(__always)
+  func prefetch(_ address: Int, _ realm: Int, _ port: Int) {
+    if block.contains(port) { free.prefetch(lane(address, realm, port), position(port)) }
+  }
+
   /// Position of an address in the pool if this share owns that endpoint.
   func owns(_ address: IPv4Address, _ port: UInt16) -> Int? {
     block.contains(Int(port)) ? addresses.firstIndex(of: address) : nil

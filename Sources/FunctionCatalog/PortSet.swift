@@ -30,6 +30,9 @@ struct PortSet {
   }
 
   @inline(__always)
+  func prefetch(_ lane: Int, _ position: Int) { words.prefetch(lane * stride + position >> 6) }
+
+  @inline(__always)
   func isFree(_ lane: Int, _ position: Int) -> Bool {
     words[lane * stride + position >> 6] & bit(position) != 0
   }

@@ -37,7 +37,7 @@ public struct ServiceChain {
     self.dropReasons = dropReasons
     stateSize = max(16, (offset + 15) / 16 * 16)
     var events: FlowEvents?
-    for (stage, offset) in zip(stages, offsets).reversed() { events = unsafe FlowEvents(stage.flowEvent, offset, then: events) }
+    for (stage, offset) in zip(stages, offsets).reversed() { events = FlowEvents(stage, offset, then: events) }
     self.events = events!
   }
 
@@ -114,6 +114,16 @@ public struct ServiceChain {
     unsafe events.tell(event, state)
   }
 
+  /// Shows the first packets of flows that are about to be opened to every stage, which may ask for memory.
+  @inlinable
+  @unsafe
+  public func foresee(_ frames: UnsafeMutablePointer<Frame>, mask: UInt64) { unsafe events.foresee(frames, mask) }
+
+  /// Shows the state of a flow that is about to end to every stage, which may ask for memory.
+  @inlinable
+  @unsafe
+  public func foreseeEnd(_ state: UnsafeMutableRawPointer) { unsafe events.foreseeEnd(state) }
+
   public func observe() -> [Observation] { stages.flatMap { $0.observe() } }
 }
 
@@ -123,12 +133,15 @@ public struct ServiceChain {
 @usableFromInline
 final class FlowEvents {
   private let hear: (FlowEvent, UnsafeMutableRawPointer) -> Void
+  private let foreseeFirst: (UnsafeMutablePointer<Frame>, UInt64) -> Void
+  private let foreseeLast: (UnsafeMutableRawPointer) -> Void
   private let offset: Int
   private let next: FlowEvents?
 
-  @unsafe
-  init(_ hear: @escaping (FlowEvent, UnsafeMutableRawPointer) -> Void, _ offset: Int, then next: FlowEvents?) {
-    unsafe self.hear = hear
+  init(_ stage: ServiceStage, _ offset: Int, then next: FlowEvents?) {
+    unsafe hear = stage.flowEvent
+    unsafe foreseeFirst = stage.foresee
+    unsafe foreseeLast = stage.foreseeEnd
     self.offset = offset
     self.next = next
   }
@@ -138,6 +151,20 @@ final class FlowEvents {
   func tell(_ event: FlowEvent, _ state: UnsafeMutableRawPointer) {
     unsafe hear(event, state + offset)
     unsafe next?.tell(event, state)
+  }
+
+  @usableFromInline
+  @unsafe
+  func foresee(_ frames: UnsafeMutablePointer<Frame>, _ mask: UInt64) {
+    unsafe foreseeFirst(frames, mask)
+    unsafe next?.foresee(frames, mask)
+  }
+
+  @usableFromInline
+  @unsafe
+  func foreseeEnd(_ state: UnsafeMutableRawPointer) {
+    unsafe foreseeLast(state + offset)
+    unsafe next?.foreseeEnd(state)
   }
 }
 
@@ -180,6 +207,8 @@ public struct ServiceStage {
   @usableFromInline let process: (FrameSelection) -> UInt64
   @usableFromInline let processError: (FrameSelection) -> UInt64
   @usableFromInline let flowEvent: (FlowEvent, UnsafeMutableRawPointer) -> Void
+  @usableFromInline let foresee: (UnsafeMutablePointer<Frame>, UInt64) -> Void
+  @usableFromInline let foreseeEnd: (UnsafeMutableRawPointer) -> Void
   public let observe: () -> [Observation]
 
   @inlinable
@@ -193,6 +222,8 @@ public struct ServiceStage {
     unsafe process = { selection in unsafe host.process(selection) }
     unsafe processError = { selection in unsafe host.processError(selection) }
     unsafe flowEvent = { event, state in unsafe host.tell(event, state) }
+    unsafe foresee = { frames, mask in unsafe host.foresee(frames, mask) }
+    unsafe foreseeEnd = { state in unsafe host.foreseeEnd(state) }
     observe = { host.observe() }
   }
 }
@@ -265,6 +296,24 @@ final class FunctionHost<Function: NetworkFunction> {
     case .migratesIn: unsafe function.flowMigratesIn(&state.pointee, shared: &shared.pointee)
     case .recovers: unsafe function.flowRecovers(&state.pointee, shared: &shared.pointee)
     }
+  }
+
+  @inlinable
+  @unsafe
+  func foresee(_ frames: UnsafeMutablePointer<Frame>, _ mask: UInt64) {
+    var rest = mask
+    while rest != 0 {
+      let index = rest.trailingZeroBitCount
+      rest &= rest &- 1
+      unsafe function.foresee(frames[index], shared: &shared.pointee)
+    }
+  }
+
+  @inlinable
+  @unsafe
+  func foreseeEnd(_ memory: UnsafeMutableRawPointer) {
+    let state = unsafe memory.assumingMemoryBound(to: Function.FlowState.self)
+    unsafe function.foreseeEnd(&state.pointee, shared: &shared.pointee)
   }
 
   @inlinable
