@@ -38,6 +38,8 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   /// Flows whose timers fired, and then those of them that are idle.
   private let due: UnsafeMutablePointer<UInt32>
   private var idleCount = 0
+  /// Slots whose flows have ended, for whoever has copies of them.
+  private var ended: SlotLog
 
   /// Timers are armed in steps of 128 ms.
   static var timerShift: UInt64 { 7 }
@@ -60,6 +62,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     unsafe ipv6Keys = memory.allocate(IPv6Keys.self, count: ipv6Capacity)
     table = FlowTable(capacity: capacity * 2, memory: memory)
     slots = SlotPool(capacity: capacity, memory: memory)
+    ended = SlotLog(capacity: 0, memory: memory)
     ipv6Slots = SlotPool(capacity: ipv6Capacity, memory: memory)
     timers = TimerWheel(capacity: capacity, horizon: 8_192, start: now.milliseconds >> Self.timerShift, memory: memory)
     unsafe due = memory.allocate(UInt32.self, count: Self.longestAdvance)
@@ -243,6 +246,18 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     return create(key, hash: reversedHash(frame), actor: actor, timeoutClass: timeoutClass, now: now)
   }
 
+  /// Makes a flow whose reverse key is the frame's. Its forward key is that of the answers to the frame as it stands,
+  /// until `learnForward` says otherwise; none of them may be known here.
+  public mutating func createFromServerSide(
+    _ frame: borrowing Frame, actor: Actor, timeoutClass: UInt8, now: Tick
+  ) -> UInt32? {
+    let keys: FlowKeyPair =
+      frame.family == .ipv6
+      ? .ipv6(forward: frame.ipv6FiveTuple.reversed, reverse: frame.ipv6FiveTuple)
+      : .ipv4(forward: frame.fiveTuple.reversed, reverse: frame.fiveTuple)
+    return create(keys, actor: actor, timeoutClass: timeoutClass, now: now)
+  }
+
   private mutating func create(_ key: FlowKey, hash: UInt64, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
     switch key {
     case .ipv4(let key): return create(key, hash: hash, actor: actor, timeoutClass: timeoutClass, now: now)
@@ -298,6 +313,26 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     return true
   }
 
+  /// Gives a flow another forward key: that of the answers to `frame` as it stands now. `false`, and no change, when
+  /// another flow has it or there is no room for it.
+  public mutating func learnForward(_ frame: borrowing Frame, slot: UInt32) -> Bool {
+    let old = forwardKey(of: slot)
+    let new: FlowKey = frame.family == .ipv6 ? .ipv6(frame.ipv6FiveTuple.reversed) : .ipv4(frame.fiveTuple.reversed)
+    if new == old { return true }
+    guard find(new) == nil, table.insert(new.hash(seed: seed), slot << 1) else { return false }
+    table.remove(old.hash(seed: seed), slot << 1)
+    switch new {
+    case .ipv4(let key): unsafe record(slot).pointee.forward = key
+    case .ipv6(let key): unsafe ipv6Keys[Int(record(slot).pointee.ipv6Slot)].forward = key
+    }
+    return true
+  }
+
+  private func forwardKey(of slot: UInt32) -> FlowKey {
+    let record = unsafe record(slot).pointee
+    return record.isIPv6 ? unsafe .ipv6(ipv6Keys[Int(record.ipv6Slot)].forward) : .ipv4(record.forward)
+  }
+
   /// Forgets a flow: its keys, its timer, its slot.
   public mutating func remove(_ slot: UInt32) {
     let record = record(slot)
@@ -310,12 +345,25 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
       unsafe table.remove(record.pointee.forward.hash(seed: seed), slot << 1)
       if unsafe record.pointee.knowsReverse { unsafe table.remove(record.pointee.reverse.hash(seed: seed), slot << 1 | 1) }
     }
+    noteEnd(of: slot)
     timers.cancel(slot)
     unsafe record.pointee.forward = .none
     unsafe record.pointee.reverse = .none
     unsafe record.pointee.isUsed = false
     slots.put(slot)
   }
+
+  // MARK: Ends, for replication
+
+  /// From now on the slots of flows that end are kept until they are passed over.
+  public mutating func logEnds(memory: MemorySource) { ended = SlotLog(capacity: capacity, memory: memory) }
+
+  public var logsEnds: Bool { ended.isKept }
+  public var firstEnded: UInt32? { ended.first }
+  public mutating func passOverEnded() { ended.removeFirst() }
+
+  /// The flow is somebody else's, though its record stays.
+  public mutating func noteEnd(of slot: UInt32) { ended.append(slot) }
 
   /// Both keys of a flow, for people; the reverse key is `nil` until it is known.
   public func describe(_ slot: UInt32) -> (forward: String, reverse: String?) {

@@ -13,6 +13,8 @@ import Wire
 /// | install | source, target | - | hash of the chain's layout | a state entry per flow; flows of the batch without one are given up |
 /// | installed | target, source | - | flows that are the target's now (bits) | - |
 /// | latePacket | source, target | side | - | the frame |
+/// | claim | heir or source, runtime | a life that is over | its incarnation | a key entry per flow: which of them do you have? |
+/// | claimed | the runtime | - | flows it has (bits) | - |
 ///
 /// A key entry: flags (1, bit 0 = IPv6), timeout class (1), zero (6), forward and reverse key (16 or 40 each).
 /// A state entry: place in the batch (1), timeout class (1), bytes of flow state (2), idle milliseconds (4), route epoch (4),
@@ -20,7 +22,7 @@ import Wire
 public struct MigrationMessage: Equatable, Sendable {
   public enum Kind: UInt8, CaseIterable, Sendable {
     case prepare = 1
-    case prepared, changeRoute, routeChanged, install, installed, latePacket
+    case prepared, changeRoute, routeChanged, install, installed, latePacket, claim, claimed
   }
 
   public static let version: UInt8 = 1
@@ -160,6 +162,12 @@ struct MigrationWriter {
     put(message.batch)
     put(message.node)
     put(message.word)
+  }
+
+  /// Goes on behind the header of another kind of message.
+  init(into bytes: UnsafeMutableRawPointer, behind header: Int) {
+    self.bytes = bytes
+    count = header
   }
 
   var message: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: bytes, count: count) }

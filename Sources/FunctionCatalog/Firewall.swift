@@ -61,8 +61,8 @@ public struct Firewall: NetworkFunction, Sendable {
     halfOpenLimits = halfOpen
   }
 
-  public init(rules: [FirewallRule], otherwise: FirewallRule.Action) {
-    self.init(FirewallRuleSet(rules: rules, otherwise: otherwise))
+  public init(rules: [FirewallRule], otherwise: FirewallRule.Action, established: Established = .keep) {
+    self.init(FirewallRuleSet(rules: rules, otherwise: otherwise), established: established)
   }
 
   public init(
@@ -186,6 +186,9 @@ public struct Firewall: NetworkFunction, Sendable {
     }
     return change(TCPSegment(frame), flow.way(frame.direction), &flow, &shared)
   }
+
+  /// Fixed when the runtime starts: rules that replace others cannot let the server side begin where it could not.
+  public var opensFromServerSide: Bool { ruleSet.admitsFromServerSide }
 
   public func observe(_ shared: borrowing SharedState) -> [Observation] {
     [

@@ -21,9 +21,9 @@ import Wire
 ///
 /// An answer belongs to its flow. Of other packets to an external endpoint `filtering` says which open a flow to
 /// the client behind it (RFC 4787 §5): none (`address-and-port-dependent`), those of an address that the client has
-/// spoken to (`address-dependent`), or all (`endpoint-independent`). A packet between two clients of this NAT is
-/// such a packet: it leaves as from outside, and must come in again (`turnsRound`; hairpinning, RFC 4787 REQ-9). A
-/// platform that never hands a first packet in the reverse direction has the strictest filtering and no hairpins.
+/// spoken to (`address-dependent`), or all (`endpoint-independent`). A virtual switch hands it to the runtime whose
+/// share has the endpoint (`serverSideEndpoints`). A packet between two clients of this NAT is such a packet: the switch
+/// sees where it goes and hands it in again (hairpinning, RFC 4787 REQ-9).
 ///
 /// An endpoint that fell free rests for `hold` before another client gets it (RFC 6888 REQ-8). With the strictest
 /// filtering there is no need, and none is the default; with the others it is two minutes. How long a flow, and
@@ -171,13 +171,12 @@ public struct NAT: NetworkFunction, Sendable {
     if flow.phase == FlowState.Phase.translating { shared.foreseeEnd(&flow) }
   }
 
-  /// Whether a packet that has passed in the forward direction is for another client of this NAT. Its runtime must
-  /// then hand it in again as a packet from outside, and send what comes of that to the client side.
-  public func turnsRound(_ frame: borrowing Frame) -> Bool {
-    frame.family == .ipv4 && frame.direction == .forward && addresses.contains(frame.fiveTuple.destination)
-  }
+  public var opensFromServerSide: Bool { filtering != .addressAndPortDependent }
+  public var serverSideEndpoints: ServerSideEndpoints? { ServerSideEndpoints(addresses: addresses, ports: ports) }
 
-  public func flowExpires(_ flow: inout FlowState, shared: inout SharedState) { shared.release(&flow) }
+  public func flowExpires(_ flow: inout FlowState, shared: inout SharedState, now: Tick) {
+    shared.release(&flow, at: now)
+  }
   public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) { shared.lend(&flow) }
   public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) { shared.welcome(&flow) }
   public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) { shared.welcome(&flow) }

@@ -96,9 +96,9 @@ public struct Chain<First: NetworkFunction, Rest: NetworkFunction>: NetworkFunct
     return .drop(reason.shifted(by: First.dropReasons.count))
   }
 
-  @inlinable public func flowExpires(_ flow: inout FlowState, shared: inout SharedState) {
-    first.flowExpires(&flow.first, shared: &shared.first)
-    rest.flowExpires(&flow.rest, shared: &shared.rest)
+  @inlinable public func flowExpires(_ flow: inout FlowState, shared: inout SharedState, now: Tick) {
+    first.flowExpires(&flow.first, shared: &shared.first, now: now)
+    rest.flowExpires(&flow.rest, shared: &shared.rest, now: now)
   }
 
   @inlinable public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) {
@@ -118,6 +118,16 @@ public struct Chain<First: NetworkFunction, Rest: NetworkFunction>: NetworkFunct
 
   public func observe(_ shared: borrowing SharedState) -> [Observation] {
     first.observe(shared.first) + rest.observe(shared.rest)
+  }
+
+  public var opensFromServerSide: Bool { first.opensFromServerSide || rest.opensFromServerSide }
+
+  /// Of the first function that has some.
+  public var serverSideEndpoints: ServerSideEndpoints? { first.serverSideEndpoints ?? rest.serverSideEndpoints }
+
+  public func accept(_ visitor: inout some FunctionVisitor, shared: inout SharedState) {
+    first.accept(&visitor, shared: &shared.first)
+    rest.accept(&visitor, shared: &shared.rest)
   }
 }
 
