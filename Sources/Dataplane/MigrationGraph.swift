@@ -102,7 +102,7 @@ final class MigrationGraph: ModuleGraph {
     switch isTargetAlive ? .peer(phase.peer) : heir(ofPeer: phase.peer) {
     case .peer(let peer): return MigrationTarget.forward(frame, side: side, to: peer, scratch: scratch, outbox: &peers)
     case .own:
-      runtime.core.flows.remove(slot)
+      runtime.core.forgetDeparture(slot)
       unsafe returns.put(frame, side: side, now: now)
       return true
     case .unknown, .nobody: return false
