@@ -7,12 +7,13 @@ LAB_OPTIONS ?=
 NFV_BOOTSTRAP ?=
 BENCH ?=
 BENCH_QUICK ?=
+SOAK_TIMES ?= 100
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 RELEASE := .build/release
 SOURCES := Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Sources
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build build-tests bench bench-instructions schemas test-kafka format lint prepare install-packages huge-pages clean
+.PHONY: help run test soak build build-tests bench bench-instructions schemas test-kafka format lint prepare install-packages huge-pages clean
 
 help: ## List the targets.
 	@echo "NFVactor: stateful network functions, one actor per flow. Targets:"
@@ -23,6 +24,9 @@ run: build huge-pages ## Run the lab: real clients and servers through two runti
 
 test: build build-tests huge-pages ## Run all tests, the lab included.
 	@scripts/run-tests.sh
+
+soak: build ## Play SOAK_TIMES times the simulated worlds of a test run, each time from another seed on.
+	$(RELEASE)/nfvactor simulate --times $(SOAK_TIMES) --from $$(date +%s)00000
 
 build: prepare ## Build the executables (release) into .build/release.
 	swift build -c release

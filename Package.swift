@@ -19,7 +19,7 @@ let cLayer: [Target] = [
     name: "CDPDK",
     exclude: ["sys"],
     cSettings: [.headerSearchPath("sys/dpdk"), .headerSearchPath("sys/dpdk-arch")],
-    linkerSettings: ["eal", "mempool", "mbuf", "ethdev", "ring", "net", "kvargs", "bus_vdev", "acl"].map { .linkedLibrary("rte_\($0)") }
+    linkerSettings: ["eal", "mempool", "mbuf", "ethdev", "ring", "net", "kvargs", "bus_vdev", "acl", "ip_frag"].map { .linkedLibrary("rte_\($0)") }
   ),
   .target(name: "CIntrinsics"),
   .systemLibrary(name: "CPcap", pkgConfig: "libpcap", providers: [.apt(["libpcap-dev"])]),
@@ -66,7 +66,12 @@ let adapters: [Target] = [
     name: "DPDKPorts",
     dependencies: ["CDPDK", "CIntrinsics", "Wire", "ModuleGraphs", "FixedContainers", "FunctionCatalog"],
     swiftSettings: packetPath),
-  .target(name: "Simulation", dependencies: ["Wire", "FixedContainers", "FlowActors", "ReliableChannels"]),
+  .target(
+    name: "Simulation",
+    dependencies: [
+      "Wire", "FixedContainers", "NetworkFunctions", "NetworkFunctionTesting", "FunctionCatalog", "FlowActors", "ReliableChannels",
+      "ModuleGraphs", "Dataplane",
+    ], swiftSettings: packetPath),
   .target(name: "CaptureFiles", dependencies: ["CPcap", "Wire", "ModuleGraphs"]),
   .target(name: "ControlCodec", dependencies: ["CSchemas", "CProtobufC", "ControlMessages", "ControlPlane"]),
   .target(name: "SchemaEvolution", resources: [.embedInCode("nfvactor.binpb")]),
@@ -109,7 +114,7 @@ let executables: [Target] = [
     name: "nfvactor",
     dependencies: [
       "Wire", "CaptureFiles", "ControlMessages", "DPDKPorts", "KafkaLog", "Nodes", "Lab", "NodeSupport", "Configuration",
-      "FunctionCatalog", argumentParser, logging,
+      "FunctionCatalog", "Simulation", argumentParser, logging,
     ],
     swiftSettings: packetPath),
   .executableTarget(name: "nfv-coordinator", dependencies: ["ControlNodes", "ControlMessages", "KafkaLog", "NodeSupport", argumentParser, logging]),
@@ -127,7 +132,7 @@ let tests: [Target] = [
     name: "PacketTests",
     dependencies: [
       "Wire", "FixedContainers", "NetworkFunctions", "FlowActors", "ModuleGraphs", "Dataplane", "ControlMessages",
-      "CaptureFiles", "FunctionCatalog", "NetworkFunctionTesting", "Nodes",
+      "CaptureFiles", "FunctionCatalog", "NetworkFunctionTesting", "Nodes", "Simulation",
     ]),
   .testTarget(
     name: "FunctionCatalogTests",
@@ -145,7 +150,7 @@ let tests: [Target] = [
     dependencies: ["EmbeddedBus", "KafkaLog", .product(name: "NIOCore", package: "swift-nio"), logging]),
   .testTarget(
     name: "ResilienceTests", dependencies: ["CIntrinsics", "Wire", "FixedContainers", "FlowActors", "ReliableChannels", "Simulation"]),
-  .testTarget(name: "PortTests", dependencies: ["DPDKPorts", "FunctionCatalog", "ControlMessages", "ModuleGraphs", "Nodes", "Wire"]),
+  .testTarget(name: "PortTests", dependencies: ["DPDKPorts", "FunctionCatalog", "ControlMessages", "ModuleGraphs", "NetworkFunctionTesting", "Nodes", "Wire"]),
   .testTarget(
     name: "JudgeTests", dependencies: ["Wire", "NetworkFunctions", "FunctionCatalog", "NetworkFunctionTesting", "ControlMessages"]),
   .testTarget(name: "LabTests", dependencies: ["Lab", "ControlMessages"]),

@@ -68,6 +68,25 @@ extension MessageWriter {
       case .cancelMigration(let slot):
         $0.body_case = NFVACTOR__V1__COMMAND__BODY_CANCEL_MIGRATION
         $0.cancel_migration = make(nfvactor__v1__cancel_migration__init) { $0.slot = slot.number }
+      case .changeSettings(let change):
+        $0.body_case = NFVACTOR__V1__COMMAND__BODY_CHANGE_SETTINGS
+        $0.change_settings = make(nfvactor__v1__settings_change__init) {
+          $0.version = change.version
+          $0.n_functions = change.functions.count
+          $0.functions = list(change.functions, function)
+        }
+      case .setReplicas(let assignment):
+        $0.body_case = NFVACTOR__V1__COMMAND__BODY_SET_REPLICAS
+        $0.set_replicas = make(nfvactor__v1__replica_assignment__init) {
+          $0.owner = life(assignment.owner)
+          if let holder = assignment.holder { $0.holder = life(holder) }
+        }
+      case .recover(let recovery):
+        $0.body_case = NFVACTOR__V1__COMMAND__BODY_RECOVER
+        $0.recover = make(nfvactor__v1__recovery__init) {
+          $0.lost = life(recovery.lost)
+          if let by = recovery.by { $0.by = life(by) }
+        }
       case .unknown:
         break  // `encode` has written its record as it was.
       }
@@ -89,6 +108,12 @@ extension MessageWriter {
           $0.active_flows = member.load.activeFlows
           $0.busy_share = member.load.busyShare
           $0.drops_per_second = member.load.dropsPerSecond
+          if let share = member.poolShare {
+            $0.pool_share = make(nfvactor__v1__pool_share__init) {
+              $0.index = share.index
+              $0.count = share.count
+            }
+          }
         }
       }
     }
@@ -107,6 +132,7 @@ extension MessageWriter {
       $0.heartbeat_interval = spec.heartbeatInterval
       $0.workload_interval = spec.workloadInterval
       $0.polling = polling(spec.polling)
+      $0.replicas = spec.replicas
     }
   }
 }
@@ -162,6 +188,24 @@ extension MessageReader {
         FlowMove(source: source, sourceIncarnation: sourceLife, target: target, targetIncarnation: targetLife, flows: body.flows))
     case NFVACTOR__V1__COMMAND__BODY_CANCEL_MIGRATION:
       return .cancelMigration(Slot(try required(message.cancel_migration, "cancel_migration").slot))
+    case NFVACTOR__V1__COMMAND__BODY_CHANGE_SETTINGS:
+      let change = try required(message.change_settings, "change_settings")
+      return .changeSettings(
+        SettingsChange(
+          version: change.version,
+          functions: try values(change.functions, count: change.n_functions, atMost: 64, "change_settings.functions", function)))
+    case NFVACTOR__V1__COMMAND__BODY_SET_REPLICAS:
+      let body = try required(message.set_replicas, "set_replicas")
+      return .setReplicas(
+        ReplicaAssignment(
+          owner: try nodeLife(required(body.owner, "set_replicas.owner"), "set_replicas.owner"),
+          holder: try nodeLife(ifPresent: body.holder, "set_replicas.holder")))
+    case NFVACTOR__V1__COMMAND__BODY_RECOVER:
+      let body = try required(message.recover, "recover")
+      return .recover(
+        Recovery(
+          lost: try nodeLife(required(body.lost, "recover.lost"), "recover.lost"),
+          by: try nodeLife(ifPresent: body.by, "recover.by")))
     default:
       return .unknown(try unknownBody(message.base, record: record))
     }
@@ -177,7 +221,8 @@ extension MessageReader {
         incarnation: Incarnation(member.incarnation), host: try host(member.host, "members.host"),
         state: try choice(member.state.rawValue, "members.state"), ports: ports,
         load: ClusterTable.Load(
-          activeFlows: member.active_flows, busyShare: member.busy_share, dropsPerSecond: member.drops_per_second))
+          activeFlows: member.active_flows, busyShare: member.busy_share, dropsPerSecond: member.drops_per_second),
+        poolShare: member.pool_share.flatMap { PoolShare(index: $0.pointee.index, of: $0.pointee.count) })
     }
     return ClusterTable(version: message.version, members: members)
   }
@@ -198,6 +243,6 @@ extension MessageReader {
       cluster: try cluster(message.cluster, "launch.cluster"), node: node, incarnation: incarnation, kind: kind,
       host: try host(message.host, "launch.host"), chain: try chain(required(message.chain, "launch.chain")), poolShare: share,
       network: network, heartbeatInterval: message.heartbeat_interval, workloadInterval: message.workload_interval,
-      polling: try choice(message.polling.rawValue, "launch.polling"))
+      polling: try choice(message.polling.rawValue, "launch.polling"), replicas: message.replicas)
   }
 }

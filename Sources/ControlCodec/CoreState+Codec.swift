@@ -76,6 +76,20 @@ extension MessageWriter {
         $0.mass_silence_case = NFVACTOR__V1__CORE_STATE__MASS_SILENCE_MANY_SILENT_SINCE
         $0.many_silent_since = since
       }
+      $0.n_lost_lives = state.lostLives.count
+      $0.lost_lives = list(state.lostLives, lost)
+      if let since = state.stillSince {
+        $0.stillness_case = NFVACTOR__V1__CORE_STATE__STILLNESS_STILL_SINCE
+        $0.still_since = since.number
+      }
+      $0.n_unanswered_moves = state.unansweredMoves.count
+      $0.unanswered_moves = list(state.unansweredMoves) { move in
+        make(nfvactor__v1__unanswered_move__init) {
+          $0.source = life(move.source)
+          $0.slot = move.slot.number
+        }
+      }
+      $0.last_assigned = state.lastAssigned
       $0.last_slot = state.lastSlot.number
       $0.table = table(state.table)
       $0.table_sent = state.tableSent
@@ -93,6 +107,9 @@ extension MessageWriter {
       $0.repeated_events = state.ignored.repeated
       $0.unknown_events = state.ignored.unknown
       $0.misdirected_events = state.ignored.misdirected
+      $0.settings_version = state.settingsVersion
+      $0.settings_told = state.settingsTold
+      $0.settings_slot = state.settingsSlot.number
       if let body = state.needsNewerVersion {
         $0.needs_newer_version = make(nfvactor__v1__newer_body__init) {
           $0.tag = body.tag
@@ -172,12 +189,31 @@ extension MessageWriter {
           $0.kept = drain.isKept ? 1 : 0
         }
       }
-      if let witness = node.peerWitness {
-        $0.peer_witness = make(nfvactor__v1__peer_witness__init) {
-          $0.by = witness.by.number
-          $0.at = witness.at
+      $0.settings_version = node.settingsVersion
+      $0.settings_problem = text(node.settingsProblem)
+      $0.n_backends = node.backends.count
+      $0.backends = list(node.backends) { backend in
+        make(nfvactor__v1__backend_state__init) {
+          $0.service = text(backend.service)
+          $0.backend = text(backend.backend)
+          $0.up = backend.isUp ? 1 : 0
+          $0.reason = text(backend.reason)
+          $0.since = backend.since.milliseconds
         }
       }
+      if let known = node.peerWitness { $0.peer_witness = witness(known) }
+      $0.can_replicate = node.canReplicate ? 1 : 0
+      if let known = node.protection { $0.protection = protection(known) }
+      $0.n_unheard_by = node.unheardBy.count
+      $0.unheard_by = list(node.unheardBy, witness)
+    }
+  }
+
+  private func witness(_ witness: ClusterState.PeerWitness) -> UnsafeMutablePointer<Nfvactor__V1__PeerWitness> {
+    make(nfvactor__v1__peer_witness__init) {
+      $0.by = witness.by.number
+      $0.at = witness.at
+      $0.since = witness.since
     }
   }
 

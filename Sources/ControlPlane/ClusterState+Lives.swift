@@ -10,6 +10,7 @@ extension ClusterState {
     heard(nodeAt: index)
     nodes[index].loopsMovedAt = clock.elapsed
     nodes[index].canMigrate = started.canMigrate
+    nodes[index].canReplicate = started.canReplicate
     nodes[index].ports = started.ports
     nodes[index].processID = started.processID
     nodes[index].startup = started.startup
@@ -34,7 +35,12 @@ extension ClusterState {
     case .node(let node):
       guard let index = nodeIndex(node) else { return misdirected() }
       nodes[index].acknowledged = max(nodes[index].acknowledged, acknowledgement.slot)
+      noteSettings(of: node, acknowledgement)
       answered(by: node, acknowledgement)
+      if rules >= DecisionRules.replication {
+        protectionAnswered(by: node, acknowledgement)
+        recoveryAnswered(by: node, acknowledgement)
+      }
     case .host(let host):
       guard hostIndex(host) != nil else { return misdirected() }
       answered(host, acknowledgement.slot, acknowledgement.outcome)
@@ -70,6 +76,7 @@ extension ClusterState {
 
   /// The current life of a node is known to be over.
   mutating func lifeEnded(at index: Int, _ problem: String) {
+    noteLost(at: index)
     switch nodes[index].phase {
     case .stopping:
       nodes.remove(at: index)
@@ -145,8 +152,14 @@ extension ClusterState.Node {
     workerLoops = 0
     loopsMovedAt = 0
     peerWitness = nil
+    unheardBy = []
     canMigrate = false
+    canReplicate = false
+    protection = nil
     drain = nil
     workload = nil
+    settingsVersion = 0
+    settingsProblem = ""
+    backends = []
   }
 }

@@ -37,6 +37,13 @@ public struct ClusterState: Hashable, Sendable {
   public package(set) var deaths: [Death] = []
   /// `clock.elapsed` of the last of them.
   package var lastDeclared: UInt64 = 0
+  /// Runtimes' lives that are over, oldest first: whose their flows are, and which shares of the pools wait for them.
+  public package(set) var lostLives: [LostLife] = []
+  /// No flow has moved between runtimes since this slot; nil while some may.
+  public package(set) var stillSince: Slot?
+  package var unansweredMoves: [UnansweredMove] = []
+  /// `clock.elapsed` of the last command about replicas.
+  package var lastAssigned: UInt64 = 0
   /// Since when so many are silent that the fault is more likely ours: the alarm under which declarations are held back.
   public package(set) var manySilentSince: UInt64?
 
@@ -45,6 +52,10 @@ public struct ClusterState: Hashable, Sendable {
   public package(set) var table = ClusterTable(version: 0, members: [])
   /// `clock.elapsed` when `table` was sent.
   public package(set) var tableSent: UInt64 = 0
+  /// How often settings of the chain have changed; the change that the runtimes were told last, and by which command.
+  public package(set) var settingsVersion: UInt64 = 0
+  package var settingsTold: UInt64 = 0
+  package var settingsSlot = Slot.none
 
   // Book-keeping.
   package var nextNode: UInt32 = 1
@@ -118,10 +129,20 @@ public struct ClusterState: Hashable, Sendable {
     public package(set) var loopsMovedAt: UInt64 = 0
     /// The last word of another node that this one does not answer; forgotten as soon as it is heard.
     public package(set) var peerWitness: PeerWitness?
+    /// From rules 4 on: the nodes that say that they do not hear this one, ascending.
+    public package(set) var unheardBy: [PeerWitness] = []
     public package(set) var canMigrate = false
+    public package(set) var canReplicate = false
+    /// Who keeps the replicas of its flows.
+    public package(set) var protection: Protection?
     /// It gets no new flows any more; unless it is kept, it stops when it has none.
     public package(set) var drain: Drain?
     public package(set) var workload: NodeWorkload?
+    /// Which settings its functions have, and why not newer ones.
+    public package(set) var settingsVersion: UInt64 = 0
+    public package(set) var settingsProblem = ""
+    /// What its checks say of the backends that it balances, in the order of their first verdict.
+    public package(set) var backends: [Backend] = []
     /// The greatest slot it acknowledged.
     public package(set) var acknowledged = Slot.none
     /// Launches that failed since it last served well.

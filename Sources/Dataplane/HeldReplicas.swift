@@ -154,6 +154,32 @@ struct HeldReplicas: ~Copyable {
     return nil
   }
 
+  /// Replicas of flows that may have reached another runtime before their owner died.
+  mutating func doubtful(limit: Int) -> (index: Int, peer: UInt8, places: [UInt32])? {
+    for index in uses.indices where uses[index] == .recovering {
+      if let (peer, places) = unsafe stores[index].doubtful(limit: limit) { return (index, peer, places) }
+    }
+    return nil
+  }
+
+  mutating func noteHandOver(_ slot: UInt32, from peer: UInt8, to target: UInt8) {
+    let index = Int(current[Int(peer)])
+    if index < uses.count, uses[index] == .held { unsafe stores[index].noteHandOver(slot, to: target) }
+  }
+
+  mutating func settleDoubt(_ index: Int, _ places: [UInt32], _ phase: MigrationPhase) {
+    for place in places { unsafe stores[index].settleDoubt(place, phase) }
+  }
+
+  /// Whether there is a replica with one of these keys of a flow of this life.
+  func has(_ keys: FlowKeyPair, of life: FlowOwner) -> Bool {
+    guard let index = index(of: life) else { return false }
+    return unsafe stores[index].find(keys.forward) != nil
+  }
+
+  /// The flow is another runtime's: its replica is of no use.
+  mutating func discard(_ index: Int, _ place: UInt32) { unsafe stores[index].remove(place) }
+
   /// What became of a replica: its place is free again.
   mutating func settle(_ index: Int, _ place: UInt32, isServed: Bool, onDemand: Bool) {
     unsafe stores[index].remove(place)

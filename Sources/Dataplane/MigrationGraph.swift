@@ -1,6 +1,7 @@
 import FixedContainers
 import FlowActors
 import ModuleGraphs
+import NetworkFunctions
 import ReliableChannels
 import Wire
 
@@ -15,28 +16,39 @@ import Wire
 /// Messages go out behind the packets that the pass has sent, over the same port.
 final class MigrationGraph: ModuleGraph {
   /// Lives as long as the worker, as this does.
-  private unowned(unsafe) let runtime: RuntimeGraph
-  private let rings: WorkerRings
-  private let returns: ReturningPackets
+  unowned(unsafe) let runtime: RuntimeGraph
+  let rings: WorkerRings
+  let returns: ReturningPackets
   private let outgoing = PacketBatch()
-  private let scratch: UnsafeMutableRawPointer
+  let scratch: UnsafeMutableRawPointer
   /// Messages of a frame.
   private let messages = UnsafeMutableBufferPointer<UnsafeRawBufferPointer>.allocate(capacity: PacketBatch.capacity)
-  private var peers: Peers
-  private var source: MigrationSource
-  private var target: MigrationTarget
-  private var replication: ReplicationSource
-  private let released: ReleasedPackets
-  private let owner: FlowOwner
+  var peers: Peers
+  var source: MigrationSource
+  var target: MigrationTarget
+  var replication: ReplicationSource
+  let released: ReleasedPackets
+  let owner: FlowOwner
+  private var exchange: ShareExchange
   private var nextReport = Tick.zero
   /// Messages that no machine understood.
-  private var malformed: UInt64 = 0
+  var malformed: UInt64 = 0
+  /// Who has recovered the flows of lives that are over; `nil` when nobody has.
+  var heirs: [FlowOwner: FlowOwner?] = [:]
+  /// Flows that have arrived and whose source is to hear of it when they have replicas.
+  var arrivals: [PendingArrival] = []
+  /// Replicas about which another runtime was asked whether it has their flows.
+  var claims: [UInt32: PendingClaim] = [:]
+  var lastClaim: UInt32 = 0
   /// What owners of replicas held here are still to be told.
-  private var answers: [(peer: UInt8, stream: UInt32, isHeld: Bool)] = []
+  var answers: [(peer: UInt8, stream: UInt32, isHeld: Bool)] = []
 
-  /// - Parameter isReplicated: whether this runtime's flows may be replicated; that takes memory.
+  /// - Parameters:
+  ///   - share: the part of the pools that flows give back to this runtime.
+  ///   - isReplicated: whether this runtime's flows may be replicated; that takes memory.
   init(
-    runtime: RuntimeGraph, owner: FlowOwner, capacity: Int, isReplicated: Bool, rings: WorkerRings, memory: MemorySource
+    runtime: RuntimeGraph, owner: FlowOwner, share: RuntimeShare, capacity: Int, isReplicated: Bool, rings: WorkerRings,
+    memory: MemorySource
   ) {
     self.runtime = runtime
     self.rings = rings
@@ -50,6 +62,8 @@ final class MigrationGraph: ModuleGraph {
     source = MigrationSource(owner: owner, layout: layout, stateSize: chain.stateSize, memory: memory)
     target = MigrationTarget(owner: owner, layout: layout, stateSize: chain.stateSize, flowCapacity: capacity, memory: memory)
     replication = ReplicationSource(layout: layout, stateSize: chain.stateSize, capacity: isReplicated ? capacity : 0, memory: memory)
+    exchange = ShareExchange(
+      share: UInt16(share.index), layout: layout, capacity: min(capacity, 65_536), memory: memory)
     super.init()
     runtime.core.returns = returns
     if isReplicated { runtime.core.flows.logEnds(memory: memory) }
@@ -72,12 +86,27 @@ final class MigrationGraph: ModuleGraph {
         if phase.step == .arriving {
           batch[index].withBytes { target.hold(slot, $0, side: side, now: now) }
         } else {
-          batch[index].withBytes { MigrationTarget.forward($0, side: side, to: phase.peer, scratch: scratch, outbox: &peers) }
+          batch[index].withBytes { follow($0, side: side, slot, phase, now: now) }
         }
       runtime.core.flows[slot].lastSeen = UInt32(truncatingIfNeeded: now.milliseconds)
       if isDone { done |= 1 << UInt64(index) } else { batch.drop(index, .flowMigrating) }
     }
     return done
+  }
+
+  /// Sends a packet after its flow, to whom it has gone or to who has that one's flows now.
+  private func follow(_ frame: UnsafeRawBufferPointer, side: UInt8, _ slot: UInt32, _ phase: MigrationPhase, now: Tick) -> Bool {
+    let isTargetAlive = peers.known[Int(phase.peer)].isAlive
+    // A target that died before it confirmed: whether it had the flow is being found out.
+    if !isTargetAlive, phase.step == .handedOver { return false }
+    switch isTargetAlive ? .peer(phase.peer) : heir(ofPeer: phase.peer) {
+    case .peer(let peer): return MigrationTarget.forward(frame, side: side, to: peer, scratch: scratch, outbox: &peers)
+    case .own:
+      runtime.core.flows.remove(slot)
+      unsafe returns.put(frame, side: side, now: now)
+      return true
+    case .unknown, .nobody: return false
+    }
   }
 
   // MARK: Messages
@@ -87,7 +116,8 @@ final class MigrationGraph: ModuleGraph {
     runtime.core.moment = now
     PacketBatch.forEach(in: frames) { index in
       guard let arrival = batch[index].withBytes({ peers.receive($0, now: now) }) else { return }
-      if let life = arrival.ended { mourn(arrival.peer, life, isSwitch: peers.known[Int(arrival.peer)].isSwitch, now: now) }
+      if arrival.isFirst { exchange.met(arrival.peer) }
+      if let life = arrival.ended { mourn(arrival.peer, life, now: now) }
       while case let count = unsafe peers.nextMessages(from: arrival.peer, into: messages), count > 0 {
         unsafe take(UnsafeBufferPointer(rebasing: messages[..<count]), from: arrival.peer, now: now)
         // Before their bytes go.
@@ -96,6 +126,11 @@ final class MigrationGraph: ModuleGraph {
     }
     // Before the acknowledgements: who hears one knows that the packets have left.
     released.flush(counters: &runtime.core.counters)
+    serveReturns(now: now)
+  }
+
+  /// Packets that come in a second time.
+  private func serveReturns(now: Tick) {
     while let batch = returns.next() {
       _ = runtime.serve(batch, now: now)
       runtime.port.release(batch, mask: batch.all & ~batch.live)
@@ -103,165 +138,34 @@ final class MigrationGraph: ModuleGraph {
     }
   }
 
-  private func take(_ messages: UnsafeBufferPointer<UnsafeRawBufferPointer>, from peer: UInt8, now: Tick) {
-    var rest = unsafe messages
-    while !rest.isEmpty {
-      // Updates of replicas first, which nearly all are, and then one message of another kind.
-      let stored = unsafe Self.store(rest, from: peer, life: peers.life(of: peer), &runtime.core.replicas, released, now: now)
-      guard stored < rest.count else { return }
-      let message = unsafe rest[stored]
-      if unsafe ReplicationMessage.isOne(message) {
-        unsafe replicate(message, from: peer, now: now)
-      } else {
-        handle(message.bytes, from: peer, now: now)
-      }
-      unsafe rest = UnsafeBufferPointer(rebasing: rest[(stored + 1)...])
-    }
-  }
-
-  /// Stores the updates that messages begin with, and lets their packets go.
-  ///
-  /// - Returns: how many there were. The next message is another, or one that makes no sense.
-  private static func store(
-    _ messages: UnsafeBufferPointer<UnsafeRawBufferPointer>, from peer: UInt8, life: FlowOwner, _ replicas: inout HeldReplicas,
-    _ released: ReleasedPackets, now: Tick
-  ) -> Int {
-    guard let index = replicas.holding(peer, life) else { return 0 }
-    unsafe replicas.foresee(messages, in: index)
-    let milliseconds = UInt32(truncatingIfNeeded: now.milliseconds)
-    var stored = 0
-    while stored < messages.count,
-      let packet = unsafe replicas.update(messages[stored], in: index, milliseconds: milliseconds)
-    {
-      if packet.count > 0 { unsafe released.put(packet, now: now) }
-      stored &+= 1
-    }
-    return stored
-  }
-
-  private func handle(_ message: RawSpan, from peer: UInt8, now: Tick) {
+  func handle(_ message: RawSpan, from peer: UInt8, now: Tick) {
     let isUnderstood =
       switch MigrationMessage.kind(message) {
-      case .prepare, .install, .latePacket:
+      case .prepare, .latePacket:
         target.receive(message, from: peer, now: now, flows: &runtime.core, outbox: &peers)
-      case .prepared, .routeChanged, .installed:
+      case .install: install(message, from: peer, now: now)
+      case .claim: answerClaim(message, from: peer, now: now)
+      case .claimed where isOwnClaim(message): settleClaim(message, from: peer)
+      case .prepared, .routeChanged, .installed, .claimed:
         source.receive(message, from: peer, now: now, flows: &runtime.core, outbox: &peers)
+      case .share: exchange.learn(message, from: peer)
+      case .returned: exchange.accept(message, chain: runtime.core.chain, isLending: source.isRunning, now: now)
       case .changeRoute, nil: false
       }
     if !isUnderstood { malformed &+= 1 }
-  }
-
-  // MARK: Replication
-
-  /// Whether packets leave by way of another runtime.
-  var isReplicating: Bool { replication.isOn }
-
-  /// Sends the packets of `mask`, addressed to their switches, to the holder behind what is new about their flows.
-  ///
-  /// - Returns: those that the channel took. The others are dropped with a reason.
-  func commit(_ batch: PacketBatch, _ mask: UInt64, now: Tick) -> UInt64 {
-    let refused = Self.commit(Burst(batch), mask, &replication, &runtime.core, &peers)
-    PacketBatch.forEach(in: refused) { batch.drop($0, .replicationBusy) }
-    let committed = mask & ~refused
-    runtime.core.counters.packetsReplicated &+= UInt64(committed.nonzeroBitCount)
-    return committed
-  }
-
-  /// Asks for what `commit` will read of these frames' flows.
-  func foresee(_ batch: PacketBatch, _ mask: UInt64) {
-    Self.foresee(Burst(batch), mask, replication)
-  }
-
-  private static func foresee(_ burst: Burst, _ mask: UInt64, _ replication: borrowing ReplicationSource) {
-    PacketBatch.forEach(in: mask) { replication.prefetch(burst[$0].slot) }
-  }
-
-  /// - Returns: frames that the channel had no room for.
-  private static func commit(
-    _ burst: Burst, _ mask: UInt64, _ replication: inout ReplicationSource, _ core: inout RuntimeCore, _ peers: inout Peers
-  ) -> UInt64 {
-    var refused: UInt64 = 0
-    PacketBatch.forEach(in: mask) { burst[$0].markReleased() }
-    PacketBatch.forEach(in: mask) { index in
-      let isSent = burst[index].withBytes {
-        unsafe replication.commit(burst[index].slot, packet: $0, flows: &core, outbox: &peers)
-      }
-      if !isSent { refused |= 1 << UInt64(truncatingIfNeeded: index) }
-    }
-    return refused
-  }
-
-  private func replicate(_ message: UnsafeRawBufferPointer, from peer: UInt8, now: Tick) {
-    let kind = unsafe ReplicationMessage.kind(message)
-    if kind == .marked || kind == .refused {
-      if unsafe !replication.receive(message, from: peer) { malformed &+= 1 }
-      if replication.takeProtected() {
-        _ = rings.events.put(.protected(stream: replication.stream, flows: UInt64(replication.known)))
-      }
-      return
-    }
-    let understanding = unsafe runtime.core.replicas.receive(message, from: peer, life: peers.life(of: peer), now: now) {
-      unsafe released.put($0, now: now)
-    }
-    switch understanding {
-    case .understood: break
-    case .malformed: malformed &+= 1
-    case .markReached(let stream): answers.append((peer, stream, true))
-    case .refused(let stream): answers.append((peer, stream, false))
-    }
-  }
-
-  /// Replicas held here, and flows of this runtime that nobody has a replica of, where there should be one.
-  var replicaCounts: (held: Int, unprotected: Int) {
-    let flows = runtime.core.flows.count
-    return (runtime.core.replicas.count, runtime.core.flows.logsEnds ? replication.unprotected(of: flows) : 0)
-  }
-
-  /// Tells owners how their streams fare, where the channel has room.
-  private func answerOwners() {
-    while let (peer, stream, isHeld) = answers.first {
-      let sent = ReplicationAnswer.write(stream: stream, isHeld: isHeld, to: scratch) { peers.send($0, to: peer) }
-      guard sent || !peers.known[Int(peer)].isAlive else { return }
-      answers.removeFirst()
-    }
-  }
-
-  private func protect(_ stream: UInt32, _ holder: FlowOwner?, now: Tick) {
-    guard let holder else { return replication.stop(flows: &runtime.core) }
-    guard let peer = peers.index(ofNode: holder.node), peers.known[Int(peer)].incarnation == holder.incarnation,
-      peers.known[Int(peer)].isAlive, runtime.core.flows.logsEnds
-    else { return replication.stop(flows: &runtime.core) }
-    replication.begin(stream: stream, holder: peer)
-  }
-
-  private func recover(_ order: RecoveryOrder, now: Tick) {
-    if let peer = peers.fence(order.lost) { mourn(peer, order.lost.incarnation, isSwitch: false, now: now) }
-    guard order.by == owner else { return runtime.core.replicas.drop(order.lost) }
-    guard let report = runtime.core.replicas.beginRecovery(order, now: now) else { return }
-    _ = rings.events.put(.recovery(report))
-  }
-
-  /// Goes on with what no packet has asked for.
-  private func goOnRecovering(now: Tick) {
-    _ = runtime.core.recoverSome(limit: 32, now: now)
-    while let report = runtime.core.replicas.takeFinished(now: now) {
-      replication.noteArrivals()
-      _ = rings.events.put(.recovery(report))
-    }
   }
 
   // MARK: Time
 
   override func run(at now: Tick) -> Int {
     runtime.core.moment = now
-    if runtime.core.replicas.isRecovering { goOnRecovering(now: now) }
-    if replication.isOn { replication.advance(flows: &runtime.core, outbox: &peers) }
-    if !answers.isEmpty { answerOwners() }
-    for life in peers.takeSilent() { _ = rings.events.put(.peerSilent(life)) }
+    advanceReplication(now: now)
+    serveReturns(now: now)
     if source.isRunning {
       source.advance(now: now, flows: &runtime.core, outbox: &peers)
       report(now: now)
     }
+    exchange.advance(chain: runtime.core.chain, peers: &peers, isLending: source.isRunning, now: now)
     return peers.flush(through: runtime.port, batch: outgoing, now: now)
   }
 
@@ -280,7 +184,12 @@ final class MigrationGraph: ModuleGraph {
     case .members(let members):
       var over: [(UInt8, Peer)] = []
       peers.update(members.peers, now: now) { over.append(($0, $1)) }
-      for (index, peer) in over { mourn(index, peer.incarnation, isSwitch: peer.isSwitch, now: now) }
+      for (index, peer) in over {
+        let life = FlowOwner(node: peer.node, incarnation: peer.incarnation)
+        // Whoever was to recover its flows would have been named before.
+        if heirs[life] == nil { heirs[life] = .some(nil) }
+        mourn(index, peer.incarnation, now: now)
+      }
     case .migrate(let order):
       guard let peer = peers.index(ofNode: order.target.node), peers.known[Int(peer)].incarnation == order.target.incarnation,
         peers.known[Int(peer)].isAlive
@@ -291,22 +200,26 @@ final class MigrationGraph: ModuleGraph {
       nextReport = now.advanced(byMilliseconds: 100)
     case .cancelMigration(let run):
       if source.report?.run == run { source.cancel(flows: &runtime.core) }
-    case .protect(let stream, let holder): protect(stream, holder, now: now)
+    case .protect(let stream, let holder): protect(stream, holder)
     case .recover(let order): recover(order, now: now)
-    case .errand, .stop: break
+    case .errand: break
+    case .stop:
+      exchange.hurry(chain: runtime.core.chain, peers: &peers, now: now)
+      _ = peers.flush(through: runtime.port, batch: outgoing, now: now)
     }
   }
 
   /// A life of a peer is over, by the first frame of its next one or by the coordinator's word.
-  private func mourn(_ peer: UInt8, _ incarnation: UInt64, isSwitch: Bool, now: Tick) {
-    if isSwitch {
-      source.switchEnded(peer, now: now, flows: &runtime.core)
-    } else {
-      // Until another holder is named, packets go out unprotected rather than nowhere.
-      if replication.isOn, replication.holder == peer { replication.stop(flows: &runtime.core) }
-      source.ended(peer, before: incarnation + 1, now: now, flows: &runtime.core)
-      target.sourceEnded(peer, now: now, flows: &runtime.core)
-    }
+  func mourn(_ peer: UInt8, _ incarnation: UInt64, now: Tick) {
+    guard !peers.known[Int(peer)].isSwitch else { return source.switchEnded(peer, now: now, flows: &runtime.core) }
+    // Until another holder is named, packets go out unprotected rather than nowhere.
+    if replication.isOn, replication.holder == peer { stopReplicating() }
+    let heir = heir(of: FlowOwner(node: peers.known[Int(peer)].node, incarnation: incarnation))
+    source.ended(peer, before: incarnation + 1, heir: heir, now: now, flows: &runtime.core)
+    if heir == .unknown { return }
+    if case .peer(let heir) = heir { runtime.core.heirOfSource = heir }
+    target.sourceEnded(peer, now: now, flows: &runtime.core)
+    runtime.core.heirOfSource = nil
   }
 
   private func refuse(_ order: MigrationOrder, _ reason: String) {

@@ -36,6 +36,12 @@ struct Peers: ~Copyable, ReplicationOutbox {
   private(set) var known: [Peer] = []
   /// The frame being written.
   private let outgoing: UnsafeMutableRawPointer
+  /// Who holds the replicas of this runtime's flows, `.max` when nobody does; and since which stream.
+  var holder: UInt8 = .max
+  var stream: UInt32 = 0
+  /// Acknowledgements that flows have arrived wait here until those have replicas, where they are to have any.
+  var holdsArrivalsBack = false
+  private(set) var arrivals: [(peer: UInt8, message: [UInt8])] = []
   /// Peers that have fallen silent since this was last looked at, as bits.
   private var silent: UInt64 = 0
 
@@ -112,6 +118,10 @@ struct Peers: ~Copyable, ReplicationOutbox {
 
   mutating func send(_ message: RawSpan, to peer: UInt8) -> Bool {
     guard Int(peer) < known.count, known[Int(peer)].isAlive else { return false }
+    if holdsArrivalsBack, MigrationMessage.kind(message) == .installed {
+      arrivals.append((peer, message.withUnsafeBytes { Array($0) }))
+      return true
+    }
     return unsafe channels[Int(peer)].send(message)
   }
 
@@ -121,9 +131,32 @@ struct Peers: ~Copyable, ReplicationOutbox {
     return unsafe channels[Int(peer)].reserve(count)
   }
 
-  /// Whose a frame was; and the life of that peer that is over, if the frame is the first of a later one.
+  mutating func takeArrivals() -> [(peer: UInt8, message: [UInt8])] {
+    defer { arrivals.removeAll(keepingCapacity: true) }
+    return arrivals
+  }
+
+  mutating func announce(_ slot: UInt32, to peer: UInt8) -> Bool {
+    guard holder != .max, holder != peer, known[Int(holder)].isAlive else { return true }
+    return unsafe ReplicationNotice.writeHandOver(of: slot, toNode: known[Int(peer)].node, to: outgoing) {
+      unsafe channels[Int(holder)].send($0)
+    }
+  }
+
+  var commitMark: CommitMark {
+    guard holder != .max else { return CommitMark(stream: 0, sequence: 0) }
+    return unsafe CommitMark(stream: stream, sequence: channels[Int(holder)].mark.number)
+  }
+
+  func hasCommitted(_ mark: CommitMark) -> Bool {
+    guard holder != .max, mark.stream == stream, known[Int(holder)].isAlive else { return true }
+    return unsafe channels[Int(holder)].hasArrived(SequenceNumber(mark.sequence))
+  }
+
+  /// Whose a frame was; whether a session began with it; and the life of that peer that is over, if it began a later one.
   struct Arrival {
     var peer: UInt8
+    var isFirst = false
     var ended: UInt64?
   }
 
@@ -136,7 +169,7 @@ struct Peers: ~Copyable, ReplicationOutbox {
     switch unsafe channels[Int(peer)].receive(frame, now: now) {
     case .refused: return nil
     case .taken: return Arrival(peer: peer)
-    case .sessionBegan: return Arrival(peer: peer, ended: before == 0 ? nil : before)
+    case .sessionBegan: return Arrival(peer: peer, isFirst: true, ended: before == 0 ? nil : before)
     }
   }
 

@@ -37,8 +37,14 @@ public struct RuntimeCore: ~Copyable {
   var returns: ReturningPackets?
   /// The time of the present pass, for what a migration asks.
   var moment = Tick.zero
+  /// Records that are only notes of where a flow has gone.
+  var departedNotes = 0
   /// Where the search for a flow that may leave goes on.
   var departureHand: UInt32 = 0
+  /// Flows that have arrived and are to have a replica before that is acknowledged.
+  var arrived: [UInt32] = []
+  /// Who has recovered the flows of a source that died, while flows are given up that were on their way from it.
+  var heirOfSource: UInt8?
   /// Other runtimes' flows that this one stands in for.
   var replicas: HeldReplicas
 
@@ -271,6 +277,12 @@ public struct RuntimeCore: ~Copyable {
       flowEnded?(flows, slot)
       unsafe chain.tell(.expires(now), state: flows.state(slot))
     }
+    discard(slot)
+  }
+
+  /// Removes a record, without any hook.
+  mutating func discard(_ slot: UInt32) {
+    if flows[slot].phase.step == .departed { departedNotes -= 1 }
     flows.remove(slot)
   }
 
@@ -317,11 +329,19 @@ public struct RuntimeCore: ~Copyable {
         return
       }
       guard !flows[slot].knowsReverse, burst[index].direction == .forward,
-        !flows.learnReverse(burst[index], hash: burst[index].hash, slot: slot)
+        !flows.learnReverse(burst[index], hash: burst[index].hash, slot: slot), !displaceDeparted(burst[index])
       else { return }
       burst.drop(index, .keyTaken)
       end(slot, now: now)
     }
+  }
+
+  /// Makes a frame's flow known by the key of its answers where that is taken by the note of a flow that has left: what has
+  /// come back from there belongs to this flow.
+  private mutating func displaceDeparted(_ frame: borrowing Frame) -> Bool {
+    guard let note = flows.findReversed(frame), flows[note].phase.step == .departed else { return false }
+    discard(note)
+    return flows.learnReverse(frame, hash: frame.hash, slot: frame.slot)
   }
 
   /// Counts the batch and what became of it: frames still live were sent on, every other was dropped for its reason.
@@ -340,17 +360,21 @@ public struct RuntimeCore: ~Copyable {
   public mutating func expireIdle(now: Tick, limit: Int) -> Int {
     let (chain, flowEnded) = (chain, flowEnded)
     var expired: UInt64 = 0
+    var forgotten = 0
     let fired = flows.advance(to: now, limit: limit) { flows, slot in
       if flows[slot].phase.isPinned { return flows.postpone(slot, now: now) }
       if flows[slot].phase == .settled {
         flowEnded?(flows, slot)
         unsafe chain.tell(.expires(now), state: flows.state(slot))
         expired += 1
+      } else {
+        forgotten += 1
       }
       flows.remove(slot)
     }
     counters.flowsExpired &+= expired
-    counters.activeFlows = UInt64(flows.count)
+    departedNotes -= forgotten
+    counters.activeFlows = UInt64(flows.count - departedNotes)
     return fired
   }
 }

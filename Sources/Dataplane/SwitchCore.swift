@@ -34,7 +34,17 @@ struct SwitchCore: ~Copyable {
   }
 
   /// Dispatches what came from outside; live frames afterwards go to the fabric port.
-  mutating func processOutside(_ batch: PacketBatch, uplink: Uplink, side: Side, now: Tick) {
+  ///
+  /// A switch is the cluster's router: here a packet's time to live is counted down, and a packet that cannot leave on the
+  /// other side because of its size, or of its age, is reported to its sender (RFC 1812 §5.3.1, RFC 4443 §3.2, §3.3).
+  ///
+  /// - Parameters:
+  ///   - egress: where packets leave that are not turned round.
+  ///   - isReassembled: whether they came in fragments, and so may be cut again.
+  mutating func processOutside(
+    _ batch: PacketBatch, uplink: Uplink, side: Side, egress: Uplink, isReassembled: Bool = false, now: Tick
+  ) {
+    let mtu = egress.port.mtu
     PacketBatch.forEach(in: batch.live) { index in
       // Checksums are the runtime's business; the switch needs the key only.
       if let reason = batch[index].parse(checksums: .trust) {
@@ -44,7 +54,14 @@ struct SwitchCore: ~Copyable {
         batch.drop(index, heard ? .handledARP : .unexpectedARP)
       } else if batch[index].destinationMAC != uplink.port.address {
         batch.drop(index, .notForThisNode)
+      } else if batch[index].timeToLive <= 1 {
+        uplink.report(.timeExceeded, about: batch[index], now: now)
+        batch.drop(index, .timeToLiveExceeded)
+      } else if batch[index].networkLength > mtu, !isReassembled, batch[index].mayNotBeCut {
+        uplink.report(.tooBig(mtu: mtu), about: batch[index], now: now)
+        batch.drop(index, .packetTooBig)
       } else {
+        batch[index].decrementTimeToLive()
         batch[index].hash = routes.hash(batch[index])
         routes.prefetchBucket(batch[index].hash)
       }
@@ -93,6 +110,11 @@ struct SwitchCore: ~Copyable {
   /// with its route if it is nobody.
   @inline(never)
   private mutating func inherit(_ slot: UInt32, _ batch: PacketBatch, _ index: Int, now: Tick) -> UInt16? {
+    // It had only just moved there: where it came from they know whether it ever arrived, and send the packet after it.
+    if let former = routes[slot].actor.recentFormer(now: now), runtimes.entries[Int(former)].isAlive {
+      routes[slot].actor.move(to: former, now: now)
+      return former
+    }
     switch runtimes.heir(of: routes[slot].actor.owner) {
     case .runtime(let heir):
       routes[slot].actor.move(to: heir, now: now)
@@ -238,18 +260,15 @@ struct SwitchCore: ~Copyable {
 public struct ServerSideEntrance: Sendable {
   let isOpen: Bool
   private let endpoints: ServerSideEndpoints?
-  /// Into how many shares the endpoints are cut.
-  private let shares: Int
   private let first: IPv4Address
   private let last: IPv4Address
 
   /// No such packet is any runtime's.
-  public static let closed = ServerSideEntrance(isOpen: false, endpoints: nil, shares: 1)
+  public static let closed = ServerSideEntrance(isOpen: false, endpoints: nil)
 
-  public init(isOpen: Bool, endpoints: ServerSideEndpoints?, shares: Int) {
+  public init(isOpen: Bool, endpoints: ServerSideEndpoints?) {
     self.isOpen = isOpen
     self.endpoints = endpoints
-    self.shares = max(1, shares)
     first = endpoints?.addresses.min() ?? IPv4Address(.max)
     last = endpoints?.addresses.max() ?? IPv4Address(0)
   }
@@ -271,7 +290,7 @@ public struct ServerSideEntrance: Sendable {
       return frame.family == .ipv4 ? runtimes.serving(for: frame.fiveTuple.clientWord) : runtimes.leastLoaded()
     }
     guard isOwn(frame) else { return runtimes.leastLoaded() }
-    return endpoints.share(of: frame.destinationPort, count: shares).flatMap { runtimes.serving(share: $0) }
+    return runtimes.serving(endpoints, port: frame.destinationPort)
   }
 }
 

@@ -22,6 +22,8 @@ public struct ReplicaStore: ~Copyable {
   public let capacity: Int
   private let layoutHash: UInt64
   private let layout: ReplicaLayout
+  /// Whether it is worth looking for flows that may be another runtime's.
+  private var mayHaveDoubtful = false
   /// Where taking out goes on.
   private var hand: UInt32 = 0
 
@@ -71,6 +73,8 @@ public struct ReplicaStore: ~Copyable {
     case markReached(UInt32)
     /// Replicas of this owner cannot be held: another chain, or more flows than there is room for.
     case refused(UInt32)
+    /// The flow may be another node's soon: `noteHandOver`.
+    case handedOver(slot: UInt32, node: UInt32)
     /// Nothing was stored, nothing released.
     case malformed
   }
@@ -116,6 +120,7 @@ public struct ReplicaStore: ~Copyable {
     guard start <= bytes.count else { return nil }
     unsafe store(update.changed, bytes.baseAddress! + ReplicationUpdate.headerLength, at: place)
     flows[place].lastSeen = milliseconds
+    flows[place].phase = .settled
     return unsafe UnsafeRawBufferPointer(start: bytes.baseAddress! + start, count: bytes.count &- start)
   }
 
@@ -172,6 +177,9 @@ public struct ReplicaStore: ~Copyable {
     case .end:
       guard bytes.count == ReplicationMessage.headerLength, Int(message.slot) < capacity else { return .malformed }
       forget(message.slot)
+    case .handOver:
+      guard bytes.count == ReplicationMessage.headerLength, Int(message.slot) < capacity else { return .malformed }
+      return .handedOver(slot: message.slot, node: UInt32(truncatingIfNeeded: message.word))
     case .mark:
       guard bytes.count == ReplicationMessage.headerLength else { return .malformed }
       return .markReached(message.slot)
@@ -205,15 +213,43 @@ public struct ReplicaStore: ~Copyable {
   public func find(_ frame: borrowing Frame) -> UInt32? { flows.find(frame)?.slot }
   public func find(_ key: FlowKey) -> UInt32? { flows.find(key)?.slot }
 
-  /// Some replica that there still is; `nil` when there is none.
+  /// The flow of the owner's slot may be the peer's with this index; who recovers it has to ask first. Until the owner says
+  /// something of the flow again.
+  public mutating func noteHandOver(_ slot: UInt32, to peer: UInt8) {
+    guard let place = place(of: slot) else { return }
+    flows[place].phase = MigrationPhase(.handedOver, peer: peer)
+    mayHaveDoubtful = true
+  }
+
+  /// Some replica of a flow that was its owner's without doubt; `nil` when there is none.
   public mutating func next() -> UInt32? {
     guard flows.count > 0 else { return nil }
     while Int(hand) < capacity {
-      if flows[hand].isUsed { return hand }
+      if flows[hand].isUsed, flows[hand].phase == .settled { return hand }
       hand += 1
     }
     hand = 0
     return nil
+  }
+
+  /// Replicas of flows that may be another runtime's: that of some peer, and up to `limit` of those that may be its.
+  public mutating func doubtful(limit: Int) -> (peer: UInt8, places: [UInt32])? {
+    guard mayHaveDoubtful, flows.count > 0 else { return nil }
+    var (peer, places): (UInt8?, [UInt32]) = (nil, [])
+    for place in 0..<UInt32(capacity) where flows[place].isUsed && flows[place].phase.step == .handedOver {
+      if peer == nil { peer = flows[place].phase.peer }
+      if flows[place].phase.peer == peer { places.append(place) }
+      if places.count == limit { break }
+    }
+    mayHaveDoubtful = peer != nil
+    return peer.map { ($0, places) }
+  }
+
+  /// What was found out about such a replica: it is its owner's, or to be asked about again.
+  public mutating func settleDoubt(_ place: UInt32, _ phase: MigrationPhase) {
+    guard flows[place].isUsed else { return }
+    flows[place].phase = phase
+    if phase.step == .handedOver { mayHaveDoubtful = true }
   }
 
   /// What is known of a replica: keys, what travels with a flow, and the flow state.

@@ -12,6 +12,7 @@ import Wire
 /// | flow | the owner's slot | actor and timeout class | a key entry as in `MigrationMessage`, flow state, packet |
 /// | update | the owner's slot | | the units that have changed, packet |
 /// | end | the owner's slot | - | - |
+/// | handOver | the owner's slot | node of the target | -: the flow's state may be another runtime's soon |
 /// | mark | stream | - | - |
 /// | marked | stream | replicas held | - (from the holder) |
 /// | refused | stream | - | - (from the holder): it cannot hold replicas of this owner |
@@ -22,7 +23,7 @@ import Wire
 public struct ReplicationMessage: Equatable, Sendable {
   public enum Kind: UInt8, CaseIterable, Sendable {
     case open = 0x21
-    case flow, update, end, mark, marked, refused
+    case flow, update, end, handOver, mark, marked, refused
   }
 
   public static let headerLength = 16
@@ -149,6 +150,16 @@ public struct ReplicaLayout: Equatable, Sendable {
     var length = Int(changed & 1) &* 8 &+ bits.nonzeroBitCount &* unit
     if bits >> UInt32(units - 1) & 1 != 0 { length += stateSize - units * unit }
     return length
+  }
+}
+
+/// What an owner tells its holder before a flow's state goes to another runtime.
+public enum ReplicationNotice {
+  public static func writeHandOver(
+    of slot: UInt32, toNode node: UInt32, to scratch: UnsafeMutableRawPointer, _ send: (RawSpan) -> Bool
+  ) -> Bool {
+    ReplicationMessage(.handOver, slot: slot, word: UInt64(node)).write(to: scratch)
+    return send(UnsafeRawBufferPointer(start: scratch, count: ReplicationMessage.headerLength).bytes)
   }
 }
 

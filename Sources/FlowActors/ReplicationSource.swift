@@ -275,6 +275,15 @@ public struct ReplicationSource: ~Copyable {
     return unsafe outbox.send(UnsafeRawBufferPointer(start: scratch, count: ReplicationMessage.headerLength).bytes, to: holder)
   }
 
+  /// Sends a flow whole, unless the holder has it; `false` when there is no room.
+  public mutating func introduce(
+    _ slot: UInt32, flows: inout some ReplicatedFlows & ~Copyable, outbox: inout some ReplicationOutbox & ~Copyable
+  ) -> Bool {
+    guard phase == .running, tellEnds(&flows, &outbox) else { return false }
+    guard flows.isReplicable(slot), unsafe shadow(slot).load(as: Shadow.self).stream != stream else { return true }
+    return unsafe put(slot, UnsafeRawBufferPointer(start: nil, count: 0), flows, &outbox)
+  }
+
   // MARK: Without packets
 
   /// Tells the holder which flows have ended; `false` when the channel has no room for all of it.
@@ -333,7 +342,7 @@ public struct ReplicationSource: ~Copyable {
       // What has come since waits for a mark of its own.
       if sweep == capacity, !isMarkDue { (isProtected, isNewlyProtected) = (true, true) }
     case .refused: (phase, isRefused, known, isProtected) = (.off, true, 0, false)
-    case .open, .flow, .update, .end, .mark: return false
+    case .open, .flow, .update, .end, .handOver, .mark: return false
     }
     return true
   }

@@ -1,3 +1,4 @@
+import NetworkFunctions
 import Wire
 
 /// What a virtual switch keeps for one direction of a flow: which runtime has it.
@@ -8,8 +9,8 @@ import Wire
 public struct SwitchActor: BitwiseCopyable, Sendable {
   /// Index into the switch's `RuntimeTable`.
   public var owner: UInt16
-  /// Whom a migration took the flow from, `.max` when there was none; and when, in milliseconds of the worker's time.
-  private var former: UInt16 = .max
+  /// Whether the owner was named by a migration, and when, in milliseconds of the worker's time.
+  private var hasMoved = false
   private var movedAt: UInt32 = 0
   /// Fences earlier owners: grows with every change of the owner.
   public var epoch: UInt32 = 0
@@ -18,24 +19,30 @@ public struct SwitchActor: BitwiseCopyable, Sendable {
 
   /// Gives the route to another runtime by the word of a migration.
   public mutating func move(to owner: UInt16, now: Tick) {
-    former = self.owner
+    hasMoved = true
     movedAt = UInt32(truncatingIfNeeded: now.milliseconds)
     self.owner = owner
     epoch &+= 1
   }
 
+  /// Whom a migration has just taken the flow from: who may have it again if the owner dies.
+  public func recentFormer(now: Tick) -> UInt16? {
+    former != .max && UInt32(truncatingIfNeeded: now.milliseconds) &- movedAt < Self.linger ? former : nil
+  }
+
   /// A packet of the flow came from this runtime. If it is not the owner, the flow has begun anew there and the
-  /// route follows; unless it has just moved away from there, and the packet is one that was sent before.
+  /// route follows; unless a migration has just named the owner, and the packet is one that was sent before: by the
+  /// runtime that the flow left, or by one that it had left shortly before that.
   public mutating func hear(_ runtime: UInt16, now: Tick) {
     if runtime == owner { return }
-    if runtime == former, UInt32(truncatingIfNeeded: now.milliseconds) &- movedAt < Self.linger { return }
+    if hasMoved, UInt32(truncatingIfNeeded: now.milliseconds) &- movedAt < Self.linger { return }
     owner = runtime
-    former = .max
+    hasMoved = false
     epoch &+= 1
   }
 
-  /// Milliseconds for which packets may still be on their way from a flow's former runtime.
-  static var linger: UInt32 { 2_000 }
+  /// Milliseconds for which packets may still be on their way from a flow's former runtimes.
+  public static var linger: UInt32 { 2_000 }
 }
 
 /// The runtimes a virtual switch may give flows to, and how loaded each is.
@@ -54,13 +61,13 @@ public struct RuntimeTable: Sendable {
     /// Packets of the flows it has go to it: also while it drains.
     public var isAlive: Bool
     /// Its share of the endpoints that functions hand out; `nil` while that is not known.
-    public var share: UInt32?
+    public var share: RuntimeShare?
     /// Flows it had when the coordinator last said so, and those given to it since.
     public var flows: UInt64
 
     public init(
       node: UInt32, incarnation: UInt64, input: MACAddress, output: MACAddress, isServing: Bool, isAlive: Bool? = nil, flows: UInt64,
-      share: UInt32? = nil
+      share: RuntimeShare? = nil
     ) {
       self.share = share
       self.node = node
@@ -147,9 +154,12 @@ public struct RuntimeTable: Sendable {
     return best.map { UInt16($0) }
   }
 
-  /// The serving runtime that has this share of what functions hand out.
-  public func serving(share: Int) -> UInt16? {
-    entries.firstIndex { $0.isServing && $0.share == UInt32(share) }.map { UInt16($0) }
+  /// The serving runtime whose share of the functions' endpoints has this port.
+  public func serving(_ endpoints: ServerSideEndpoints, port: UInt16) -> UInt16? {
+    entries.firstIndex { entry in
+      guard entry.isServing, let share = entry.share else { return false }
+      return endpoints.share(of: port, count: share.count) == share.index
+    }.map { UInt16($0) }
   }
 
   /// The serving runtime that a word falls to: the same one for as long as it serves, and when another comes or goes only

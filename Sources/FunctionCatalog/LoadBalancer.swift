@@ -118,11 +118,9 @@ public struct LoadBalancer: NetworkFunction, Sendable {
 
   public func makeSharedState(for runtime: RuntimeShare) -> SharedState {
     SharedState(
-      flows: FixedMemory(count: numberCapacity, repeating: 0), share: runtime.index, plan: LoadBalancerPlan(services))
+      flows: FixedMemory(count: LoadBalancerPlan.capacity(for: services), repeating: 0), share: runtime.index,
+      plan: LoadBalancerPlan(services))
   }
-
-  /// How many backends can be counted, those that come later included.
-  public var numberCapacity: Int { min(65_535, max(1_024, services.reduce(0) { $0 + $1.backends.count } * 4)) }
 
   @inlinable public func makeFlowState() -> FlowState { FlowState() }
 

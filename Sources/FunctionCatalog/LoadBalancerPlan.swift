@@ -34,20 +34,27 @@ public struct LoadBalancerPlan: Sendable {
   /// By service; `nil` where another policy chooses or no backend is left.
   private(set) var tables: [MaglevTable?]
   private var known: [Place: UInt16] = [:]
+  /// How many numbers there are to give, for all backends that there ever were.
+  public let capacity: Int
+
+  /// What a runtime that begins with these services sets aside.
+  static func capacity(for services: [LoadBalancerService]) -> Int {
+    min(65_535, max(1_024, services.reduce(0) { $0 + $1.backends.count } * 4))
+  }
 
   /// Every backend is up, unless its settings say that it drains.
   public init(_ services: [LoadBalancerService]) {
     self.services = []
+    capacity = Self.capacity(for: services)
     (states, numbers, tables) = ([], [], [])
-    let isNumbered = change(to: services, numbers: Int(UInt16.max))
+    let isNumbered = change(to: services)
     precondition(isNumbered, "a load balancer has at most 65535 backends")
   }
 
   /// Goes over to other services. A backend that both have keeps its number, and its state unless its settings differ.
   ///
-  /// - Parameter numbers: how many there are to give, for all backends that there ever were.
-  /// - Returns: `false`, and no change, when there are too few.
-  public mutating func change(to new: [LoadBalancerService], numbers capacity: Int) -> Bool {
+  /// - Returns: `false`, and no change, when there are not numbers for all.
+  public mutating func change(to new: [LoadBalancerService]) -> Bool {
     var known = known
     for service in new {
       for backend in service.backends where known[Place(service, backend)] == nil {

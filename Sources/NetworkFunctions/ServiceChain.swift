@@ -110,6 +110,30 @@ public struct ServiceChain {
     for stage in 0..<stages.count { unsafe stages[stage].flowEvent(event, state + offsets[stage]) }
   }
 
+  /// Flows here that hold a part of another runtime's share, by the share's index; a share may be named more than once.
+  public func countBorrowed(_ count: (_ share: Int, _ flows: Int) -> Void) {
+    for stage in 0..<stages.count { stages[stage].countBorrowed(count) }
+  }
+
+  /// The next of what flows took from another runtime's shared state and need no more.
+  public func takeReturn() -> SharedReturn? {
+    for stage in stages.indices {
+      guard var returned = stages[stage].takeReturn() else { continue }
+      returned.place = returned.place << 8 | UInt32(stage)
+      return returned
+    }
+    return nil
+  }
+
+  /// Takes back what was taken here and needed no more elsewhere; `false` when nothing of it is missing here.
+  public func accept(_ returned: SharedReturn) -> Bool {
+    let stage = Int(returned.place & 0xff)
+    guard stage < stages.count else { return false }
+    var inner = returned
+    inner.place >>= 8
+    return stages[stage].accept(inner)
+  }
+
   public func observe() -> [Observation] { stages.flatMap { $0.observe() } }
 
   /// Whether packets of no known flow are to be handed in from the server side, too.
@@ -186,6 +210,9 @@ public struct ServiceStage {
   @usableFromInline let process: (FrameSelection) -> UInt64
   @usableFromInline let processError: (FrameSelection) -> UInt64
   @usableFromInline let flowEvent: (FlowEvent, UnsafeMutableRawPointer) -> Void
+  @usableFromInline let countBorrowed: ((_ share: Int, _ flows: Int) -> Void) -> Void
+  @usableFromInline let takeReturn: () -> SharedReturn?
+  @usableFromInline let accept: (SharedReturn) -> Bool
   public let observe: () -> [Observation]
   public let opensFromServerSide: Bool
   @usableFromInline let accept: (inout any FunctionVisitor) -> Void
@@ -201,6 +228,9 @@ public struct ServiceStage {
     unsafe process = { selection in unsafe host.process(selection) }
     unsafe processError = { selection in unsafe host.processError(selection) }
     unsafe flowEvent = { event, state in unsafe host.tell(event, state) }
+    countBorrowed = { count in host.countBorrowed(count) }
+    takeReturn = { host.takeReturn() }
+    accept = { host.accept($0) }
     observe = { host.observe() }
     opensFromServerSide = function.opensFromServerSide
     accept = { visitor in host.accept(&visitor) }
@@ -276,6 +306,15 @@ final class FunctionHost<Function: NetworkFunction> {
     case .recovers: unsafe function.flowRecovers(&state.pointee, shared: &shared.pointee)
     }
   }
+
+  @inlinable
+  func countBorrowed(_ count: (_ share: Int, _ flows: Int) -> Void) { unsafe function.countBorrowed(shared.pointee, count) }
+
+  @inlinable
+  func takeReturn() -> SharedReturn? { unsafe function.takeReturn(&shared.pointee) }
+
+  @inlinable
+  func accept(_ returned: SharedReturn) -> Bool { unsafe function.accept(returned, shared: &shared.pointee) }
 
   @inlinable
   func observe() -> [Observation] { unsafe function.observe(shared.pointee) }

@@ -115,6 +115,11 @@ public struct ReliableChannel: ~Copyable {
   @usableFromInline
   mutating func refuse() { tally.messagesRefused &+= 1 }
 
+  /// A place in the stream of messages: behind all that `send` has taken so far.
+  public var mark: SequenceNumber { sender.mark }
+  /// Whether the peer has everything before this place, which is of the present session.
+  public func hasArrived(_ mark: SequenceNumber) -> Bool { sender.base.since(mark) >= 0 }
+
   // MARK: Frames in
 
   /// What a frame meant, besides the messages it carried.

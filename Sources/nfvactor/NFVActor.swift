@@ -15,11 +15,11 @@ struct NFVActor: ParsableCommand {
     discussion: """
       On a host of a cluster only 'nfvactor agent' is started by hand (or by systemd); it launches runtimes and \
       switches as the log asks. 'nfvactor process' needs neither log nor ports, and 'nfvactor lab' makes a whole \
-      cluster with clients and servers on this machine.
+      cluster with clients and servers on this machine. 'nfvactor simulate' plays one without a machine.
       """,
     subcommands: [
       AgentCommand.self, RuntimeCommand.self, SwitchCommand.self, ProcessCommand.self, RulesCommand.self, TrafficCommand.self,
-      LabCommand.self,
+      LabCommand.self, SimulateCommand.self,
     ])
 
   static func main() {

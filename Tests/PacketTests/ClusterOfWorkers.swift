@@ -104,7 +104,7 @@ final class ClusterOfWorkers {
         .init(
           node: node, incarnation: 1, input: runtime.address.address(of: .client), output: runtime.address.address(of: .server),
           isServing: serving.contains(index), isAlive: !runtime.isDead, flows: UInt64(index) * 1_000_000,
-          share: UInt32(index)))
+          share: RuntimeShare(index: index, count: runtimes.count)))
     }
     let members = WorkerCommand.Members(version: version, entries: entries, peers: peers)
     for rings in [switchRings] + runtimes.map(\.rings) { _ = rings.commands.put(.members(members)) }

@@ -1,0 +1,184 @@
+import FixedContainers
+import FlowActors
+import NetworkFunctions
+import Wire
+
+/// Brings back to its owner what flows had taken from the shared state of another runtime: an external endpoint of a NAT,
+/// say, whose flow moved and ended here.
+///
+///     chain.takeReturn ─▶ waits until nothing of its flow can be on its way ─▶ channel ─▶ chain.accept of the owner
+///
+/// Runtimes tell each other which share they have when a session begins. A return goes out once, over a channel that
+/// delivers once; if the owner's life ends meanwhile, its books end with it. What nobody can take back, as its share has no
+/// living runtime, is counted and forgotten.
+@safe
+struct ShareExchange: ~Copyable {
+  private struct Waiting: BitwiseCopyable {
+    var returned = SharedReturn(share: 0, words: SIMD2(0, 0))
+    /// Low 32 bits of the tick in milliseconds when it may go.
+    var due: UInt32 = 0
+  }
+
+  private let share: UInt16
+  private let layout: UInt64
+  /// Returns of this runtime's flows, oldest first, in a ring.
+  private let outgoing: UnsafeMutablePointer<Waiting>
+  private let capacity: Int
+  private var first = 0
+  private var waiting = 0
+  /// Returns to this runtime that came before their flow had left, by its books.
+  private let early: UnsafeMutablePointer<SharedReturn>
+  private static let earlyCapacity = 1_024
+  private var earlyCount = 0
+  /// By peer: its share, or -1.
+  private let shares: UnsafeMutablePointer<Int32>
+  /// Peers with a session, and those of them that were told this runtime's share: bits.
+  private var met: UInt64 = 0
+  private var told: UInt64 = 0
+  private let scratch: UnsafeMutableRawPointer
+  private var next = Tick.zero
+
+  private(set) var sent: UInt64 = 0
+  private(set) var accepted: UInt64 = 0
+  /// Fitted nothing that is missing here.
+  private(set) var refused: UInt64 = 0
+  /// Nobody alive has their share.
+  private(set) var ownerless: UInt64 = 0
+
+  /// Milliseconds that a return waits. A switch that has just moved a flow's routes does not believe its former runtime for
+  /// so long (`SwitchActor.linger`): by then the owner may give the endpoint to another flow.
+  static var delay: UInt32 { SwitchActor.linger }
+
+  /// - Parameter capacity: most returns that wait; what the functions owe beyond that waits with them.
+  init(share: UInt16, layout: UInt64, capacity: Int, memory: MemorySource) {
+    self.share = share
+    self.layout = layout
+    self.capacity = capacity
+    unsafe outgoing = memory.allocate(Waiting.self, count: capacity)
+    unsafe early = memory.allocate(SharedReturn.self, count: Self.earlyCapacity)
+    unsafe shares = memory.allocate(Int32.self, count: Peers.capacity)
+    unsafe scratch = UnsafeMutableRawPointer(memory.allocate(UInt8.self, count: MigrationMessage.headerLength + 24 * 32))
+    for peer in 0..<Peers.capacity { unsafe shares[peer] = -1 }
+  }
+
+  // MARK: Peers
+
+  /// A session with this peer began: what an earlier life of it said is void.
+  mutating func met(_ peer: UInt8) {
+    met |= 1 << UInt64(peer)
+    told &= ~(1 << UInt64(peer))
+    unsafe shares[Int(peer)] = -1
+  }
+
+  /// Takes a message of kind `share`; `false` when it is malformed.
+  mutating func learn(_ message: RawSpan, from peer: UInt8) -> Bool {
+    guard let share = message.withUnsafeBytes({ unsafe MigrationMessage.share($0) }) else { return false }
+    unsafe shares[Int(peer)] = Int32(share)
+    return true
+  }
+
+  private mutating func introduce(to peers: inout Peers) {
+    for peer in peers.known.indices where !peers.known[peer].isSwitch && peers.known[peer].isAlive {
+      let bit: UInt64 = 1 << UInt64(peer)
+      guard met & bit != 0, told & bit == 0 else { continue }
+      if unsafe peers.send(MigrationMessage.share(share, into: scratch).bytes, to: UInt8(peer)) { told |= bit }
+    }
+  }
+
+  /// Who has a share now; `nobody` only when everybody who lives has said what they have.
+  private enum Owner { case peer(UInt8), nobody, unknown }
+
+  private func owner(of share: UInt16, _ peers: borrowing Peers) -> Owner {
+    var isComplete = true
+    for peer in peers.known.indices where !peers.known[peer].isSwitch && peers.known[peer].isAlive {
+      if unsafe shares[peer] == Int32(share) { return .peer(UInt8(peer)) }
+      if unsafe shares[peer] < 0 { isComplete = false }
+    }
+    return isComplete ? .nobody : .unknown
+  }
+
+  // MARK: Returns
+
+  /// Does what is due, once in a millisecond.
+  ///
+  /// - Parameter isLending: flows are leaving here, whose return may come before they have left by the books.
+  mutating func advance(chain: ServiceChain, peers: inout Peers, isLending: Bool, now: Tick) {
+    guard now >= next else { return }
+    next = now.advanced(byMilliseconds: 1)
+    introduce(to: &peers)
+    collect(chain, now: now)
+    deliver(&peers, now: UInt32(truncatingIfNeeded: now.milliseconds))
+    if earlyCount > 0 { acceptEarly(chain, isLending: isLending) }
+  }
+
+  /// The runtime ends: what waits goes now.
+  mutating func hurry(chain: ServiceChain, peers: inout Peers, now: Tick) {
+    collect(chain, now: now)
+    deliver(&peers, now: UInt32(truncatingIfNeeded: now.milliseconds) &+ Self.delay)
+  }
+
+  private mutating func collect(_ chain: ServiceChain, now: Tick) {
+    let due = UInt32(truncatingIfNeeded: now.milliseconds) &+ Self.delay
+    while waiting < capacity, let returned = chain.takeReturn() {
+      unsafe outgoing[(first + waiting) % capacity] = Waiting(returned: returned, due: due)
+      waiting += 1
+    }
+  }
+
+  private mutating func deliver(_ peers: inout Peers, now: UInt32) {
+    var returns = InlineArray<32, SharedReturn>(repeating: SharedReturn(share: 0, words: SIMD2(0, 0)))
+    while waiting > 0 {
+      let head = unsafe outgoing[first].returned
+      var count = 0
+      while count < min(MigrationMessage.mostFlows, waiting) {
+        let entry = unsafe outgoing[(first + count) % capacity]
+        guard Int32(bitPattern: now &- entry.due) >= 0, entry.returned.share == head.share else { break }
+        returns[count] = entry.returned
+        count += 1
+      }
+      guard count > 0 else { return }
+      switch owner(of: head.share, peers) {
+      case .unknown: return
+      case .nobody: ownerless &+= UInt64(count)
+      case .peer(let peer):
+        let message = unsafe MigrationMessage.returns(returns.span.extracting(0..<count), layout: layout, into: scratch)
+        guard unsafe peers.send(message.bytes, to: peer) else { return }
+        sent &+= UInt64(count)
+      }
+      first = (first + count) % capacity
+      waiting -= count
+    }
+  }
+
+  /// Takes a message of kind `returned`; `false` when it is malformed.
+  mutating func accept(_ message: RawSpan, chain: ServiceChain, isLending: Bool, now: Tick) -> Bool {
+    message.withUnsafeBytes { bytes in
+      unsafe MigrationMessage.returns(bytes, layout: layout) { returned in
+        if returned.share == share, chain.accept(returned) {
+          accepted &+= 1
+        } else if isLending, earlyCount < Self.earlyCapacity {
+          unsafe early[earlyCount] = returned
+          earlyCount += 1
+        } else {
+          refused &+= 1
+        }
+      }
+    }
+  }
+
+  private mutating func acceptEarly(_ chain: ServiceChain, isLending: Bool) {
+    var kept = 0
+    for index in 0..<earlyCount {
+      let returned = unsafe early[index]
+      if chain.accept(returned) {
+        accepted &+= 1
+      } else if isLending {
+        unsafe early[kept] = returned
+        kept += 1
+      } else {
+        refused &+= 1
+      }
+    }
+    earlyCount = kept
+  }
+}
