@@ -155,7 +155,7 @@ struct HeldReplicas: ~Copyable {
   }
 
   /// Replicas of flows that may have reached another runtime before their owner died.
-  func doubtful(limit: Int) -> (index: Int, peer: UInt8, places: [UInt32])? {
+  mutating func doubtful(limit: Int) -> (index: Int, peer: UInt8, places: [UInt32])? {
     for index in uses.indices where uses[index] == .recovering {
       if let (peer, places) = unsafe stores[index].doubtful(limit: limit) { return (index, peer, places) }
     }

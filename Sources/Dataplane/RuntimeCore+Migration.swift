@@ -40,17 +40,11 @@ extension RuntimeCore: DepartingFlows {
     counters.flowsMigratedOut &+= 1
   }
 
-  /// The record of a flow that has left is of no use any more.
-  mutating func forgetDeparture(_ slot: UInt32) {
-    departedNotes -= 1
-    flows.remove(slot)
-  }
-
   public mutating func yield(_ slot: UInt32) -> Bool {
     let keys = flows.keys(of: slot)
     guard replicas.find(keys.forward) != nil else { return false }
     unsafe chain.tell(.migratesOut, state: flows.state(slot))
-    flows.remove(slot)
+    discard(slot)
     return true
   }
 }

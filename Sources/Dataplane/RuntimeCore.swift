@@ -395,7 +395,6 @@ public struct RuntimeCore: ~Copyable {
   /// Ends flows that were idle for too long; looks at no more than `limit` timers.
   public mutating func expireIdle(now: Tick, limit: Int) -> Int {
     var expired: UInt64 = 0
-    var forgotten = 0
     let fired = flows.advance(to: now, limit: limit)
     flows.forEachIdle { unsafe chain.foreseeEnd(flows.state($0)) }
     while let slot = flows.nextIdle() {
@@ -403,11 +402,10 @@ public struct RuntimeCore: ~Copyable {
         flows.postpone(slot, now: now)
         continue
       }
-      if flows[slot].phase == .settled { expired &+= 1 } else { forgotten += 1 }
+      if flows[slot].phase == .settled { expired &+= 1 }
       end(slot, now: now)
     }
     counters.flowsExpired &+= expired
-    departedNotes -= forgotten
     counters.activeFlows = UInt64(flows.count - departedNotes)
     return fired
   }

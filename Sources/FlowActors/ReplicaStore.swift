@@ -22,6 +22,8 @@ public struct ReplicaStore: ~Copyable {
   public let capacity: Int
   private let layoutHash: UInt64
   private let layout: ReplicaLayout
+  /// Whether it is worth looking for flows that may be another runtime's.
+  private var mayHaveDoubtful = false
   /// Where taking out goes on.
   private var hand: UInt32 = 0
 
@@ -216,6 +218,7 @@ public struct ReplicaStore: ~Copyable {
   public mutating func noteHandOver(_ slot: UInt32, to peer: UInt8) {
     guard let place = place(of: slot) else { return }
     flows[place].phase = MigrationPhase(.handedOver, peer: peer)
+    mayHaveDoubtful = true
   }
 
   /// Some replica of a flow that was its owner's without doubt; `nil` when there is none.
@@ -230,19 +233,24 @@ public struct ReplicaStore: ~Copyable {
   }
 
   /// Replicas of flows that may be another runtime's: that of some peer, and up to `limit` of those that may be its.
-  public func doubtful(limit: Int) -> (peer: UInt8, places: [UInt32])? {
-    guard flows.count > 0 else { return nil }
+  public mutating func doubtful(limit: Int) -> (peer: UInt8, places: [UInt32])? {
+    guard mayHaveDoubtful, flows.count > 0 else { return nil }
     var (peer, places): (UInt8?, [UInt32]) = (nil, [])
     for place in 0..<UInt32(capacity) where flows[place].isUsed && flows[place].phase.step == .handedOver {
       if peer == nil { peer = flows[place].phase.peer }
       if flows[place].phase.peer == peer { places.append(place) }
       if places.count == limit { break }
     }
+    mayHaveDoubtful = peer != nil
     return peer.map { ($0, places) }
   }
 
   /// What was found out about such a replica: it is its owner's, or to be asked about again.
-  public mutating func settleDoubt(_ place: UInt32, _ phase: MigrationPhase) { if flows[place].isUsed { flows[place].phase = phase } }
+  public mutating func settleDoubt(_ place: UInt32, _ phase: MigrationPhase) {
+    guard flows[place].isUsed else { return }
+    flows[place].phase = phase
+    if phase.step == .handedOver { mayHaveDoubtful = true }
+  }
 
   /// What is known of a replica: keys, what travels with a flow, and the flow state.
   public func keys(of place: UInt32) -> FlowKeyPair { flows.keys(of: place) }
