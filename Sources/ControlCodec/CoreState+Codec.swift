@@ -89,7 +89,6 @@ extension MessageWriter {
           $0.slot = move.slot.number
         }
       }
-      $0.last_assigned = state.lastAssigned
       $0.last_slot = state.lastSlot.number
       $0.table = table(state.table)
       $0.table_sent = state.tableSent

@@ -53,7 +53,6 @@ extension MessageReader {
         source: try nodeLife(required(move.source, "unanswered_moves.source"), "unanswered_moves.source"),
         slot: Slot(move.slot))
     }
-    state.lastAssigned = message.last_assigned
     state.lastSlot = Slot(message.last_slot)
     state.table = try table(required(message.table, "table"))
     state.tableSent = message.table_sent

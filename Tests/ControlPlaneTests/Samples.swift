@@ -172,7 +172,7 @@ enum Samples {
   }()
 
   static let replicatedSpec: ClusterSpec = {
-    var spec = spec
+    var spec = Self.spec
     spec.replicas = 1
     return spec
   }()
