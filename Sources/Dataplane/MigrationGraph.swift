@@ -15,11 +15,14 @@ import Wire
 ///
 /// Messages go out behind the packets that the pass has sent, over the same port.
 final class MigrationGraph: ModuleGraph {
-  unowned let runtime: RuntimeGraph
+  /// Lives as long as the worker, as this does.
+  unowned(unsafe) let runtime: RuntimeGraph
   let rings: WorkerRings
   let returns: ReturningPackets
   private let outgoing = PacketBatch()
   let scratch: UnsafeMutableRawPointer
+  /// Messages of a frame.
+  private let messages = UnsafeMutableBufferPointer<UnsafeRawBufferPointer>.allocate(capacity: PacketBatch.capacity)
   var peers: Peers
   var source: MigrationSource
   var target: MigrationTarget
@@ -66,6 +69,8 @@ final class MigrationGraph: ModuleGraph {
     if isReplicated { runtime.core.flows.logEnds(memory: memory) }
   }
 
+  deinit { unsafe messages.deallocate() }
+
   // MARK: Packets
 
   /// Holds packets of flows on their way here, and sends packets of flows that have left after them.
@@ -97,7 +102,7 @@ final class MigrationGraph: ModuleGraph {
     switch isTargetAlive ? .peer(phase.peer) : heir(ofPeer: phase.peer) {
     case .peer(let peer): return MigrationTarget.forward(frame, side: side, to: peer, scratch: scratch, outbox: &peers)
     case .own:
-      runtime.core.flows.remove(slot)
+      runtime.core.discard(slot)
       unsafe returns.put(frame, side: side, now: now)
       return true
     case .unknown, .nobody: return false
@@ -113,12 +118,10 @@ final class MigrationGraph: ModuleGraph {
       guard let arrival = batch[index].withBytes({ peers.receive($0, now: now) }) else { return }
       if arrival.isFirst { exchange.met(arrival.peer) }
       if let life = arrival.ended { mourn(arrival.peer, life, now: now) }
-      while let message = unsafe peers.nextMessage(from: arrival.peer) {
-        if unsafe ReplicationMessage.isOne(message) {
-          unsafe replicate(message, from: arrival.peer, now: now)
-        } else {
-          handle(message.bytes, from: arrival.peer, now: now)
-        }
+      while case let count = unsafe peers.nextMessages(from: arrival.peer, into: messages), count > 0 {
+        unsafe take(UnsafeBufferPointer(rebasing: messages[..<count]), from: arrival.peer, now: now)
+        // Before their bytes go.
+        released.copy(now: now)
       }
     }
     // Before the acknowledgements: who hears one knows that the packets have left.
@@ -135,7 +138,7 @@ final class MigrationGraph: ModuleGraph {
     }
   }
 
-  private func handle(_ message: RawSpan, from peer: UInt8, now: Tick) {
+  func handle(_ message: RawSpan, from peer: UInt8, now: Tick) {
     let isUnderstood =
       switch MigrationMessage.kind(message) {
       case .prepare, .latePacket:

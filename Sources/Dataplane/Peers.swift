@@ -24,7 +24,7 @@ public struct Peer: Sendable, Equatable {
 /// A peer keeps its index, and its channel's memory, for as long as the worker lives; a later life of the node is a new
 /// session of the same channel.
 @safe
-struct Peers: ~Copyable, MigrationOutbox {
+struct Peers: ~Copyable, ReplicationOutbox {
   static var capacity: Int { 63 }
 
   private let address: FabricAddress
@@ -150,6 +150,12 @@ struct Peers: ~Copyable, MigrationOutbox {
     return unsafe channels[Int(holder)].hasArrived(SequenceNumber(mark.sequence))
   }
 
+  @unsafe @inline(__always)
+  mutating func reserve(_ count: Int, to peer: UInt8) -> UnsafeMutableRawPointer? {
+    guard Int(peer) < known.count, known[Int(peer)].isAlive else { return nil }
+    return unsafe channels[Int(peer)].reserve(count)
+  }
+
   /// Whose a frame was; whether a session began with it; and the life of that peer that is over, if it began a later one.
   struct Arrival {
     var peer: UInt8
@@ -176,6 +182,12 @@ struct Peers: ~Copyable, MigrationOutbox {
   /// The next message of a peer, valid until its next frame is received; `nil` when there is none.
   @unsafe
   mutating func nextMessage(from peer: UInt8) -> UnsafeRawBufferPointer? { unsafe channels[Int(peer)].nextMessage() }
+
+  /// The next messages of a peer, as many as can be valid at once, until this is called again.
+  @unsafe @inline(__always)
+  mutating func nextMessages(from peer: UInt8, into messages: UnsafeMutableBufferPointer<UnsafeRawBufferPointer>) -> Int {
+    unsafe channels[Int(peer)].nextMessages(into: messages)
+  }
 
   // MARK: Counting
 
@@ -213,13 +225,23 @@ struct Peers: ~Copyable, MigrationOutbox {
         if length == 0 { break }
         if batch.isFull { send(batch, through: port) }
         // Without a buffer the frame is lost, as it could be on the way: it will be sent again.
-        guard port.makeFrame(in: batch, length: max(60, length), now: now) else { continue }
-        unsafe batch[batch.count - 1].write(outgoing, count: length)
+        guard makeFrame(length, in: batch, port, now: now) else { continue }
         frames += 1
       }
     }
     if !batch.isEmpty { send(batch, through: port) }
     return frames
+  }
+
+  /// A frame of the port with what was filled, padded to the least that Ethernet carries.
+  private func makeFrame(_ length: Int, in batch: PacketBatch, _ port: PacketPort, now: Tick) -> Bool {
+    let padded = max(60, length)
+    if length < padded { unsafe (outgoing + length).initializeMemory(as: UInt8.self, repeating: 0, count: padded - length) }
+    let made = withUnsafePointer(to: UInt16(padded)) {
+      unsafe port.makeFrames(in: batch, lengths: UnsafeBufferPointer(start: $0, count: 1), now: now)
+    }
+    if made == 1 { unsafe batch[batch.count - 1].write(outgoing, count: padded) }
+    return made == 1
   }
 
   private func send(_ batch: PacketBatch, through port: PacketPort) {

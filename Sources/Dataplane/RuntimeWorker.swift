@@ -107,6 +107,7 @@ final class RuntimeGraph: ModuleGraph {
     let detoured = core.process(batch, clientSide: sides.client, serverSide: sides.server, now: now)
     var consumed = sides.control
     if detoured != 0 { consumed |= migration?.detour(batch, detoured, now: now) ?? 0 }
+    if let migration, migration.isReplicating { migration.foresee(batch, batch.live) }
     returnToSenders(batch)
     let lost = batch.all & ~batch.live & ~consumed
     if lost != 0, fragments == 0 {
