@@ -2378,7 +2378,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__protection__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__protection__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__newer_body__field_descriptors[2] =
+static const ProtobufCFieldDescriptor nfvactor__v1__newer_body__field_descriptors[3] =
 {
   {
     "tag",
@@ -2404,15 +2404,29 @@ static const ProtobufCFieldDescriptor nfvactor__v1__newer_body__field_descriptor
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "needed_release",
+    60,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__NewerBody, needed_release),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__newer_body__field_indices_by_name[] = {
+  2,   /* field[2] = needed_release */
   1,   /* field[1] = record */
   0,   /* field[0] = tag */
 };
-static const ProtobufCIntRange nfvactor__v1__newer_body__number_ranges[1 + 1] =
+static const ProtobufCIntRange nfvactor__v1__newer_body__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 2 }
+  { 60, 2 },
+  { 0, 3 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__newer_body__descriptor =
 {
@@ -2422,10 +2436,10 @@ const ProtobufCMessageDescriptor nfvactor__v1__newer_body__descriptor =
   "Nfvactor__V1__NewerBody",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__NewerBody),
-  2,
+  3,
   nfvactor__v1__newer_body__field_descriptors,
   nfvactor__v1__newer_body__field_indices_by_name,
-  1,  nfvactor__v1__newer_body__number_ranges,
+  2,  nfvactor__v1__newer_body__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__newer_body__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

@@ -113,6 +113,7 @@ extension MessageWriter {
         $0.needs_newer_version = make(nfvactor__v1__newer_body__init) {
           $0.tag = body.tag
           $0.record = binary(body.record)
+          if !body.neededRelease.isEmpty { $0.needed_release = text(body.neededRelease) }
         }
       }
     }

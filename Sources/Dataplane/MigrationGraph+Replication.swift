@@ -120,6 +120,12 @@ extension MigrationGraph {
     }
   }
 
+  /// What the channels and the machines behind them have counted.
+  func count(into counters: inout Counters) {
+    peers.count(into: &counters)
+    counters.messagesMalformed = malformed
+  }
+
   /// Replicas held here, and flows of this runtime that nobody has a replica of, where there should be one.
   var replicaCounts: (held: Int, unprotected: Int) {
     let flows = runtime.core.flows.count

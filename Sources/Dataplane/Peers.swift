@@ -42,6 +42,9 @@ struct Peers: ~Copyable, ReplicationOutbox {
   /// Acknowledgements that flows have arrived wait here until those have replicas, where they are to have any.
   var holdsArrivalsBack = false
   private(set) var arrivals: [(peer: UInt8, message: [UInt8])] = []
+  /// Frames of nobody that is known.
+  private var strayFrames: UInt64 = 0
+  private var callsUntilCount = 0
   /// Peers that have fallen silent since this was last looked at, as bits.
   private var silent: UInt64 = 0
 
@@ -164,7 +167,10 @@ struct Peers: ~Copyable, ReplicationOutbox {
   ///
   /// - Returns: `nil` when it was refused.
   mutating func receive(_ frame: UnsafeRawBufferPointer, now: Tick) -> Arrival? {
-    guard let source = unsafe ChannelFrame.sourceNode(frame), let peer = index(ofNode: source) else { return nil }
+    guard let source = unsafe ChannelFrame.sourceNode(frame), let peer = index(ofNode: source) else {
+      strayFrames &+= 1
+      return nil
+    }
     let before = unsafe channels[Int(peer)].peerIncarnation
     switch unsafe channels[Int(peer)].receive(frame, now: now) {
     case .refused: return nil
@@ -181,6 +187,28 @@ struct Peers: ~Copyable, ReplicationOutbox {
   @unsafe @inline(__always)
   mutating func nextMessages(from peer: UInt8, into messages: UnsafeMutableBufferPointer<UnsafeRawBufferPointer>) -> Int {
     unsafe channels[Int(peer)].nextMessages(into: messages)
+  }
+
+  // MARK: Counting
+
+  /// Sums up what the channels have done; now and then, since it reads a few lines of memory for each of them.
+  mutating func count(into counters: inout Counters) {
+    callsUntilCount -= 1
+    guard callsUntilCount <= 0 else { return }
+    callsUntilCount = 128
+    counters.channelFramesSent = 0
+    counters.channelFramesReceived = 0
+    counters.channelFramesRefused = strayFrames
+    counters.channelMessagesRefused = 0
+    counters.channelRetransmits = 0
+    for index in known.indices {
+      let tally = unsafe channels[index].counters
+      counters.channelFramesSent &+= tally.framesSent
+      counters.channelFramesReceived &+= tally.framesReceived
+      counters.channelMessagesRefused &+= tally.messagesRefused
+      counters.channelRetransmits &+= tally.fastRetransmits &+ tally.timeoutRetransmits
+      for reason in FrameRefusal.allCases { counters.channelFramesRefused &+= tally[reason] }
+    }
   }
 
   // MARK: Frames out

@@ -398,10 +398,14 @@ struct  Nfvactor__V1__NewerBody
   ProtobufCMessage base;
   uint32_t tag;
   ProtobufCBinaryData record;
+  /*
+   * As the record's envelope said; empty if it did not.
+   */
+  char *needed_release;
 };
 #define NFVACTOR__V1__NEWER_BODY__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__newer_body__descriptor) \
-    , 0, {0,NULL} }
+    , 0, {0,NULL}, (char *)protobuf_c_empty_string }
 
 
 struct  Nfvactor__V1__HostState
