@@ -40,7 +40,7 @@ let mechanisms: [Target] = [
   .target(name: "NetworkFunctions", dependencies: ["Wire", "FixedContainers"], swiftSettings: packetPath),
   .target(
     name: "FunctionCatalog",
-    dependencies: ["Wire", "FixedContainers", "ControlMessages", "NetworkFunctions"],
+    dependencies: ["CIntrinsics", "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions"],
     swiftSettings: packetPath),
   .target(name: "NetworkFunctionTesting", dependencies: ["Wire", "NetworkFunctions"]),
   .target(

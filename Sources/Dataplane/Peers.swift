@@ -125,12 +125,6 @@ struct Peers: ~Copyable, ReplicationOutbox {
     return unsafe channels[Int(peer)].send(message)
   }
 
-  @unsafe @inline(__always)
-  mutating func reserve(_ count: Int, to peer: UInt8) -> UnsafeMutableRawPointer? {
-    guard Int(peer) < known.count, known[Int(peer)].isAlive else { return nil }
-    return unsafe channels[Int(peer)].reserve(count)
-  }
-
   mutating func takeArrivals() -> [(peer: UInt8, message: [UInt8])] {
     defer { arrivals.removeAll(keepingCapacity: true) }
     return arrivals
@@ -151,6 +145,12 @@ struct Peers: ~Copyable, ReplicationOutbox {
   func hasCommitted(_ mark: CommitMark) -> Bool {
     guard holder != .max, mark.stream == stream, known[Int(holder)].isAlive else { return true }
     return unsafe channels[Int(holder)].hasArrived(SequenceNumber(mark.sequence))
+  }
+
+  @unsafe @inline(__always)
+  mutating func reserve(_ count: Int, to peer: UInt8) -> UnsafeMutableRawPointer? {
+    guard Int(peer) < known.count, known[Int(peer)].isAlive else { return nil }
+    return unsafe channels[Int(peer)].reserve(count)
   }
 
   /// Whose a frame was; whether a session began with it; and the life of that peer that is over, if it began a later one.

@@ -40,6 +40,12 @@ extension RuntimeCore: DepartingFlows {
     counters.flowsMigratedOut &+= 1
   }
 
+  /// The record of a flow that has left is of no use any more.
+  mutating func forgetDeparture(_ slot: UInt32) {
+    departedNotes -= 1
+    flows.remove(slot)
+  }
+
   public mutating func yield(_ slot: UInt32) -> Bool {
     let keys = flows.keys(of: slot)
     guard replicas.find(keys.forward) != nil else { return false }
@@ -75,6 +81,7 @@ extension RuntimeCore: ArrivingFlows {
   /// The flow's source has died. If its flows have an heir, packets that come here all the same are sent there.
   public mutating func forget(_ slot: UInt32) {
     guard let heirOfSource else { return flows.remove(slot) }
+    departedNotes += 1
     flows[slot].phase = MigrationPhase(.departed, peer: heirOfSource)
     flows[slot].lastSeen = UInt32(truncatingIfNeeded: moment.milliseconds)
     flows.setTimeoutClass(slot, TimeoutClass.departed, now: moment)

@@ -105,8 +105,6 @@ final class RuntimeGraph: ModuleGraph {
     let detoured = core.process(batch, clientSide: sides.client, serverSide: sides.server, now: now)
     var consumed = sides.control
     if detoured != 0 { consumed |= migration?.detour(batch, detoured, now: now) ?? 0 }
-    if let migration, migration.isReplicating { migration.foresee(batch, batch.live) }
-    returnToSenders(batch)
     let lost = batch.all & ~batch.live & ~consumed
     if lost != 0, fragments == 0 {
       let result = reassembly.take(batch, lost, from: port, now: now)
@@ -114,11 +112,14 @@ final class RuntimeGraph: ModuleGraph {
       consumed |= result.consumed
     }
     guard let migration, migration.isReplicating else {
+      returnToSenders(batch)
       let refused = port.transmit(batch, mask: batch.live)
       PacketBatch.forEach(in: refused) { batch.drop($0, .transmitQueueFull) }
       core.settle(batch, consumed: consumed)
       return sides.control
     }
+    migration.foresee(batch, batch.live)
+    returnToSenders(batch)
     let committed = migration.commit(batch, batch.live, now: now)
     core.settle(batch, consumed: consumed)
     // They went as copies: the frames themselves are given back.

@@ -9,8 +9,8 @@ import Wire
 public struct SwitchActor: BitwiseCopyable, Sendable {
   /// Index into the switch's `RuntimeTable`.
   public var owner: UInt16
-  /// Whether the owner was named by a migration, and when, in milliseconds of the worker's time.
-  private var hasMoved = false
+  /// Whom a migration took the flow from, `.max` when none named the owner; and when, in milliseconds of the worker's time.
+  private var former: UInt16 = .max
   private var movedAt: UInt32 = 0
   /// Fences earlier owners: grows with every change of the owner.
   public var epoch: UInt32 = 0
@@ -19,7 +19,7 @@ public struct SwitchActor: BitwiseCopyable, Sendable {
 
   /// Gives the route to another runtime by the word of a migration.
   public mutating func move(to owner: UInt16, now: Tick) {
-    hasMoved = true
+    former = self.owner
     movedAt = UInt32(truncatingIfNeeded: now.milliseconds)
     self.owner = owner
     epoch &+= 1
@@ -35,9 +35,9 @@ public struct SwitchActor: BitwiseCopyable, Sendable {
   /// runtime that the flow left, or by one that it had left shortly before that.
   public mutating func hear(_ runtime: UInt16, now: Tick) {
     if runtime == owner { return }
-    if hasMoved, UInt32(truncatingIfNeeded: now.milliseconds) &- movedAt < Self.linger { return }
+    if former != .max, UInt32(truncatingIfNeeded: now.milliseconds) &- movedAt < Self.linger { return }
     owner = runtime
-    hasMoved = false
+    former = .max
     epoch &+= 1
   }
 

@@ -35,7 +35,7 @@ struct CountingReturns<Function: NetworkFunction>: NetworkFunction {
   func processError(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict {
     function.processError(&frame, flow: &flow, shared: &shared.inner)
   }
-  func flowExpires(_ flow: inout FlowState, shared: inout SharedState) { function.flowExpires(&flow, shared: &shared.inner) }
+  func flowExpires(_ flow: inout FlowState, shared: inout SharedState, now: Tick) { function.flowExpires(&flow, shared: &shared.inner, now: now) }
   func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) {
     function.flowMigratesOut(&flow, shared: &shared.inner)
   }
