@@ -138,7 +138,43 @@ final class MigrationGraph: ModuleGraph {
     }
   }
 
-  func handle(_ message: RawSpan, from peer: UInt8, now: Tick) {
+  private func take(_ messages: UnsafeBufferPointer<UnsafeRawBufferPointer>, from peer: UInt8, now: Tick) {
+    var rest = unsafe messages
+    while !rest.isEmpty {
+      // Updates of replicas first, which nearly all are, and then one message of another kind.
+      let stored = unsafe Self.store(rest, from: peer, life: peers.life(of: peer), &runtime.core.replicas, released, now: now)
+      guard stored < rest.count else { return }
+      let message = unsafe rest[stored]
+      if unsafe ReplicationMessage.isOne(message) {
+        unsafe replicate(message, from: peer, now: now)
+      } else {
+        handle(message.bytes, from: peer, now: now)
+      }
+      unsafe rest = UnsafeBufferPointer(rebasing: rest[(stored + 1)...])
+    }
+  }
+
+  /// Stores the updates that messages begin with, and lets their packets go.
+  ///
+  /// - Returns: how many there were. The next message is another, or one that makes no sense.
+  private static func store(
+    _ messages: UnsafeBufferPointer<UnsafeRawBufferPointer>, from peer: UInt8, life: FlowOwner, _ replicas: inout HeldReplicas,
+    _ released: ReleasedPackets, now: Tick
+  ) -> Int {
+    guard let index = replicas.holding(peer, life) else { return 0 }
+    unsafe replicas.foresee(messages, in: index)
+    let milliseconds = UInt32(truncatingIfNeeded: now.milliseconds)
+    var stored = 0
+    while stored < messages.count,
+      let packet = unsafe replicas.update(messages[stored], in: index, milliseconds: milliseconds)
+    {
+      if packet.count > 0 { unsafe released.put(packet, now: now) }
+      stored &+= 1
+    }
+    return stored
+  }
+
+  private func handle(_ message: RawSpan, from peer: UInt8, now: Tick) {
     let isUnderstood =
       switch MigrationMessage.kind(message) {
       case .prepare, .latePacket:

@@ -116,11 +116,14 @@ final class RuntimeGraph: ModuleGraph {
       consumed |= result.consumed
     }
     guard let migration, migration.isReplicating else {
+      returnToSenders(batch)
       let refused = port.transmit(batch, mask: batch.live)
       PacketBatch.forEach(in: refused) { batch.drop($0, .transmitQueueFull) }
       core.settle(batch, consumed: consumed)
       return sides.control
     }
+    migration.foresee(batch, batch.live)
+    returnToSenders(batch)
     let committed = migration.commit(batch, batch.live, now: now)
     core.settle(batch, consumed: consumed)
     // They went as copies: the frames themselves are given back.
