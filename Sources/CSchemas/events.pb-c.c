@@ -916,7 +916,160 @@ void   nfvactor__v1__migration_finished__free_unpacked
   assert(message->base.descriptor == &nfvactor__v1__migration_finished__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[27] =
+void   nfvactor__v1__function_log__init
+                     (Nfvactor__V1__FunctionLog         *message)
+{
+  static const Nfvactor__V1__FunctionLog init_value = NFVACTOR__V1__FUNCTION_LOG__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__function_log__get_packed_size
+                     (const Nfvactor__V1__FunctionLog *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__function_log__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__function_log__pack
+                     (const Nfvactor__V1__FunctionLog *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__function_log__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__function_log__pack_to_buffer
+                     (const Nfvactor__V1__FunctionLog *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__function_log__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__FunctionLog *
+       nfvactor__v1__function_log__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__FunctionLog *)
+     protobuf_c_message_unpack (&nfvactor__v1__function_log__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__function_log__free_unpacked
+                     (Nfvactor__V1__FunctionLog *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__function_log__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   nfvactor__v1__function_log_entry__alert__init
+                     (Nfvactor__V1__FunctionLogEntry__Alert         *message)
+{
+  static const Nfvactor__V1__FunctionLogEntry__Alert init_value = NFVACTOR__V1__FUNCTION_LOG_ENTRY__ALERT__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__function_log_entry__ruling__init
+                     (Nfvactor__V1__FunctionLogEntry__Ruling         *message)
+{
+  static const Nfvactor__V1__FunctionLogEntry__Ruling init_value = NFVACTOR__V1__FUNCTION_LOG_ENTRY__RULING__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__function_log_entry__mapping__init
+                     (Nfvactor__V1__FunctionLogEntry__Mapping         *message)
+{
+  static const Nfvactor__V1__FunctionLogEntry__Mapping init_value = NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__function_log_entry__init
+                     (Nfvactor__V1__FunctionLogEntry         *message)
+{
+  static const Nfvactor__V1__FunctionLogEntry init_value = NFVACTOR__V1__FUNCTION_LOG_ENTRY__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__function_log_entry__get_packed_size
+                     (const Nfvactor__V1__FunctionLogEntry *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__function_log_entry__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__function_log_entry__pack
+                     (const Nfvactor__V1__FunctionLogEntry *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__function_log_entry__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__function_log_entry__pack_to_buffer
+                     (const Nfvactor__V1__FunctionLogEntry *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__function_log_entry__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__FunctionLogEntry *
+       nfvactor__v1__function_log_entry__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__FunctionLogEntry *)
+     protobuf_c_message_unpack (&nfvactor__v1__function_log_entry__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__function_log_entry__free_unpacked
+                     (Nfvactor__V1__FunctionLogEntry *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__function_log_entry__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   nfvactor__v1__backend_changed__init
+                     (Nfvactor__V1__BackendChanged         *message)
+{
+  static const Nfvactor__V1__BackendChanged init_value = NFVACTOR__V1__BACKEND_CHANGED__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__backend_changed__get_packed_size
+                     (const Nfvactor__V1__BackendChanged *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__backend_changed__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__backend_changed__pack
+                     (const Nfvactor__V1__BackendChanged *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__backend_changed__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__backend_changed__pack_to_buffer
+                     (const Nfvactor__V1__BackendChanged *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__backend_changed__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__BackendChanged *
+       nfvactor__v1__backend_changed__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__BackendChanged *)
+     protobuf_c_message_unpack (&nfvactor__v1__backend_changed__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__backend_changed__free_unpacked
+                     (Nfvactor__V1__BackendChanged *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__backend_changed__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[29] =
 {
   {
     "version",
@@ -1242,10 +1395,35 @@ static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[27]
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "function_log",
+    80,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Event, body_case),
+    offsetof(Nfvactor__V1__Event, function_log),
+    &nfvactor__v1__function_log__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "backend_changed",
+    81,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Event, body_case),
+    offsetof(Nfvactor__V1__Event, backend_changed),
+    &nfvactor__v1__backend_changed__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__event__field_indices_by_name[] = {
   15,   /* field[15] = agent_heartbeat */
   14,   /* field[14] = agent_started */
+  28,   /* field[28] = backend_changed */
   20,   /* field[20] = beacon */
   6,   /* field[6] = caused_by_command */
   5,   /* field[5] = caused_by_event */
@@ -1256,6 +1434,7 @@ static const unsigned nfvactor__v1__event__field_indices_by_name[] = {
   4,   /* field[4] = correlation */
   7,   /* field[7] = critical */
   25,   /* field[25] = drain_requested */
+  27,   /* field[27] = function_log */
   9,   /* field[9] = heartbeat */
   2,   /* field[2] = incarnation */
   26,   /* field[26] = migration_finished */
@@ -1272,11 +1451,12 @@ static const unsigned nfvactor__v1__event__field_indices_by_name[] = {
   0,   /* field[0] = version */
   10,   /* field[10] = workload */
 };
-static const ProtobufCIntRange nfvactor__v1__event__number_ranges[2 + 1] =
+static const ProtobufCIntRange nfvactor__v1__event__number_ranges[3 + 1] =
 {
   { 1, 0 },
   { 16, 8 },
-  { 0, 27 }
+  { 80, 27 },
+  { 0, 29 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__event__descriptor =
 {
@@ -1286,10 +1466,10 @@ const ProtobufCMessageDescriptor nfvactor__v1__event__descriptor =
   "Nfvactor__V1__Event",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__Event),
-  27,
+  29,
   nfvactor__v1__event__field_descriptors,
   nfvactor__v1__event__field_indices_by_name,
-  2,  nfvactor__v1__event__number_ranges,
+  3,  nfvactor__v1__event__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__event__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -2932,5 +3112,525 @@ const ProtobufCMessageDescriptor nfvactor__v1__migration_finished__descriptor =
   nfvactor__v1__migration_finished__field_indices_by_name,
   1,  nfvactor__v1__migration_finished__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__migration_finished__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__function_log__field_descriptors[3] =
+{
+  {
+    "node",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLog, node),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "entries",
+    2,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__FunctionLog, n_entries),
+    offsetof(Nfvactor__V1__FunctionLog, entries),
+    &nfvactor__v1__function_log_entry__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "lost",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLog, lost),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__function_log__field_indices_by_name[] = {
+  1,   /* field[1] = entries */
+  2,   /* field[2] = lost */
+  0,   /* field[0] = node */
+};
+static const ProtobufCIntRange nfvactor__v1__function_log__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__function_log__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.FunctionLog",
+  "FunctionLog",
+  "Nfvactor__V1__FunctionLog",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__FunctionLog),
+  3,
+  nfvactor__v1__function_log__field_descriptors,
+  nfvactor__v1__function_log__field_indices_by_name,
+  1,  nfvactor__v1__function_log__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__function_log__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__function_log_entry__alert__field_descriptors[5] =
+{
+  {
+    "gid",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry__Alert, gid),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "sid",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry__Alert, sid),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "revision",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry__Alert, revision),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "priority",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry__Alert, priority),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "dropped",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry__Alert, dropped),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__function_log_entry__alert__field_indices_by_name[] = {
+  4,   /* field[4] = dropped */
+  0,   /* field[0] = gid */
+  3,   /* field[3] = priority */
+  2,   /* field[2] = revision */
+  1,   /* field[1] = sid */
+};
+static const ProtobufCIntRange nfvactor__v1__function_log_entry__alert__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__function_log_entry__alert__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.FunctionLogEntry.Alert",
+  "Alert",
+  "Nfvactor__V1__FunctionLogEntry__Alert",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__FunctionLogEntry__Alert),
+  5,
+  nfvactor__v1__function_log_entry__alert__field_descriptors,
+  nfvactor__v1__function_log_entry__alert__field_indices_by_name,
+  1,  nfvactor__v1__function_log_entry__alert__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__function_log_entry__alert__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__function_log_entry__ruling__field_descriptors[2] =
+{
+  {
+    "rule",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry__Ruling, rule),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "allowed",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry__Ruling, allowed),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__function_log_entry__ruling__field_indices_by_name[] = {
+  1,   /* field[1] = allowed */
+  0,   /* field[0] = rule */
+};
+static const ProtobufCIntRange nfvactor__v1__function_log_entry__ruling__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__function_log_entry__ruling__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.FunctionLogEntry.Ruling",
+  "Ruling",
+  "Nfvactor__V1__FunctionLogEntry__Ruling",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__FunctionLogEntry__Ruling),
+  2,
+  nfvactor__v1__function_log_entry__ruling__field_descriptors,
+  nfvactor__v1__function_log_entry__ruling__field_indices_by_name,
+  1,  nfvactor__v1__function_log_entry__ruling__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__function_log_entry__ruling__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__function_log_entry__mapping__field_descriptors[2] =
+{
+  {
+    "event",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry__Mapping, event),
+    &nfvactor__v1__function_log_entry__mapping_event__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "vlan",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry__Mapping, vlan),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__function_log_entry__mapping__field_indices_by_name[] = {
+  0,   /* field[0] = event */
+  1,   /* field[1] = vlan */
+};
+static const ProtobufCIntRange nfvactor__v1__function_log_entry__mapping__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__function_log_entry__mapping__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.FunctionLogEntry.Mapping",
+  "Mapping",
+  "Nfvactor__V1__FunctionLogEntry__Mapping",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__FunctionLogEntry__Mapping),
+  2,
+  nfvactor__v1__function_log_entry__mapping__field_descriptors,
+  nfvactor__v1__function_log_entry__mapping__field_indices_by_name,
+  1,  nfvactor__v1__function_log_entry__mapping__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__function_log_entry__mapping__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCEnumValue nfvactor__v1__function_log_entry__mapping_event__enum_values_by_number[4] =
+{
+  { "MAPPING_EVENT_UNSPECIFIED", "NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT__MAPPING_EVENT_UNSPECIFIED", 0 },
+  { "MAPPING_EVENT_CREATED", "NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT__MAPPING_EVENT_CREATED", 1 },
+  { "MAPPING_EVENT_REMOVED", "NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT__MAPPING_EVENT_REMOVED", 2 },
+  { "MAPPING_EVENT_EXHAUSTED", "NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT__MAPPING_EVENT_EXHAUSTED", 3 },
+};
+static const ProtobufCIntRange nfvactor__v1__function_log_entry__mapping_event__value_ranges[] = {
+{0, 0},{0, 4}
+};
+static const ProtobufCEnumValueIndex nfvactor__v1__function_log_entry__mapping_event__enum_values_by_name[4] =
+{
+  { "MAPPING_EVENT_CREATED", 1 },
+  { "MAPPING_EVENT_EXHAUSTED", 3 },
+  { "MAPPING_EVENT_REMOVED", 2 },
+  { "MAPPING_EVENT_UNSPECIFIED", 0 },
+};
+const ProtobufCEnumDescriptor nfvactor__v1__function_log_entry__mapping_event__descriptor =
+{
+  PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.FunctionLogEntry.MappingEvent",
+  "MappingEvent",
+  "Nfvactor__V1__FunctionLogEntry__MappingEvent",
+  "nfvactor.v1",
+  4,
+  nfvactor__v1__function_log_entry__mapping_event__enum_values_by_number,
+  4,
+  nfvactor__v1__function_log_entry__mapping_event__enum_values_by_name,
+  1,
+  nfvactor__v1__function_log_entry__mapping_event__value_ranges,
+  NULL,NULL,NULL,NULL   /* reserved[1234] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__function_log_entry__field_descriptors[9] =
+{
+  {
+    "time",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry, time),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "source",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry, source),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "source_port",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry, source_port),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "destination",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry, destination),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "destination_port",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry, destination_port),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "protocol",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry, protocol),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "alert",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__FunctionLogEntry, kind_case),
+    offsetof(Nfvactor__V1__FunctionLogEntry, alert),
+    &nfvactor__v1__function_log_entry__alert__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "ruling",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__FunctionLogEntry, kind_case),
+    offsetof(Nfvactor__V1__FunctionLogEntry, ruling),
+    &nfvactor__v1__function_log_entry__ruling__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "mapping",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__FunctionLogEntry, kind_case),
+    offsetof(Nfvactor__V1__FunctionLogEntry, mapping),
+    &nfvactor__v1__function_log_entry__mapping__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__function_log_entry__field_indices_by_name[] = {
+  6,   /* field[6] = alert */
+  3,   /* field[3] = destination */
+  4,   /* field[4] = destination_port */
+  8,   /* field[8] = mapping */
+  5,   /* field[5] = protocol */
+  7,   /* field[7] = ruling */
+  1,   /* field[1] = source */
+  2,   /* field[2] = source_port */
+  0,   /* field[0] = time */
+};
+static const ProtobufCIntRange nfvactor__v1__function_log_entry__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 9 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__function_log_entry__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.FunctionLogEntry",
+  "FunctionLogEntry",
+  "Nfvactor__V1__FunctionLogEntry",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__FunctionLogEntry),
+  9,
+  nfvactor__v1__function_log_entry__field_descriptors,
+  nfvactor__v1__function_log_entry__field_indices_by_name,
+  1,  nfvactor__v1__function_log_entry__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__function_log_entry__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__backend_changed__field_descriptors[5] =
+{
+  {
+    "node",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendChanged, node),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "service",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendChanged, service),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "backend",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendChanged, backend),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "up",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendChanged, up),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reason",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendChanged, reason),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__backend_changed__field_indices_by_name[] = {
+  2,   /* field[2] = backend */
+  0,   /* field[0] = node */
+  4,   /* field[4] = reason */
+  1,   /* field[1] = service */
+  3,   /* field[3] = up */
+};
+static const ProtobufCIntRange nfvactor__v1__backend_changed__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__backend_changed__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.BackendChanged",
+  "BackendChanged",
+  "Nfvactor__V1__BackendChanged",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__BackendChanged),
+  5,
+  nfvactor__v1__backend_changed__field_descriptors,
+  nfvactor__v1__backend_changed__field_indices_by_name,
+  1,  nfvactor__v1__backend_changed__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__backend_changed__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

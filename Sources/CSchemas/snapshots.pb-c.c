@@ -775,6 +775,51 @@ void   nfvactor__v1__seen_producer__free_unpacked
   assert(message->base.descriptor == &nfvactor__v1__seen_producer__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   nfvactor__v1__backend_state__init
+                     (Nfvactor__V1__BackendState         *message)
+{
+  static const Nfvactor__V1__BackendState init_value = NFVACTOR__V1__BACKEND_STATE__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__backend_state__get_packed_size
+                     (const Nfvactor__V1__BackendState *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__backend_state__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__backend_state__pack
+                     (const Nfvactor__V1__BackendState *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__backend_state__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__backend_state__pack_to_buffer
+                     (const Nfvactor__V1__BackendState *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__backend_state__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__BackendState *
+       nfvactor__v1__backend_state__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__BackendState *)
+     protobuf_c_message_unpack (&nfvactor__v1__backend_state__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__backend_state__free_unpacked
+                     (Nfvactor__V1__BackendState *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__backend_state__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 static const ProtobufCFieldDescriptor nfvactor__v1__snapshot_record__field_descriptors[3] =
 {
   {
@@ -1059,7 +1104,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__snapshot_manifest__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__snapshot_manifest__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__core_state__field_descriptors[33] =
+static const ProtobufCFieldDescriptor nfvactor__v1__core_state__field_descriptors[36] =
 {
   {
     "format",
@@ -1457,6 +1502,42 @@ static const ProtobufCFieldDescriptor nfvactor__v1__core_state__field_descriptor
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "settings_version",
+    80,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__CoreState, settings_version),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "settings_told",
+    81,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__CoreState, settings_told),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "settings_slot",
+    82,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__CoreState, settings_slot),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__core_state__field_indices_by_name[] = {
   19,   /* field[19] = abandoned */
@@ -1486,6 +1567,9 @@ static const unsigned nfvactor__v1__core_state__field_indices_by_name[] = {
   5,   /* field[5] = rules */
   11,   /* field[11] = scaling */
   28,   /* field[28] = seen */
+  35,   /* field[35] = settings_slot */
+  34,   /* field[34] = settings_told */
+  33,   /* field[33] = settings_version */
   6,   /* field[6] = spec */
   15,   /* field[15] = stalled */
   3,   /* field[3] = state_hash */
@@ -1493,13 +1577,14 @@ static const unsigned nfvactor__v1__core_state__field_indices_by_name[] = {
   26,   /* field[26] = table_sent */
   30,   /* field[30] = unknown_events */
 };
-static const ProtobufCIntRange nfvactor__v1__core_state__number_ranges[4 + 1] =
+static const ProtobufCIntRange nfvactor__v1__core_state__number_ranges[5 + 1] =
 {
   { 1, 0 },
   { 10, 6 },
   { 20, 13 },
   { 40, 24 },
-  { 0, 33 }
+  { 80, 33 },
+  { 0, 36 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__core_state__descriptor =
 {
@@ -1509,10 +1594,10 @@ const ProtobufCMessageDescriptor nfvactor__v1__core_state__descriptor =
   "Nfvactor__V1__CoreState",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__CoreState),
-  33,
+  36,
   nfvactor__v1__core_state__field_descriptors,
   nfvactor__v1__core_state__field_indices_by_name,
-  4,  nfvactor__v1__core_state__number_ranges,
+  5,  nfvactor__v1__core_state__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__core_state__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -2015,7 +2100,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__node_state__draining__descriptor 
   (ProtobufCMessageInit) nfvactor__v1__node_state__draining__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__node_state__field_descriptors[24] =
+static const ProtobufCFieldDescriptor nfvactor__v1__node_state__field_descriptors[27] =
 {
   {
     "node",
@@ -2305,9 +2390,46 @@ static const ProtobufCFieldDescriptor nfvactor__v1__node_state__field_descriptor
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "settings_version",
+    80,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__NodeState, settings_version),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "settings_problem",
+    81,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__NodeState, settings_problem),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "backends",
+    82,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__NodeState, n_backends),
+    offsetof(Nfvactor__V1__NodeState, backends),
+    &nfvactor__v1__backend_state__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__node_state__field_indices_by_name[] = {
   18,   /* field[18] = acknowledged */
+  26,   /* field[26] = backends */
   21,   /* field[21] = can_migrate */
   22,   /* field[22] = draining */
   19,   /* field[19] = failures */
@@ -2325,6 +2447,8 @@ static const unsigned nfvactor__v1__node_state__field_indices_by_name[] = {
   9,   /* field[9] = ports */
   10,   /* field[10] = process_id */
   4,   /* field[4] = serving */
+  25,   /* field[25] = settings_problem */
+  24,   /* field[24] = settings_version */
   13,   /* field[13] = silent */
   11,   /* field[11] = startup */
   5,   /* field[5] = stopping */
@@ -2332,10 +2456,11 @@ static const unsigned nfvactor__v1__node_state__field_indices_by_name[] = {
   15,   /* field[15] = worker_loops */
   17,   /* field[17] = workload */
 };
-static const ProtobufCIntRange nfvactor__v1__node_state__number_ranges[1 + 1] =
+static const ProtobufCIntRange nfvactor__v1__node_state__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 24 }
+  { 80, 24 },
+  { 0, 27 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__node_state__descriptor =
 {
@@ -2345,10 +2470,10 @@ const ProtobufCMessageDescriptor nfvactor__v1__node_state__descriptor =
   "Nfvactor__V1__NodeState",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__NodeState),
-  24,
+  27,
   nfvactor__v1__node_state__field_descriptors,
   nfvactor__v1__node_state__field_indices_by_name,
-  1,  nfvactor__v1__node_state__number_ranges,
+  2,  nfvactor__v1__node_state__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__node_state__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -3235,5 +3360,95 @@ const ProtobufCMessageDescriptor nfvactor__v1__seen_producer__descriptor =
   nfvactor__v1__seen_producer__field_indices_by_name,
   1,  nfvactor__v1__seen_producer__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__seen_producer__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__backend_state__field_descriptors[5] =
+{
+  {
+    "service",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendState, service),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "backend",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendState, backend),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "up",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendState, up),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reason",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendState, reason),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "since",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendState, since),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__backend_state__field_indices_by_name[] = {
+  1,   /* field[1] = backend */
+  3,   /* field[3] = reason */
+  0,   /* field[0] = service */
+  4,   /* field[4] = since */
+  2,   /* field[2] = up */
+};
+static const ProtobufCIntRange nfvactor__v1__backend_state__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__backend_state__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.BackendState",
+  "BackendState",
+  "Nfvactor__V1__BackendState",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__BackendState),
+  5,
+  nfvactor__v1__backend_state__field_descriptors,
+  nfvactor__v1__backend_state__field_indices_by_name,
+  1,  nfvactor__v1__backend_state__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__backend_state__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

@@ -140,6 +140,18 @@ extension MessageWriter {
     case .drainRequested(let request):
       message.body_case = NFVACTOR__V1__EVENT__BODY_DRAIN_REQUESTED
       message.drain_requested = drain(request)
+    case .functionLog(let log):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_FUNCTION_LOG
+      message.function_log = functionLog(log)
+    case .backendChanged(let change):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_BACKEND_CHANGED
+      message.backend_changed = make(nfvactor__v1__backend_changed__init) {
+        $0.node = change.node.number
+        $0.service = text(change.service)
+        $0.backend = text(change.backend)
+        $0.up = change.isUp ? 1 : 0
+        $0.reason = text(change.reason)
+      }
     case .migrationFinished(let end):
       message.body_case = NFVACTOR__V1__EVENT__BODY_MIGRATION_FINISHED
       message.migration_finished = finished(end)
@@ -293,6 +305,15 @@ extension MessageReader {
       return .moveRequested(try move(required(message.move_requested, "move_requested")))
     case NFVACTOR__V1__EVENT__BODY_DRAIN_REQUESTED:
       return .drainRequested(try drain(required(message.drain_requested, "drain_requested")))
+    case NFVACTOR__V1__EVENT__BODY_FUNCTION_LOG:
+      return .functionLog(try functionLog(required(message.function_log, "function_log")))
+    case NFVACTOR__V1__EVENT__BODY_BACKEND_CHANGED:
+      let body = try required(message.backend_changed, "backend_changed")
+      return .backendChanged(
+        BackendChanged(
+          node: try node(body.node, "backend_changed.node"), service: try text(body.service, "backend_changed.service"),
+          backend: try text(body.backend, "backend_changed.backend"), isUp: body.up != 0,
+          reason: try text(body.reason, "backend_changed.reason")))
     case NFVACTOR__V1__EVENT__BODY_MIGRATION_FINISHED:
       return .migrationFinished(try finished(required(message.migration_finished, "migration_finished")))
     default:

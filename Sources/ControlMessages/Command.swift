@@ -30,6 +30,8 @@ public struct Command: Hashable, Sendable {
     case setMigrationTarget(FlowMove)
     /// To the source of the migration that the slot asked for.
     case cancelMigration(Slot)
+    /// To all runtimes: functions take over other settings while they run. Acknowledged with `applied` when they count.
+    case changeSettings(SettingsChange)
     /// Written by a newer version. The slot counts, nothing is done.
     case unknown(UnknownBody)
   }
@@ -183,11 +185,14 @@ public struct ClusterTable: Hashable, Sendable {
     /// Known once the node has started.
     public var ports: NodePorts?
     public var load: Load
+    /// Of the pools; known while it lives, and to switches that can use it.
+    public var poolShare: PoolShare?
 
     public init(
       node: NodeID, kind: NodeKind, incarnation: Incarnation, host: HostID, state: MemberState, ports: NodePorts? = nil,
-      load: Load = Load()
+      load: Load = Load(), poolShare: PoolShare? = nil
     ) {
+      self.poolShare = poolShare
       self.node = node
       self.kind = kind
       self.incarnation = incarnation

@@ -68,6 +68,9 @@ public struct Event: Hashable, Sendable {
     case drainRequested(DrainRequest)
     /// What a migration came to; before the acknowledgement that it is completed.
     indirect case migrationFinished(MigrationFinished)
+    /// What functions had to say: nothing is decided by it.
+    indirect case functionLog(FunctionLog)
+    indirect case backendChanged(BackendChanged)
     /// Nothing happened; log time moves.
     case tick
     /// A replica lives; log time moves.

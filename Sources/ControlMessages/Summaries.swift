@@ -21,6 +21,8 @@ extension Event.Body {
     case .moveRequested: "move-requested"
     case .drainRequested: "drain-requested"
     case .migrationFinished: "migration-finished"
+    case .functionLog: "function-log"
+    case .backendChanged: "backend-changed"
     case .tick: "tick"
     case .beacon: "beacon"
     case .unknown: "unknown"
@@ -64,6 +66,12 @@ extension Event.Body {
       "slot \(end.slot): \(end.moved) of \(end.wanted) flows moved by node \(end.node) in \(end.microseconds) us, "
         + "\(end.refused) refused, \(end.returned) returned"
         + (end.paused == 0 ? "" : ", \(end.paused) paused, p99 \(end.pauseP99) us")
+    case .functionLog(let log):
+      "node \(log.node): " + (log.lost > 0 ? "\(log.lost) lost; " : "")
+        + (log.entries.count > 3 ? "\(log.entries.count) entries: " : "") + log.entries.prefix(3).map(\.summary).joined(separator: "; ")
+        + (log.entries.count > 3 ? "; ..." : "")
+    case .backendChanged(let change):
+      "\(change.backend) of \(change.service) is \(change.isUp ? "up" : "down") for node \(change.node): \(change.reason)"
     case .tick: ""
     case .beacon(let beacon): beacon.position.map { "folded up to \($0)" } ?? "nothing folded yet"
     case .unknown(let body): "body \(body.tag) of a newer version"
@@ -104,6 +112,7 @@ extension Command.Body {
     case .drainRuntime: "drain-runtime"
     case .setMigrationTarget: "set-migration-target"
     case .cancelMigration: "cancel-migration"
+    case .changeSettings: "change-settings"
     case .unknown: "unknown"
     }
   }
@@ -118,6 +127,7 @@ extension Command.Body {
     case .setMigrationTarget(let move):
       "\(move.flows) flows from node \(move.source) life \(move.sourceIncarnation) to node \(move.target) life \(move.targetIncarnation)"
     case .cancelMigration(let slot): "of command \(slot)"
+    case .changeSettings(let change): "settings \(change.version) of " + change.functions.map(\.kind).joined(separator: ", ")
     case .stopNode(let node, let incarnation), .fence(let node, let incarnation), .drainRuntime(let node, let incarnation): "node \(node) life \(incarnation)"
     case .unknown(let body): "body \(body.tag) of a newer version"
     }

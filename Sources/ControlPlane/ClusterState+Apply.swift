@@ -41,6 +41,8 @@ extension ClusterState {
     case .rulesActivated(let version): activate(rules: version)
     case .moveRequested(let wish): take(.move(wish), correlation: event.correlation, at: offset)
     case .drainRequested(let wish): take(.drain(wish), correlation: event.correlation, at: offset)
+    case .functionLog: break  // for people
+    case .backendChanged(let change): note(change, by: event.incarnation)
     case .migrationFinished: break  // for histories: what follows from its end follows from the acknowledgement
     case .policyActivated(let policy): if !activate(policy, at: offset) { misdirected() }
     case .clusterApplied(let spec): apply(spec, correlation: event.correlation)
@@ -108,11 +110,13 @@ extension ClusterState {
       return
     }
     // The counts of a running cluster change at once; what its processes were started with does not.
-    pendingChanges = old.differences(from: new)
+    let isLive = canChange(old, to: new)
+    pendingChanges = old.differences(from: new, chainIsLive: isLive)
     if isDeleted {
       pendingSpec = new
       pendingChanges.insert("the deleted nodes have to stop first", at: 0)
     } else if pendingChanges.isEmpty {
+      if old.chain.functions != new.chain.functions { settingsVersion &+= 1 }
       spec = new
     } else {
       pendingSpec = new
@@ -128,6 +132,7 @@ extension ClusterState {
   private mutating func settleIntent() {
     if let pending = pendingSpec, isEmpty {
       nodes = []
+      if spec?.chain.functions != pending.chain.functions { settingsVersion &+= 1 }
       spec = pending
       isDeleted = false
       pendingSpec = nil
@@ -177,10 +182,10 @@ extension ClusterState {
 
 extension ClusterSpec {
   /// Which parts differ that a running process cannot change, for people.
-  func differences(from new: ClusterSpec) -> [String] {
+  func differences(from new: ClusterSpec, chainIsLive: Bool = false) -> [String] {
     let advice = "takes effect after the cluster is deleted and applied again"
     var found: [String] = []
-    if chain.functions != new.chain.functions { found.append("chain: \(advice)") }
+    if chain.functions != new.chain.functions, !chainIsLive { found.append("chain: \(advice)") }
     if chain.flows != new.chain.flows { found.append("flows: \(advice)") }
     if network != new.network { found.append("network: \(advice)") }
     if poolShares != new.poolShares { found.append("pool-shares \(new.poolShares) instead of \(poolShares): \(advice)") }

@@ -34,6 +34,7 @@ extension ClusterState {
     case .node(let node):
       guard let index = nodeIndex(node) else { return misdirected() }
       nodes[index].acknowledged = max(nodes[index].acknowledged, acknowledgement.slot)
+      noteSettings(of: node, acknowledgement)
       answered(by: node, acknowledgement)
     case .host(let host):
       guard hostIndex(host) != nil else { return misdirected() }
@@ -148,5 +149,8 @@ extension ClusterState.Node {
     canMigrate = false
     drain = nil
     workload = nil
+    settingsVersion = 0
+    settingsProblem = ""
+    backends = []
   }
 }

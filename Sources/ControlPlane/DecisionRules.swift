@@ -10,6 +10,8 @@ public enum DecisionRules {
   public static let failureDetection: UInt32 = 2
   /// Operators move flows and drain runtimes; a drain moves its flows; nobody is sent flows before the table names him.
   public static let flowRequests: UInt32 = 3
+  /// Settings that functions can change while they run are told to the runtimes; tables name the pool shares.
+  public static let liveSettings: UInt32 = 5
   /// The newest that this program can follow.
-  public static let newest = flowRequests
+  public static let newest = liveSettings
 }

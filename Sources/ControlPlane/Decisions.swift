@@ -16,6 +16,8 @@ enum Decision: Hashable, Sendable {
   /// The next flows of a move.
   case move(ClusterState.Move, UInt64)
   case cancelMove(ClusterState.Move)
+  /// Runtimes are to take over other settings.
+  case changeSettings(UInt64)
 }
 
 extension ClusterState {
@@ -25,7 +27,7 @@ extension ClusterState {
     if rules < DecisionRules.failureDetection { return nextStop() ?? nextLaunch() ?? nextTable().map(Decision.notify) }
     // What switches must stop using is told before anything else.
     if lacksServer, let table = nextTable() { return .notify(table) }
-    return nextStop() ?? nextLaunch() ?? nextScaling() ?? nextTable().map(Decision.notify)
+    return nextStop() ?? nextLaunch() ?? nextSettings() ?? nextScaling() ?? nextTable().map(Decision.notify)
   }
 
   // MARK: Stopping
@@ -120,6 +122,9 @@ extension ClusterState {
         node: node.id, kind: node.kind, incarnation: node.incarnation, host: host, state: node.memberState,
         ports: node.memberState == .starting ? nil : node.ports)
       if let load = node.workload { member.load = ClusterTable.Load(load) }
+      if rules >= DecisionRules.liveSettings { 
+        member.poolShare = node.poolShare.flatMap { PoolShare(index: $0, of: spec?.poolShares ?? 0) }
+      }
       return member
     }
   }

@@ -33,6 +33,7 @@ extension ClusterState {
     case .drain(let node): order = drain(node)
     case .move(let move, let flows): order = moveFlows(move, flows, slot)
     case .cancelMove(let move): order = cancel(move)
+    case .changeSettings(let version): order = changeSettings(version, slot)
     }
     if order != nil { lastSlot = slot }
     return order
@@ -52,6 +53,7 @@ extension ClusterState {
     nodes[index].ports = nil
     nodes[index].lastHeard = clock.elapsed
     nodes[index].phase = .launching(slot: slot, deadline: clock.elapsed + Patience.launch)
+    nodes[index].settingsVersion = settingsVersion
     let launch = LaunchSpec(
       cluster: cluster, node: id, incarnation: nodes[index].incarnation, kind: nodes[index].kind, host: host, chain: spec.chain,
       poolShare: share, network: nodes[index].kind == .virtualSwitch ? spec.network : nil,
@@ -135,5 +137,8 @@ extension ClusterState {
     guard rules >= DecisionRules.flowRequests else { return }
     for node in nodes { hash.mix(node.drain?.isKept == true ? 1 : 0) }
     for request in requests { hash.mix(request.outcome == .open ? 1 : 0) }
+    guard rules >= DecisionRules.liveSettings else { return }
+    hash.mix(settingsVersion)
+    hash.mix(settingsTold)
   }
 }

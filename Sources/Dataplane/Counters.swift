@@ -18,8 +18,17 @@ public struct Counters: Sendable {
   public var flowsRefused: UInt64 = 0
   public var flowsMigratedIn: UInt64 = 0
   public var flowsMigratedOut: UInt64 = 0
+  /// Packets that left by way of the holder of their flows' replicas, and packets released for another runtime.
+  public var packetsReplicated: UInt64 = 0
+  public var packetsReleased: UInt64 = 0
+  /// Flows taken over from runtimes that died.
+  public var flowsRecovered: UInt64 = 0
   /// Flows there are now.
   public var activeFlows: UInt64 = 0
+  /// Of these, flows that no other runtime has a replica of, where there should be one.
+  public var unprotectedFlows: UInt64 = 0
+  /// Replicas of other runtimes' flows.
+  public var replicasHeld: UInt64 = 0
   /// Frames that the port lost because the worker was late.
   public var missed: UInt64 = 0
   public var passes: UInt64 = 0
@@ -82,7 +91,8 @@ public final class PublishedCounters: Sendable {
   private let cells: [Cell]
   private static let fields: [WritableKeyPath<Counters, UInt64> & Sendable] = [
     \.received, \.receivedBytes, \.forwarded, \.forwardedBytes, \.dropped, \.consumed, \.flowsCreated, \.flowsExpired,
-    \.flowsEvicted, \.flowsRefused, \.flowsMigratedIn, \.flowsMigratedOut, \.activeFlows, \.missed, \.passes, \.busyPasses,
+    \.flowsEvicted, \.flowsRefused, \.flowsMigratedIn, \.flowsMigratedOut, \.packetsReplicated, \.packetsReleased, \.flowsRecovered,
+    \.activeFlows, \.unprotectedFlows, \.replicasHeld, \.missed, \.passes, \.busyPasses,
     \.busyCycles, \.totalCycles,
   ]
 
@@ -96,7 +106,8 @@ public final class PublishedCounters: Sendable {
     let values = (
       counters.received, counters.receivedBytes, counters.forwarded, counters.forwardedBytes, counters.dropped, counters.consumed,
       counters.flowsCreated, counters.flowsExpired, counters.flowsEvicted, counters.flowsRefused, counters.flowsMigratedIn,
-      counters.flowsMigratedOut, counters.activeFlows,
+      counters.flowsMigratedOut, counters.packetsReplicated, counters.packetsReleased, counters.flowsRecovered,
+      counters.activeFlows, counters.unprotectedFlows, counters.replicasHeld,
       counters.missed, counters.passes, counters.busyPasses, counters.busyCycles, counters.totalCycles
     )
     withUnsafeBytes(of: values) { bytes in

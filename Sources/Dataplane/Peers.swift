@@ -36,6 +36,14 @@ struct Peers: ~Copyable, MigrationOutbox {
   private(set) var known: [Peer] = []
   /// The frame being written.
   private let outgoing: UnsafeMutableRawPointer
+  /// Who holds the replicas of this runtime's flows, `.max` when nobody does; and since which stream.
+  var holder: UInt8 = .max
+  var stream: UInt32 = 0
+  /// Acknowledgements that flows have arrived wait here until those have replicas, where they are to have any.
+  var holdsArrivalsBack = false
+  private(set) var arrivals: [(peer: UInt8, message: [UInt8])] = []
+  /// Peers that have fallen silent since this was last looked at, as bits.
+  private var silent: UInt64 = 0
 
   init(address: FabricAddress, node: UInt32, incarnation: UInt64, settings: ChannelSettings = .init(), memory: MemorySource) {
     self.address = address
@@ -74,6 +82,31 @@ struct Peers: ~Copyable, MigrationOutbox {
     }
   }
 
+  /// A life is over by the coordinator's word: nothing is taken from it any more, nor sent to it.
+  ///
+  /// - Returns: the peer's index, if that was news.
+  mutating func fence(_ life: FlowOwner) -> UInt8? {
+    guard let index = index(ofNode: life.node) else { return nil }
+    unsafe channels[Int(index)].fence(life.incarnation)
+    guard known[Int(index)].incarnation == life.incarnation, known[Int(index)].isAlive else { return nil }
+    known[Int(index)].isAlive = false
+    return index
+  }
+
+  /// The life of a peer that its session is with.
+  func life(of peer: UInt8) -> FlowOwner {
+    unsafe FlowOwner(node: known[Int(peer)].node, incarnation: channels[Int(peer)].peerIncarnation)
+  }
+
+  /// The lives of living peers that have fallen silent, each once.
+  mutating func takeSilent() -> [FlowOwner] {
+    guard silent != 0 else { return [] }
+    defer { silent = 0 }
+    return known.indices.filter { silent & 1 << UInt64($0) != 0 }.map {
+      FlowOwner(node: known[$0].node, incarnation: known[$0].incarnation)
+    }
+  }
+
   func index(ofNode node: UInt32) -> UInt8? { known.firstIndex { $0.node == node }.map { UInt8($0) } }
 
   /// Indexes of the living switches, as bits.
@@ -85,13 +118,38 @@ struct Peers: ~Copyable, MigrationOutbox {
 
   mutating func send(_ message: RawSpan, to peer: UInt8) -> Bool {
     guard Int(peer) < known.count, known[Int(peer)].isAlive else { return false }
+    if holdsArrivalsBack, MigrationMessage.kind(message) == .installed {
+      arrivals.append((peer, message.withUnsafeBytes { Array($0) }))
+      return true
+    }
     return unsafe channels[Int(peer)].send(message)
   }
 
-  /// Whose a frame was; whether a session began with it; and the life of that peer that is over, if it began a later one.
+  mutating func takeArrivals() -> [(peer: UInt8, message: [UInt8])] {
+    defer { arrivals.removeAll(keepingCapacity: true) }
+    return arrivals
+  }
+
+  mutating func announce(_ slot: UInt32, to peer: UInt8) -> Bool {
+    guard holder != .max, holder != peer, known[Int(holder)].isAlive else { return true }
+    return unsafe ReplicationNotice.writeHandOver(of: slot, toNode: known[Int(peer)].node, to: outgoing) {
+      unsafe channels[Int(holder)].send($0)
+    }
+  }
+
+  var commitMark: CommitMark {
+    guard holder != .max else { return CommitMark(stream: 0, sequence: 0) }
+    return unsafe CommitMark(stream: stream, sequence: channels[Int(holder)].mark.number)
+  }
+
+  func hasCommitted(_ mark: CommitMark) -> Bool {
+    guard holder != .max, mark.stream == stream, known[Int(holder)].isAlive else { return true }
+    return unsafe channels[Int(holder)].hasArrived(SequenceNumber(mark.sequence))
+  }
+
+  /// Whose a frame was; and the life of that peer that is over, if the frame is the first of a later one.
   struct Arrival {
     var peer: UInt8
-    var isFirst = false
     var ended: UInt64?
   }
 
@@ -104,7 +162,7 @@ struct Peers: ~Copyable, MigrationOutbox {
     switch unsafe channels[Int(peer)].receive(frame, now: now) {
     case .refused: return nil
     case .taken: return Arrival(peer: peer)
-    case .sessionBegan: return Arrival(peer: peer, isFirst: true, ended: before == 0 ? nil : before)
+    case .sessionBegan: return Arrival(peer: peer, ended: before == 0 ? nil : before)
     }
   }
 
@@ -120,7 +178,7 @@ struct Peers: ~Copyable, MigrationOutbox {
   mutating func flush(through port: PacketPort, batch: PacketBatch, now: Tick) -> Int {
     var frames = 0
     for index in known.indices where known[index].isAlive {
-      _ = unsafe channels[index].poll(now: now)
+      if unsafe channels[index].poll(now: now) { silent |= 1 << UInt64(index) }
       while true {
         let length = unsafe channels[index].fill(outgoing, now: now)
         if length == 0 { break }

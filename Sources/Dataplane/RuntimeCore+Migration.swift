@@ -36,7 +36,16 @@ extension RuntimeCore: DepartingFlows {
     flows[slot].lastSeen = UInt32(truncatingIfNeeded: moment.milliseconds)
     flows.setTimeoutClass(slot, TimeoutClass.departed, now: moment)
     departedNotes += 1
+    flows.noteEnd(of: slot)
     counters.flowsMigratedOut &+= 1
+  }
+
+  public mutating func yield(_ slot: UInt32) -> Bool {
+    let keys = flows.keys(of: slot)
+    guard replicas.find(keys.forward) != nil else { return false }
+    unsafe chain.tell(.migratesOut, state: flows.state(slot))
+    flows.remove(slot)
+    return true
   }
 }
 
@@ -56,14 +65,21 @@ extension RuntimeCore: ArrivingFlows {
   }
 
   /// Whether a key is not known here; a flow that was here before, and comes back, is forgotten.
-  private mutating func isNews(_ key: FlowKey) -> Bool {
+  mutating func isNews(_ key: FlowKey) -> Bool {
     guard let (slot, _) = flows.find(key) else { return true }
     guard flows[slot].phase.step == .departed else { return false }
     discard(slot)
     return true
   }
 
-  public mutating func forget(_ slot: UInt32) { flows.remove(slot) }
+  /// The flow's source has died. If its flows have an heir, packets that come here all the same are sent there.
+  public mutating func forget(_ slot: UInt32) {
+    guard let heirOfSource else { return flows.remove(slot) }
+    flows[slot].phase = MigrationPhase(.departed, peer: heirOfSource)
+    departedNotes += 1
+    flows[slot].lastSeen = UInt32(truncatingIfNeeded: moment.milliseconds)
+    flows.setTimeoutClass(slot, TimeoutClass.departed, now: moment)
+  }
 
   public mutating func install(_ slot: UInt32, _ flow: TravellingFlow, state: UnsafeRawBufferPointer, now: Tick) {
     unsafe flows.state(slot).copyMemory(from: state.baseAddress!, byteCount: state.count)
@@ -73,6 +89,7 @@ extension RuntimeCore: ArrivingFlows {
     if flow.timeoutClass < TimeoutClass.departed { flows.setTimeoutClass(slot, flow.timeoutClass, now: now) }
     unsafe chain.tell(.migratesIn, state: flows.state(slot))
     counters.flowsMigratedIn &+= 1
+    if flows.logsEnds { arrived.append(slot) }
   }
 
   public mutating func process(_ frame: UnsafeRawBufferPointer, side: UInt8, now: Tick) {

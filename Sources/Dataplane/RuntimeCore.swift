@@ -20,6 +20,7 @@ public struct RuntimeCore: ~Copyable {
   public var drops = DropCounters()
 
   private let rules: FlowRules
+  private let opensFromServerSide: Bool
   /// Frames to be run through the chain together.
   private var run: UInt64 = 0
   private var runNumber: UInt32 = 1
@@ -40,10 +41,18 @@ public struct RuntimeCore: ~Copyable {
   var departedNotes = 0
   /// Where the search for a flow that may leave goes on.
   var departureHand: UInt32 = 0
+  /// Flows that have arrived and are to have a replica before that is acknowledged.
+  var arrived: [UInt32] = []
+  /// Who has recovered the flows of a source that died, while flows are given up that were on their way from it.
+  var heirOfSource: UInt8?
+  /// Other runtimes' flows that this one stands in for.
+  var replicas: HeldReplicas
 
   public init(chain: ServiceChain, rules: FlowRules, seed: UInt64, now: Tick, memory: MemorySource) {
     self.chain = chain
     self.rules = rules
+    replicas = HeldReplicas(chain: chain, rules: rules, seed: seed, memory: memory)
+    opensFromServerSide = chain.opensFromServerSide
     flows = FlowStore(
       capacity: rules.capacity, ipv6Capacity: rules.ipv6Capacity, stateSize: chain.stateSize, seed: seed,
       timeouts: rules.timeouts + [FlowRules.departedTimeout], now: now, memory: memory)
@@ -117,6 +126,7 @@ public struct RuntimeCore: ~Copyable {
     _ burst: inout Burst, _ index: Int, _ bit: UInt64, clientSide: UInt64, serverSide: UInt64, now: Tick
   ) -> Bool {
     var found = flows.find(burst[index])
+    if found == nil, replicas.isRecovering { found = recover(burst[index], now: now) }
     // An answer to a flow that this very run opened (a capture, a simultaneous open): its key is known when the
     // run is finished. It can only answer packets that have not left yet if the chain does not rewrite them,
     // so the plain reversed key tells.
@@ -151,7 +161,7 @@ public struct RuntimeCore: ~Copyable {
     }
     // An error is about a flow, and is none of its own.
     if let error = ICMPError(burst[index]) { return relay(error, &burst, index, bit, now: now) }
-    guard clientSide & bit != 0 else {
+    guard clientSide & bit != 0 || opensFromServerSide else {
       burst.drop(index, .noFlow)
       return false
     }
@@ -159,6 +169,7 @@ public struct RuntimeCore: ~Copyable {
       burst.drop(index, .notConnectionStart)
       return false
     }
+    if clientSide & bit == 0 { return openFromServerSide(&burst, index, now: now) }
     guard let slot = open(&burst, index, now: now) else {
       counters.flowsRefused &+= 1
       burst.drop(index, .flowTableFull)
@@ -171,6 +182,45 @@ public struct RuntimeCore: ~Copyable {
     return true
   }
 
+  /// The first packet of a flow that the server side opens goes through the chain by itself: only then both keys of the
+  /// flow are known, that of the answers being the one that the client side sends with.
+  ///
+  /// - Returns: always `false`: it takes no part in a run.
+  private mutating func openFromServerSide(_ burst: inout Burst, _ index: Int, now: Tick) -> Bool {
+    finishRun(&burst, now: now)
+    let actor = FlowActor(burst[index], opener: .reverse)
+    guard flows.findReversed(burst[index]) == nil else {
+      burst.drop(index, .keyTaken)
+      return false
+    }
+    let timeoutClass = TimeoutClass.of(burst[index].protocolNumber, actor.phase)
+    var slot = flows.createFromServerSide(burst[index], actor: actor, timeoutClass: timeoutClass, now: now)
+    if slot == nil, evict(for: burst[index], now: now) {
+      slot = flows.createFromServerSide(burst[index], actor: actor, timeoutClass: timeoutClass, now: now)
+    }
+    guard let slot else {
+      counters.flowsRefused &+= 1
+      burst.drop(index, .flowTableFull)
+      return false
+    }
+    counters.flowsCreated &+= 1
+    unsafe chain.tell(.begins, state: flows.state(slot))
+    burst[index].slot = slot
+    burst[index].direction = .reverse
+    guard unsafe chain.process(burst.frames, mask: 1 << UInt64(index), states: flows.states, stride: flows.stride) != 0 else {
+      burst.live &= ~(1 << UInt64(index))
+      end(slot, now: now)
+      return false
+    }
+    guard flows.learnForward(burst[index], slot: slot) else {
+      burst.drop(index, .keyTaken)
+      end(slot, now: now)
+      return false
+    }
+    flows[slot].actor.hasForwarded = true
+    return false
+  }
+
   /// An ICMP error goes the way of an answer to the packet that it quotes: by itself, after what came before it, and
   /// leaves flow and timers as they are.
   ///
@@ -178,7 +228,9 @@ public struct RuntimeCore: ~Copyable {
   private mutating func relay(_ error: borrowing ICMPError, _ burst: inout Burst, _ index: Int, _ bit: UInt64, now: Tick) -> Bool
   {
     finishRun(&burst, now: now)
-    guard let (slot, direction) = flows.find(error.answerFlowKey) else {
+    var found = flows.find(error.answerFlowKey)
+    if found == nil, replicas.isRecovering { found = recover(error.answerFlowKey, now: now) }
+    guard let (slot, direction) = found else {
       burst.drop(index, .icmpErrorWithoutFlow)
       return false
     }
@@ -202,7 +254,7 @@ public struct RuntimeCore: ~Copyable {
     let timeoutClass = TimeoutClass.of(burst[index].protocolNumber, actor.phase)
     var slot = flows.create(burst[index], actor: actor, timeoutClass: timeoutClass, now: now)
     if slot == nil {
-      guard evict(for: burst[index]) else { return nil }
+      guard evict(for: burst[index], now: now) else { return nil }
       slot = flows.create(burst[index], actor: actor, timeoutClass: timeoutClass, now: now)
     }
     guard let slot else { return nil }
@@ -212,18 +264,18 @@ public struct RuntimeCore: ~Copyable {
   }
 
   /// Makes room: a connection that is half open or closing has to go, but none that is in the present run.
-  private mutating func evict(for frame: borrowing Frame) -> Bool {
+  private mutating func evict(for frame: borrowing Frame, now: Tick) -> Bool {
     guard let slot = flows.victim(for: frame, timeoutClass: TimeoutClass.tcpTransitory, sparing: runNumber) else { return false }
     counters.flowsEvicted &+= 1
-    end(slot)
+    end(slot, now: now)
     return true
   }
 
-  private mutating func end(_ slot: UInt32) {
+  private mutating func end(_ slot: UInt32, now: Tick) {
     // What has left is another runtime's flow: only its record is still here.
     if flows[slot].phase == .settled {
       flowEnded?(flows, slot)
-      unsafe chain.tell(.expires, state: flows.state(slot))
+      unsafe chain.tell(.expires(now), state: flows.state(slot))
     }
     discard(slot)
   }
@@ -251,11 +303,11 @@ public struct RuntimeCore: ~Copyable {
       burst[index].hash = flows.prefetchReverse(burst[index])
       learning |= 1 << UInt64(truncatingIfNeeded: index)
     }
-    learnReverse(&burst, learning)
+    learnReverse(&burst, learning, now: now)
     PacketBatch.forEach(in: run & ~kept) { index in
       let slot = burst[index].slot
       burst.live &= ~(1 << UInt64(truncatingIfNeeded: index))
-      if flows[slot].isUsed, !flows[slot].actor.hasForwarded { end(slot) }
+      if flows[slot].isUsed, !flows[slot].actor.hasForwarded { end(slot, now: now) }
     }
     run = 0
     runNumber = (runNumber &+ 1) & 0x7fff_ffff
@@ -269,7 +321,7 @@ public struct RuntimeCore: ~Copyable {
 
   /// Makes the flows of `frames`, as the chain has left them, known by the key of their answers. A flow whose
   /// answers would be taken for another's cannot be.
-  private mutating func learnReverse(_ burst: inout Burst, _ frames: UInt64) {
+  private mutating func learnReverse(_ burst: inout Burst, _ frames: UInt64, now: Tick) {
     PacketBatch.forEach(in: frames) { index in
       let slot = burst[index].slot
       guard flows[slot].isUsed else {  // ended with an earlier frame of this loop
@@ -280,7 +332,7 @@ public struct RuntimeCore: ~Copyable {
         !flows.learnReverse(burst[index], hash: burst[index].hash, slot: slot), !displaceDeparted(burst[index])
       else { return }
       burst.drop(index, .keyTaken)
-      end(slot)
+      end(slot, now: now)
     }
   }
 
@@ -313,7 +365,7 @@ public struct RuntimeCore: ~Copyable {
       if flows[slot].phase.isPinned { return flows.postpone(slot, now: now) }
       if flows[slot].phase == .settled {
         flowEnded?(flows, slot)
-        unsafe chain.tell(.expires, state: flows.state(slot))
+        unsafe chain.tell(.expires(now), state: flows.state(slot))
         expired += 1
       } else {
         forgotten += 1

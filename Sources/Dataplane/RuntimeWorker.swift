@@ -11,25 +11,31 @@ extension Worker {
   ///
   /// - Parameters:
   ///   - identity: of a member of a cluster, whose flows can move; `nil` for a runtime by itself.
-  ///   - share: what the chain was made with: the part of the pools that flows give back to this runtime.
+  ///   - isReplicated: whether its flows can be replicated: then there is memory for what the holder has.
   public static func runtime(
-    port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, share: RuntimeShare = .whole,
-    chain: ServiceChain, rules: FlowRules, seed: UInt64,
+    port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, isReplicated: Bool = false, chain: ServiceChain, rules: FlowRules, seed: UInt64,
     rings: WorkerRings, now: Tick, memory: MemorySource
   ) -> Worker {
     let published = PublishedCounters()
     let runtime = RuntimeGraph(
       port: port, address: address, core: RuntimeCore(chain: chain, rules: rules, seed: seed, now: now, memory: memory))
     let migration = identity.map { owner in
-      MigrationGraph(runtime: runtime, owner: owner, share: share, capacity: rules.capacity, rings: rings, memory: memory)
+      MigrationGraph(runtime: runtime, owner: owner, capacity: rules.capacity, isReplicated: isReplicated, rings: rings, memory: memory)
     }
     runtime.migration = migration
-    let liaison = Liaison(rings: rings) { command, now in migration?.obey(command, now: now) }
+    let liaison = Liaison(rings: rings) { command, now in
+      if case .errand(let errand) = command { errand.run(on: runtime.core.chain) }
+      migration?.obey(command, now: now)
+    }
     return Worker(
       graphs: [runtime] + (migration.map { [$0] } ?? []) + [TimerGraph { now in runtime.core.expireIdle(now: now, limit: 64) }],
       liaison: liaison, published: published,
       publishing: {
         runtime.core.counters.missed = port.missed
+        if let (held, unprotected) = migration?.replicaCounts {
+          runtime.core.counters.replicasHeld = UInt64(held)
+          runtime.core.counters.unprotectedFlows = UInt64(unprotected)
+        }
         published.publish(runtime.core.counters, drops: runtime.core.drops)
       },
       accounting: runtime.account)
@@ -76,9 +82,16 @@ final class RuntimeGraph: ModuleGraph {
     var consumed = sides.control
     if detoured != 0 { consumed |= migration?.detour(batch, detoured, now: now) ?? 0 }
     returnToSenders(batch)
-    let refused = port.transmit(batch, mask: batch.live)
-    PacketBatch.forEach(in: refused) { batch.drop($0, .transmitQueueFull) }
+    guard let migration, migration.isReplicating else {
+      let refused = port.transmit(batch, mask: batch.live)
+      PacketBatch.forEach(in: refused) { batch.drop($0, .transmitQueueFull) }
+      core.settle(batch, consumed: consumed)
+      return sides.control
+    }
+    let committed = migration.commit(batch, batch.live, now: now)
     core.settle(batch, consumed: consumed)
+    // They went as copies: the frames themselves are given back.
+    batch.live &= ~committed
     return sides.control
   }
 

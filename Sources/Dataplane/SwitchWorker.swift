@@ -22,22 +22,29 @@ extension Worker {
   ///
   /// - Parameter identity: of a member of a cluster, which runtimes ask to change routes.
   public static func virtualSwitch(
-    ports: SwitchPorts, address: FabricAddress, identity: FlowOwner? = nil, client: UplinkSettings, server: UplinkSettings,
-    rules: FlowRules,
-    seed: UInt64, rings: WorkerRings, now: Tick, memory: MemorySource
+    ports: SwitchPorts, address: FabricAddress, identity: FlowOwner? = nil, entrance: ServerSideEntrance = .closed,
+    client: UplinkSettings, server: UplinkSettings, rules: FlowRules, isReplicated: Bool = false, seed: UInt64,
+    rings: WorkerRings, now: Tick, memory: MemorySource
   ) -> Worker {
     let published = PublishedCounters()
     let state = SwitchState(
-      core: SwitchCore(fabric: address, rules: rules, seed: seed, now: now, memory: memory),
+      core: SwitchCore(fabric: address, entrance: entrance, rules: rules, seed: seed, now: now, memory: memory),
       client: Uplink(port: ports.client, settings: client), server: Uplink(port: ports.server, settings: server),
       fabric: ports.fabric)
     let routes = identity.map { RouteGraph(state: state, address: address, owner: $0, memory: memory) }
+    state.core.runtimes.awaitsRecovery = isReplicated
     state.client.announce(now: now)
     state.server.announce(now: now)
     let liaison = Liaison(rings: rings) { command, now in
-      guard case .members(let members) = command else { return }
-      state.core.runtimes.update(members.entries)
-      routes?.update(members.peers, now: now)
+      switch command {
+      case .members(let members):
+        state.core.runtimes.update(members.entries)
+        routes?.update(members.peers, now: now)
+      case .recover(let order):
+        state.core.runtimes.recover(order.lost, by: order.by)
+        routes?.fence(order.lost)
+      case .migrate, .cancelMigration, .protect, .errand, .stop: break
+      }
     }
     return Worker(
       graphs: [
@@ -143,6 +150,7 @@ final class FabricGraph: ModuleGraph {
     let sides = state.core.processFabric(batch, client: state.client, server: state.server, now: now)
     state.transmit(batch, sides.client, through: state.client.port)
     state.transmit(batch, sides.server, through: state.server.port)
+    state.transmit(batch, sides.turned, through: state.fabric)
     state.core.settle(batch, held: sides.held, control: control)
     if control != 0 { routes?.hear(batch, control, now: now) }
     state.fabric.release(batch, mask: batch.all & ~batch.live & ~sides.held)
@@ -170,6 +178,7 @@ final class RouteGraph: ModuleGraph {
     migration = MigrationSwitch(answers: 4_096, memory: memory)
   }
 
+  func fence(_ life: FlowOwner) { _ = peers.fence(life) }
   func update(_ members: [Peer], now: Tick) { peers.update(members, now: now) { _, _ in } }
 
   /// The frames of channels in a batch; they are not live any more.

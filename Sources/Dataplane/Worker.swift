@@ -1,6 +1,7 @@
 import FixedContainers
 import FlowActors
 import ModuleGraphs
+import NetworkFunctions
 import Wire
 
 /// The one polling thread of a process, without its thread: module graphs in turn, over whatever ports it was given.
@@ -54,6 +55,12 @@ public enum WorkerCommand: Sendable {
   case migrate(MigrationOrder)
   /// Begin no more of the run's moves.
   case cancelMigration(run: UInt32)
+  /// Do this with the chain's functions. Comes back in `done`, so that what it exchanged is freed where it was made.
+  case errand(ChainErrand)
+  /// Replicate this runtime's flows to another one from now on; with `nil` nobody can: they go unprotected.
+  case protect(stream: UInt32, holder: FlowOwner?)
+  /// A runtime's life is over, and `by` owns its flows now; with `nil` nobody does.
+  case recover(RecoveryOrder)
   case stop
 
   public final class Members: Sendable {
@@ -71,6 +78,31 @@ public enum WorkerCommand: Sendable {
   }
 }
 
+/// Something that the control thread wants done with the functions of a chain, between two bursts.
+///
+///     let new = ChainErrand(FirewallRuleSet(...)) { chain, rules in
+///       chain.betweenBursts(Firewall.self) { $0.exchangeRules(&rules, shared: &$1) }
+///     }
+///
+/// What takes time is done before, when the value is made; the worker only exchanges it for another, which it leaves
+/// here. One at a time is on its way, so that there is always room to send it back.
+public final class ChainErrand: @unchecked Sendable {
+  // Belongs to one thread at a time: whoever has taken it from a ring.
+  private let body: (ServiceChain) -> Void
+
+  public init<Value: Sendable>(_ value: Value, _ body: @escaping @Sendable (ServiceChain, inout Value) -> Void) {
+    let place = Place(value)
+    self.body = { body($0, &place.value) }
+  }
+
+  func run(on chain: ServiceChain) { body(chain) }
+
+  private final class Place<Value> {
+    var value: Value
+    init(_ value: Value) { self.value = value }
+  }
+}
+
 /// Some flows that are to go to one life of another runtime.
 public struct MigrationOrder: Sendable, Equatable {
   /// Tells runs apart.
@@ -85,12 +117,52 @@ public struct MigrationOrder: Sendable, Equatable {
   }
 }
 
+/// Whose flows are whose after a failure.
+public struct RecoveryOrder: Sendable, Equatable {
+  /// Tells recoveries apart.
+  public var run: UInt32
+  public var lost: FlowOwner
+  public var by: FlowOwner?
+
+  public init(run: UInt32, lost: FlowOwner, by: FlowOwner?) {
+    self.run = run
+    self.lost = lost
+    self.by = by
+  }
+}
+
+/// How a recovery ended at the runtime that took the flows over.
+public struct RecoveryReport: Sendable, Equatable {
+  public var run: UInt32
+  public var lost: FlowOwner
+  /// Flows that are served here now; of these, those that a packet asked for before their turn came.
+  public var recovered: UInt64 = 0
+  public var onDemand: UInt64 = 0
+  /// Flows for which there was no room, or whose key another flow has.
+  public var refused: UInt64 = 0
+  public var started: Tick
+  public var finished: Tick?
+
+  public init(run: UInt32, lost: FlowOwner, started: Tick) {
+    self.run = run
+    self.lost = lost
+    self.started = started
+  }
+}
+
 /// What a worker tells its control thread.
 public enum WorkerEvent: Sendable {
   case applied(WorkerCommand.Members)
+  case done(ChainErrand)
   /// How far a migration has come, or how it ended.
   case migration(MigrationReport)
   case migrationRefused(run: UInt32, reason: String)
+  /// Every flow there was is on the holder now.
+  case protected(stream: UInt32, flows: UInt64)
+  /// Flows of a runtime that died were taken over; twice a run at least: at its beginning and at its end.
+  case recovery(RecoveryReport)
+  /// Nothing was heard of a peer for the channel's deadline.
+  case peerSilent(FlowOwner)
   case stopped
 }
 
@@ -120,7 +192,8 @@ final class Liaison: ModuleGraph {
     obey(command, now)
     switch command {
     case .members(let update): _ = rings.events.put(.applied(update))
-    case .migrate, .cancelMigration: break
+    case .errand(let errand): _ = rings.events.put(.done(errand))
+    case .migrate, .cancelMigration, .protect, .recover: break
     case .stop:
       isStopped = true
       _ = rings.events.put(.stopped)

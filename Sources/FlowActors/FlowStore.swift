@@ -35,6 +35,8 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   private var leap: UInt64?
   /// Where the search for a flow to give up goes on.
   private var hand: UInt32 = 0
+  /// Slots whose flows have ended, for whoever has copies of them.
+  private var ended: SlotLog
 
   /// Timers are armed in steps of 128 ms.
   static var timerShift: UInt64 { 7 }
@@ -55,6 +57,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     unsafe ipv6Keys = memory.allocate(IPv6Keys.self, count: ipv6Capacity)
     table = FlowTable(capacity: capacity * 2, memory: memory)
     slots = SlotPool(capacity: capacity, memory: memory)
+    ended = SlotLog(capacity: 0, memory: memory)
     ipv6Slots = SlotPool(capacity: ipv6Capacity, memory: memory)
     timers = TimerWheel(capacity: capacity, horizon: 8_192, start: now.milliseconds >> Self.timerShift, memory: memory)
     self.seed = seed
@@ -233,6 +236,18 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     return create(key, hash: reversedHash(frame), actor: actor, timeoutClass: timeoutClass, now: now)
   }
 
+  /// Makes a flow whose reverse key is the frame's. Its forward key is that of the answers to the frame as it stands,
+  /// until `learnForward` says otherwise; none of them may be known here.
+  public mutating func createFromServerSide(
+    _ frame: borrowing Frame, actor: Actor, timeoutClass: UInt8, now: Tick
+  ) -> UInt32? {
+    let keys: FlowKeyPair =
+      frame.family == .ipv6
+      ? .ipv6(forward: frame.ipv6FiveTuple.reversed, reverse: frame.ipv6FiveTuple)
+      : .ipv4(forward: frame.fiveTuple.reversed, reverse: frame.fiveTuple)
+    return create(keys, actor: actor, timeoutClass: timeoutClass, now: now)
+  }
+
   private mutating func create(_ key: FlowKey, hash: UInt64, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
     guard let slot = slots.take() else { return nil }
     var new = FlowRecord(actor: actor)
@@ -283,6 +298,26 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     return true
   }
 
+  /// Gives a flow another forward key: that of the answers to `frame` as it stands now. `false`, and no change, when
+  /// another flow has it or there is no room for it.
+  public mutating func learnForward(_ frame: borrowing Frame, slot: UInt32) -> Bool {
+    let old = forwardKey(of: slot)
+    let new: FlowKey = frame.family == .ipv6 ? .ipv6(frame.ipv6FiveTuple.reversed) : .ipv4(frame.fiveTuple.reversed)
+    if new == old { return true }
+    guard find(new) == nil, table.insert(new.hash(seed: seed), slot << 1) else { return false }
+    table.remove(old.hash(seed: seed), slot << 1)
+    switch new {
+    case .ipv4(let key): unsafe record(slot).pointee.forward = key
+    case .ipv6(let key): unsafe ipv6Keys[Int(record(slot).pointee.ipv6Slot)].forward = key
+    }
+    return true
+  }
+
+  private func forwardKey(of slot: UInt32) -> FlowKey {
+    let record = unsafe record(slot).pointee
+    return record.isIPv6 ? unsafe .ipv6(ipv6Keys[Int(record.ipv6Slot)].forward) : .ipv4(record.forward)
+  }
+
   /// Forgets a flow: its keys, its timer, its slot.
   public mutating func remove(_ slot: UInt32) {
     let record = unsafe record(slot).pointee
@@ -298,6 +333,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   }
 
   private mutating func release(_ slot: UInt32) {
+    noteEnd(of: slot)
     timers.cancel(slot)
     if unsafe record(slot).pointee.isIPv6 { unsafe ipv6Slots.put(record(slot).pointee.ipv6Slot) }
     unsafe record(slot).pointee.forward = .none
@@ -305,6 +341,18 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     unsafe record(slot).pointee.isUsed = false
     slots.put(slot)
   }
+
+  // MARK: Ends, for replication
+
+  /// From now on the slots of flows that end are kept until they are passed over.
+  public mutating func logEnds(memory: MemorySource) { ended = SlotLog(capacity: capacity, memory: memory) }
+
+  public var logsEnds: Bool { ended.isKept }
+  public var firstEnded: UInt32? { ended.first }
+  public mutating func passOverEnded() { ended.removeFirst() }
+
+  /// The flow is somebody else's, though its record stays.
+  public mutating func noteEnd(of slot: UInt32) { ended.append(slot) }
 
   /// Both keys of a flow, for people; the reverse key is `nil` until it is known.
   public func describe(_ slot: UInt32) -> (forward: String, reverse: String?) {

@@ -12,6 +12,12 @@ public protocol DepartingFlows: ~Copyable {
   mutating func setPhase(_ phase: MigrationPhase, of slot: UInt32)
   /// The flow is the target's: calls `flowMigratesOut`, and keeps the record for late packets in phase `departed`.
   mutating func depart(_ slot: UInt32, to peer: UInt8)
+  /// Gives a flow up whose replica, as its target left it, is among those that this runtime recovers; `false`: there is none.
+  mutating func yield(_ slot: UInt32) -> Bool
+}
+
+extension DepartingFlows where Self: ~Copyable {
+  public mutating func yield(_ slot: UInt32) -> Bool { false }
 }
 
 /// Moves many flows from this runtime to another: the source's half of the protocol (paper §V-B, Fig. 4).
@@ -35,7 +41,7 @@ public protocol DepartingFlows: ~Copyable {
 /// the switches can say who owns a flow. A silent one is waited for, as long as it lives; should the target's life end, they
 /// are asked to give the routes back, which they do for as long as the target owns them.
 public struct MigrationSource: ~Copyable {
-  private enum Step: UInt8, BitwiseCopyable { case free, preparing, rerouting, installing, reclaiming, abandoning }
+  private enum Step: UInt8, BitwiseCopyable { case free, preparing, rerouting, installing, claiming, reclaiming, abandoning }
 
   private struct Batch: BitwiseCopyable {
     var step = Step.free
@@ -50,6 +56,9 @@ public struct MigrationSource: ~Copyable {
     var unanswered: UInt64 = 0
     var deadline: UInt64 = 0
     var bytes: UInt32 = 0
+    /// Flows whose hand-over the holder of their replicas was not told of yet; then, what it has to have before they leave.
+    var unannounced: UInt32 = 0
+    var mark: CommitMark?
   }
 
   private let settings: MigrationSettings
@@ -63,6 +72,8 @@ public struct MigrationSource: ~Copyable {
   private let scratch: UnsafeMutableRawPointer
 
   private var target = FlowOwner(node: 0, incarnation: 0)
+  /// Who has recovered the target's flows, if it has died.
+  private var heirPeer: UInt8 = 0
   public private(set) var targetPeer: UInt8 = 0
   /// Peers that are switches, as bits.
   private var switches: UInt64 = 0
@@ -154,6 +165,7 @@ public struct MigrationSource: ~Copyable {
     batches[index].unsent = peers
     batches[index].unanswered = peers
     batches[index].deadline = now.nanoseconds &+ settings.stepDeadline
+    if step == .installing { (batches[index].unannounced, batches[index].mark) = (batches[index].flows, nil) }
   }
 
   private mutating func free(_ index: Int) {
@@ -171,11 +183,13 @@ public struct MigrationSource: ~Copyable {
   }
 
   private mutating func miss(_ index: Int, _ now: Tick, _ flows: inout some DepartingFlows & ~Copyable) {
-    report?.missedDeadlines += 1
     batches[index].deadline = now.nanoseconds &+ settings.stepDeadline
+    // Who has its flows is not known yet.
+    if batches[index].step == .installing, report?.targetEnded == true { return }
+    report?.missedDeadlines += 1
     switch batches[index].step {
     case .preparing: abandon(index, &flows)
-    case .installing: batches[index].unsent = batches[index].unanswered
+    case .installing, .claiming: batches[index].unsent = batches[index].unanswered
     // A switch is not asked twice: its answer is certain while it lives, and a second request that arrives after the flow
     // has come back would send it away again.
     case .rerouting, .reclaiming, .abandoning, .free: break
@@ -183,6 +197,19 @@ public struct MigrationSource: ~Copyable {
   }
 
   // MARK: Requests
+
+  /// Whether the holder of the replicas has let go of the last packets that were processed here, and knows to whom the flows
+  /// go: only then may their states leave.
+  private mutating func hasCommitted(_ index: Int, _ outbox: inout some MigrationOutbox & ~Copyable) -> Bool {
+    while batches[index].unannounced != 0 {
+      let place = batches[index].unannounced.trailingZeroBitCount
+      guard outbox.announce(slots[index * MigrationMessage.mostFlows + place], to: targetPeer) else { return false }
+      batches[index].unannounced &= batches[index].unannounced &- 1
+    }
+    let mark = batches[index].mark ?? outbox.commitMark
+    batches[index].mark = mark
+    return outbox.hasCommitted(mark)
+  }
 
   private mutating func send(
     _ index: Int, _ now: Tick, _ flows: inout some DepartingFlows & ~Copyable, _ outbox: inout some MigrationOutbox & ~Copyable
@@ -193,7 +220,10 @@ public struct MigrationSource: ~Copyable {
     case .free: return
     case .preparing: message = keyMessage(.prepare, index, flows)
     case .rerouting, .reclaiming: message = keyMessage(.changeRoute, index, flows)
-    case .installing, .abandoning: message = installMessage(index, flows, now)
+    case .claiming: message = keyMessage(.claim, index, flows)
+    case .installing, .abandoning:
+      guard batch.step == .abandoning || hasCommitted(index, &outbox) else { return }
+      message = installMessage(index, flows, now)
     }
     var peers = batch.unsent
     while peers != 0 {
@@ -294,7 +324,11 @@ public struct MigrationSource: ~Copyable {
         message.count == batches[index].count
       else { return true }
       routeChanged(index, message, MigrationReader(bytes), by: peer, now, &flows)
-    case .prepare, .changeRoute, .install, .latePacket, .share, .returned:
+    case .claimed:
+      guard bytes.count == MigrationMessage.headerLength else { return false }
+      guard let index, isOurs, peer == heirPeer, batches[index].step == .claiming else { return true }
+      claimed(index, UInt32(truncatingIfNeeded: message.word), now, &flows)
+    case .prepare, .changeRoute, .install, .latePacket, .claim, .returned:
       return false
     }
     if let index, batches[index].unsent != 0 { send(index, now, &flows, &outbox) }
@@ -371,21 +405,51 @@ public struct MigrationSource: ~Copyable {
     }
   }
 
+  /// The heir of the target's flows has some of the batch: they had arrived, and their replicas too. The others come back.
+  private mutating func claimed(_ index: Int, _ taken: UInt32, _ now: Tick, _ flows: inout some DepartingFlows & ~Copyable) {
+    let others = batches[index].flows & ~taken
+    batches[index].flows &= taken
+    forEachFlow(index) { _, slot in flows.depart(slot, to: heirPeer) }
+    report?.moved += batches[index].flows.nonzeroBitCount
+    batches[index].flows = others
+    if others == 0 { free(index) } else { reclaim(index, now, &flows) }
+  }
+
   // MARK: Losses
 
   /// Lives of a peer before `incarnation` are over, by a new session with it or by the coordinator's word. If it is the
-  /// target, what it has not acknowledged is ours as soon as the switches say so.
-  public mutating func ended(_ peer: UInt8, before incarnation: UInt64, now: Tick, flows: inout some DepartingFlows & ~Copyable) {
+  /// target, what it has not acknowledged is ours as soon as the switches say so; unless somebody has recovered its flows:
+  /// who is asked first, since a flow that had arrived had a replica before that was acknowledged.
+  ///
+  /// - Parameter heir: who has the flows of that life. While it is unknown, what was handed over waits for word.
+  public mutating func ended(
+    _ peer: UInt8, before incarnation: UInt64, heir: FlowHeir = .nobody, now: Tick, flows: inout some DepartingFlows & ~Copyable
+  ) {
     guard isRunning, peer == targetPeer, target.incarnation < incarnation else { return }
     remaining = 0
     report?.targetEnded = true
     for index in 0..<settings.sourceBatches {
       switch batches[index].step {
-      case .free, .reclaiming: break
+      case .free, .reclaiming, .claiming: break
       case .abandoning: free(index)
       case .preparing:
         abandon(index, &flows)
         free(index)
+      case .installing where batches[index].unsent == 0 && heir != .nobody:
+        switch heir {
+        case .unknown, .nobody: break
+        case .peer(let heir):
+          heirPeer = heir
+          enter(.claiming, index, asking: 1 << UInt64(heir), now)
+        case .own:
+          var rest = batches[index].flows
+          while rest != 0 {
+            let place = rest.trailingZeroBitCount
+            rest &= rest &- 1
+            if flows.yield(slots[index * MigrationMessage.mostFlows + place]) { batches[index].flows &= ~(1 << UInt32(place)) }
+          }
+          if batches[index].flows == 0 { free(index) } else { reclaim(index, now, &flows) }
+        }
       case .rerouting, .installing: reclaim(index, now, &flows)
       }
     }
@@ -401,6 +465,16 @@ public struct MigrationSource: ~Copyable {
       answer(index, by: peer, now, &flows)
     }
   }
+}
+
+/// Who has the flows of a life that is over.
+public enum FlowHeir: Equatable, Sendable {
+  /// Nobody has said so yet.
+  case unknown
+  case nobody
+  case peer(UInt8)
+  /// This runtime itself.
+  case own
 }
 
 /// What a run has come to. Counts are flows.

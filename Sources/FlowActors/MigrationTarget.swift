@@ -108,7 +108,7 @@ public struct MigrationTarget: ~Copyable {
         flows.process(
           UnsafeRawBufferPointer(rebasing: bytes[MigrationMessage.headerLength...]), side: UInt8(message.node), now: now)
         return true
-      case .prepared, .changeRoute, .routeChanged, .installed, .share, .returned: return false
+      case .prepared, .changeRoute, .routeChanged, .installed, .claim, .claimed, .returned: return false
       }
     }
   }

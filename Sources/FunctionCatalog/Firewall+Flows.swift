@@ -83,7 +83,13 @@ extension Firewall {
 
   /// Puts another rule set in the place of the present one. Called between two bursts, by the worker's thread.
   public func replaceRules(_ ruleSet: FirewallRuleSet, shared: inout SharedState) {
-    shared.ruleSet = ruleSet
+    var ruleSet = ruleSet
+    exchangeRules(&ruleSet, shared: &shared)
+  }
+
+  /// The same, and hands back what it had: freeing a large rule set takes its time, which is not the worker's.
+  public func exchangeRules(_ ruleSet: inout FirewallRuleSet, shared: inout SharedState) {
+    swap(&shared.ruleSet, &ruleSet)
     shared.replacements &+= 1
     guard established == .reevaluate else { return }
     shared.generation = shared.generation == RuleGeneration.last ? RuleGeneration.first : shared.generation + 1
@@ -91,7 +97,7 @@ extension Firewall {
 
   // MARK: Fates
 
-  public func flowExpires(_ flow: inout FlowState, shared: inout SharedState) { leave(flow, &shared) }
+  public func flowExpires(_ flow: inout FlowState, shared: inout SharedState, now: Tick) { leave(flow, &shared) }
   public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) { leave(flow, &shared) }
   public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) { arrive(&flow, &shared) }
   public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) { arrive(&flow, &shared) }

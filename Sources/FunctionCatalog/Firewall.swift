@@ -61,8 +61,8 @@ public struct Firewall: NetworkFunction, Sendable {
     halfOpenLimits = halfOpen
   }
 
-  public init(rules: [FirewallRule], otherwise: FirewallRule.Action) {
-    self.init(FirewallRuleSet(rules: rules, otherwise: otherwise))
+  public init(rules: [FirewallRule], otherwise: FirewallRule.Action, established: Established = .keep) {
+    self.init(FirewallRuleSet(rules: rules, otherwise: otherwise), established: established)
   }
 
   public init(
@@ -188,6 +188,9 @@ public struct Firewall: NetworkFunction, Sendable {
     if flow.connection.handleSteady(segment, flow.way(frame.direction)) { return .forward }
     return change(segment, frame.direction, &flow, &shared)
   }
+
+  /// Fixed when the runtime starts: rules that replace others cannot let the server side begin where it could not.
+  public var opensFromServerSide: Bool { ruleSet.admitsFromServerSide }
 
   public func observe(_ shared: borrowing SharedState) -> [Observation] {
     [

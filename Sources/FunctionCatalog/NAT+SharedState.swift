@@ -127,7 +127,9 @@ extension NAT {
     // MARK: A flow's end and its travels
 
     @usableFromInline
-    mutating func release(_ flow: inout FlowState) {
+    mutating func release(_ flow: inout FlowState, at time: Tick) {
+      now = max(now, time)
+      defer { know(time) }
       guard flow.phase == FlowState.Phase.translating else { return }
       flow.phase = FlowState.Phase.new
       guard flow.mapping != 0 else {

@@ -23,10 +23,9 @@ struct NATPool {
 
   init(addresses: [IPv4Address], ports: ClosedRange<UInt16>, share: RuntimeShare) {
     self.addresses = addresses
-    let size = ports.count / share.count
     lowest = Int(ports.lowerBound)
-    let first = Int(ports.lowerBound) + size * share.index
-    block = first..<first + size
+    block = ServerSideEndpoints(addresses: addresses, ports: ports).block(of: share)
+    let size = block.count
     let lanes = addresses.count * NATRealm.count * 2
     free = PortSet(lanes: lanes, capacity: size / 2 + 1)
     used = FixedMemory(count: addresses.count * NATRealm.count, repeating: 0)

@@ -1,8 +1,8 @@
 /// External endpoints that nobody uses and that are not to be given to another client yet (RFC 6888 REQ-8):
 /// packets for the old one may still be on their way.
 ///
-/// A list of mapping records in the order in which they fell idle. The end of a flow comes without the time, so
-/// a record begins to rest at the next moment that is known, the arrival of a first packet: it rests a
+/// A list of mapping records in the order in which they fell idle. A return from another runtime comes without the time:
+/// its record begins to rest at the next moment that is known, the beginning or end of a flow, so it rests a
 /// little longer than asked, never shorter. Everything is O(1), amortised over the records.
 struct NATResting {
   private struct Link: BitwiseCopyable {

@@ -84,9 +84,9 @@ public struct Chain<First: NetworkFunction, Rest: NetworkFunction>: NetworkFunct
     return .drop(reason.shifted(by: First.dropReasons.count))
   }
 
-  @inlinable public func flowExpires(_ flow: inout FlowState, shared: inout SharedState) {
-    first.flowExpires(&flow.first, shared: &shared.first)
-    rest.flowExpires(&flow.rest, shared: &shared.rest)
+  @inlinable public func flowExpires(_ flow: inout FlowState, shared: inout SharedState, now: Tick) {
+    first.flowExpires(&flow.first, shared: &shared.first, now: now)
+    rest.flowExpires(&flow.rest, shared: &shared.rest, now: now)
   }
 
   @inlinable public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) {
@@ -116,14 +116,24 @@ public struct Chain<First: NetworkFunction, Rest: NetworkFunction>: NetworkFunct
     return returned
   }
 
-  public func accept(_ returned: SharedReturn, shared: inout SharedState) -> Bool {
+  public func takeBack(_ returned: SharedReturn, shared: inout SharedState) -> Bool {
     var inner = returned
     inner.place >>= 1
-    return returned.place & 1 == 0 ? first.accept(inner, shared: &shared.first) : rest.accept(inner, shared: &shared.rest)
+    return returned.place & 1 == 0 ? first.takeBack(inner, shared: &shared.first) : rest.takeBack(inner, shared: &shared.rest)
   }
 
   public func observe(_ shared: borrowing SharedState) -> [Observation] {
     first.observe(shared.first) + rest.observe(shared.rest)
+  }
+
+  public var opensFromServerSide: Bool { first.opensFromServerSide || rest.opensFromServerSide }
+
+  /// Of the first function that has some.
+  public var serverSideEndpoints: ServerSideEndpoints? { first.serverSideEndpoints ?? rest.serverSideEndpoints }
+
+  public func accept(_ visitor: inout some FunctionVisitor, shared: inout SharedState) {
+    first.accept(&visitor, shared: &shared.first)
+    rest.accept(&visitor, shared: &shared.rest)
   }
 }
 

@@ -56,8 +56,8 @@ public protocol NetworkFunction {
   /// the quotation too; any other lets errors pass.
   func processError(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict
 
-  /// The flow ended here: give back what it took from the shared state (`flow_expires`).
-  func flowExpires(_ flow: inout FlowState, shared: inout SharedState)
+  /// The flow ended here, in the worker's time `now`: give back what it took from the shared state (`flow_expires`).
+  func flowExpires(_ flow: inout FlowState, shared: inout SharedState, now: Tick)
 
   /// The flow left for another runtime, with its state (`flow_migrate_out`).
   func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState)
@@ -75,10 +75,26 @@ public protocol NetworkFunction {
   /// Takes back what a flow had taken here and needed no more on another runtime. Each comes once.
   ///
   /// - Returns: `false` when it is nothing that is missing here: it comes again if a flow may still be leaving.
-  func accept(_ returned: SharedReturn, shared: inout SharedState) -> Bool
+  func takeBack(_ returned: SharedReturn, shared: inout SharedState) -> Bool
 
   /// Numbers of the shared state worth showing: pool usage, connections per server. Called seldom.
   func observe(_ shared: borrowing SharedState) -> [Observation]
+
+  /// Whether a packet of no known flow from the server side is handed in, in the reverse direction, and may open a flow.
+  /// One function of a chain that wants it is enough; the others are asked by `process`, as ever.
+  var opensFromServerSide: Bool { get }
+
+  /// The endpoints of the server side that belong to this function's flows, if it hands out any: to which runtime a
+  /// virtual switch gives a packet from outside that is of no flow known to it.
+  var serverSideEndpoints: ServerSideEndpoints? { get }
+
+  /// Shows this function and its shared state to a visitor; a chain shows each of its own. Authors do not write it.
+  func accept(_ visitor: inout some FunctionVisitor, shared: inout SharedState)
+}
+
+/// Somebody who goes through the functions of a chain between two bursts (`ServiceChain.betweenBursts`).
+public protocol FunctionVisitor {
+  mutating func visit<Function: NetworkFunction>(_ function: Function, shared: inout Function.SharedState)
 }
 
 /// The part of the cluster's shared pools that one runtime owns: of every pool (NAT ports, for example) cut
@@ -95,6 +111,34 @@ public struct RuntimeShare: Hashable, Sendable {
 
   /// All of it: one runtime alone.
   public static let whole = RuntimeShare(index: 0, count: 1)
+}
+
+/// Addresses and ports that the runtimes of a cluster share: each owns one block of the ports of every address.
+///
+///     ports 1024 ... 65535 of each address, three runtimes:
+///     | share 0          | share 1          | share 2          | rest, unused
+public struct ServerSideEndpoints: Hashable, Sendable {
+  public let addresses: [IPv4Address]
+  public let ports: ClosedRange<UInt16>
+
+  public init(addresses: [IPv4Address], ports: ClosedRange<UInt16>) {
+    self.addresses = addresses
+    self.ports = ports
+  }
+
+  public func block(of share: RuntimeShare) -> Range<Int> {
+    let size = ports.count / share.count
+    let first = Int(ports.lowerBound) + size * share.index
+    return first..<first + size
+  }
+
+  /// Which of `count` shares has a port; `nil` when none has.
+  public func share(of port: UInt16, count: Int) -> Int? {
+    let size = ports.count / count
+    guard size > 0, ports.contains(port) else { return nil }
+    let index = (Int(port) - Int(ports.lowerBound)) / size
+    return index < count ? index : nil
+  }
 }
 
 /// A named number: `servers.10.2.0.11:80.flows = 12`.
@@ -121,13 +165,16 @@ extension NetworkFunction {
   @inlinable public func processError(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict {
     .forward
   }
-  @inlinable public func flowExpires(_ flow: inout FlowState, shared: inout SharedState) {}
+  @inlinable public func flowExpires(_ flow: inout FlowState, shared: inout SharedState, now: Tick) {}
   @inlinable public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) {}
   @inlinable public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) {}
   @inlinable public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) {}
   public func takeReturn(_ shared: inout SharedState) -> SharedReturn? { nil }
-  public func accept(_ returned: SharedReturn, shared: inout SharedState) -> Bool { false }
+  public func takeBack(_ returned: SharedReturn, shared: inout SharedState) -> Bool { false }
   public func observe(_ shared: borrowing SharedState) -> [Observation] { [] }
+  public var opensFromServerSide: Bool { false }
+  public var serverSideEndpoints: ServerSideEndpoints? { nil }
+  public func accept(_ visitor: inout some FunctionVisitor, shared: inout SharedState) { visitor.visit(self, shared: &shared) }
 }
 
 extension NetworkFunction where SharedState == Nothing {

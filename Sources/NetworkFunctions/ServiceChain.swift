@@ -121,20 +121,54 @@ public struct ServiceChain {
   }
 
   /// Takes back what was taken here and needed no more elsewhere; `false` when nothing of it is missing here.
-  public func accept(_ returned: SharedReturn) -> Bool {
+  public func takeBack(_ returned: SharedReturn) -> Bool {
     let stage = Int(returned.place & 0xff)
     guard stage < stages.count else { return false }
     var inner = returned
     inner.place >>= 8
-    return stages[stage].accept(inner)
+    return stages[stage].takeBack(inner)
   }
 
   public func observe() -> [Observation] { stages.flatMap { $0.observe() } }
+
+  /// Whether packets of no known flow are to be handed in from the server side, too.
+  public var opensFromServerSide: Bool { stages.contains { $0.opensFromServerSide } }
+
+  /// Calls `body` with every function of this type, from first to last, and its shared state: to replace rules, set
+  /// states, take what a log holds. Called by the thread that processes packets, or before there is one.
+  ///
+  /// Costs a packet nothing, and what `body` costs is a pause between two bursts: whatever takes its time is made
+  /// before, elsewhere, and only exchanged here.
+  public func betweenBursts<Function: NetworkFunction>(
+    _ type: Function.Type, _ body: (Function, inout Function.SharedState) -> Void
+  ) {
+    for stage in stages {
+      withoutActuallyEscaping(body) { body in
+        var search: any FunctionVisitor = FunctionSearch<Function>(body: body)
+        stage.accept(&search)
+      }
+    }
+  }
+}
+
+/// Calls its body with the functions of one type.
+private struct FunctionSearch<Wanted: NetworkFunction>: FunctionVisitor {
+  let body: (Wanted, inout Wanted.SharedState) -> Void
+
+  func visit<Function: NetworkFunction>(_ function: Function, shared: inout Function.SharedState) {
+    guard let function = function as? Wanted else { return }
+    // The same function, so the same state, by another name.
+    unsafe withUnsafeMutablePointer(to: &shared) { shared in
+      unsafe shared.withMemoryRebound(to: Wanted.SharedState.self, capacity: 1) { unsafe body(function, &$0.pointee) }
+    }
+  }
 }
 
 /// What happens to a flow's state besides packets.
 public enum FlowEvent: Sendable {
-  case begins, expires, migratesOut, migratesIn, recovers
+  case begins, migratesOut, migratesIn, recovers
+  /// In the worker's time.
+  case expires(Tick)
 }
 
 /// The frames of a burst that one stage shall process, and where their flow states are.
@@ -172,8 +206,10 @@ public struct ServiceStage {
   @usableFromInline let processError: (FrameSelection) -> UInt64
   @usableFromInline let flowEvent: (FlowEvent, UnsafeMutableRawPointer) -> Void
   @usableFromInline let takeReturn: () -> SharedReturn?
-  @usableFromInline let accept: (SharedReturn) -> Bool
+  @usableFromInline let takeBack: (SharedReturn) -> Bool
   public let observe: () -> [Observation]
+  public let opensFromServerSide: Bool
+  @usableFromInline let accept: (inout any FunctionVisitor) -> Void
 
   @inlinable
   public init<Function: NetworkFunction>(_ name: String, _ function: Function, share: RuntimeShare) {
@@ -187,8 +223,10 @@ public struct ServiceStage {
     unsafe processError = { selection in unsafe host.processError(selection) }
     unsafe flowEvent = { event, state in unsafe host.tell(event, state) }
     takeReturn = { host.takeReturn() }
-    accept = { host.accept($0) }
+    takeBack = { host.takeBack($0) }
     observe = { host.observe() }
+    opensFromServerSide = function.opensFromServerSide
+    accept = { visitor in host.accept(&visitor) }
   }
 }
 
@@ -253,8 +291,8 @@ final class FunctionHost<Function: NetworkFunction> {
     let state = unsafe memory.assumingMemoryBound(to: Function.FlowState.self)
     switch event {
     case .begins: unsafe state.initialize(to: function.makeFlowState())
-    case .expires:
-      unsafe function.flowExpires(&state.pointee, shared: &shared.pointee)
+    case .expires(let now):
+      unsafe function.flowExpires(&state.pointee, shared: &shared.pointee, now: now)
       unsafe function.freeFlowState(&state.pointee)
     case .migratesOut: unsafe function.flowMigratesOut(&state.pointee, shared: &shared.pointee)
     case .migratesIn: unsafe function.flowMigratesIn(&state.pointee, shared: &shared.pointee)
@@ -266,8 +304,13 @@ final class FunctionHost<Function: NetworkFunction> {
   func takeReturn() -> SharedReturn? { unsafe function.takeReturn(&shared.pointee) }
 
   @inlinable
-  func accept(_ returned: SharedReturn) -> Bool { unsafe function.accept(returned, shared: &shared.pointee) }
+  func takeBack(_ returned: SharedReturn) -> Bool { unsafe function.takeBack(returned, shared: &shared.pointee) }
 
   @inlinable
   func observe() -> [Observation] { unsafe function.observe(shared.pointee) }
+
+  @usableFromInline
+  func accept(_ visitor: inout any FunctionVisitor) { open(&visitor) }
+
+  private func open(_ visitor: inout some FunctionVisitor) { unsafe function.accept(&visitor, shared: &shared.pointee) }
 }

@@ -83,6 +83,9 @@ struct ChannelSender: ~Copyable {
     unsafe bodies + Int(sequence.number & mask) &* bodySize
   }
 
+  /// Behind every message taken so far: the frame after the one that the last of them ends in.
+  var mark: SequenceNumber { openLength == 0 ? tail : tail.advanced(by: 1) }
+
   // MARK: Messages in
 
   /// Takes a message; `false` when there is no room for all of it.

@@ -50,6 +50,8 @@ public struct ReliableChannel: ~Copyable {
     }
   }
 
+  /// Lives of the peer up to this one are over, by somebody's word: nothing of theirs is taken any more.
+  private var fencedIncarnation: UInt64 = 0
   private var owesHello = true
   private var owesAcknowledgement = false
   private var nextHello: UInt64
@@ -106,6 +108,11 @@ public struct ReliableChannel: ~Copyable {
   @usableFromInline
   mutating func refuse() { tally.messagesRefused &+= 1 }
 
+  /// A place in the stream of messages: behind all that `send` has taken so far.
+  public var mark: SequenceNumber { sender.mark }
+  /// Whether the peer has everything before this place, which is of the present session.
+  public func hasArrived(_ mark: SequenceNumber) -> Bool { sender.base.since(mark) >= 0 }
+
   // MARK: Frames in
 
   /// What a frame meant, besides the messages it carried.
@@ -153,6 +160,7 @@ public struct ReliableChannel: ~Copyable {
     case .refused(let reason): return .settled(refuse(reason))
     case .header(let header, let bodyOffset):
       guard header.sourceNode == peerNode, header.destinationNode == localNode else { return .settled(refuse(.node)) }
+      guard header.sourceIncarnation > fencedIncarnation else { return .settled(refuse(.session)) }
       if header.kind == .hello { return .settled(hear(header, now: now)) }
       guard header.sourceIncarnation == peerIncarnation, peerIncarnation != 0, header.destinationIncarnation == incarnation else {
         // The peer, or somebody's late frame, does not know who lives here now.
@@ -211,6 +219,12 @@ public struct ReliableChannel: ~Copyable {
   private mutating func establish(_ hello: ChannelHeader, now: Tick) {
     isEstablished = true
     if !sender.acknowledge(hello, now: now, counters: &tally) { tally.refuse(.window) }
+  }
+
+  /// This life of the peer is over: whatever still comes of it, or of an earlier one, is refused.
+  public mutating func fence(_ incarnation: UInt64) {
+    fencedIncarnation = max(fencedIncarnation, incarnation)
+    if peerIncarnation <= fencedIncarnation { isEstablished = false }
   }
 
   // MARK: Frames out

@@ -53,6 +53,9 @@ public struct DropReason: Hashable, Sendable, BitwiseCopyable {
   // The port.
   public static let transmitQueueFull = DropReason(code: 40)
   public static let notServing = DropReason(code: 41)
+  public static let fenced = DropReason(code: 42)
+  public static let replicationBusy = DropReason(code: 43)
+  public static let awaitsRecovery = DropReason(code: 44)
 
   /// Name (for metrics) and sentence (for people) of each platform reason.
   public static let platform: [DropReasonDescription] = [
@@ -83,6 +86,9 @@ public struct DropReason: Hashable, Sendable, BitwiseCopyable {
     .init(.noRoute, "no-route", "The destination is on no attached network and there is no gateway."),
     .init(.transmitQueueFull, "transmit-queue-full", "The port did not accept the packet."),
     .init(.notServing, "not-serving", "The node is not (or no longer) configured to serve."),
+    .init(.fenced, "fenced", "A packet of a runtime whose life was declared over."),
+    .init(.replicationBusy, "replication-busy", "The channel to the holder of the flow's replica had no room."),
+    .init(.awaitsRecovery, "awaits-recovery", "The flow's runtime is gone, and who recovers its flows is not known yet."),
   ]
 }
 

@@ -146,6 +146,15 @@ extension Frame {
     unsafe bytes.storeBytes(of: UInt32(truncatingIfNeeded: destination >> 16), toByteOffset: 8, as: UInt32.self)
   }
 
+  /// Makes the source address that of a packet that somebody else releases for its sender: another address of that node,
+  /// so that no bridge takes the one for the other.
+  @inlinable @inline(__always)
+  public func markReleased() {
+    guard length >= 14 else { return }
+    let last = unsafe bytes.load(fromByteOffset: 11, as: UInt8.self)
+    unsafe bytes.storeBytes(of: last | 0x10, toByteOffset: 11, as: UInt8.self)
+  }
+
   // MARK: Network
 
   @inlinable public var sourceAddress: IPAddress {

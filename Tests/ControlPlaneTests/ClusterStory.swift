@@ -153,6 +153,7 @@ extension Command {
     case .drainRuntime(let node, let incarnation): "\(slot) drain \(node)/\(incarnation)"
     case .setMigrationTarget(let move): "\(slot) move \(move.flows) flows from \(move.source) to \(move.target)"
     case .cancelMigration(let cancelled): "\(slot) cancel \(cancelled)"
+    case .changeSettings(let change): "\(slot) settings \(change.version)"
     case .stopNode(let node, let incarnation): "\(slot) stop \(node)/\(incarnation)"
     case .unknown: "\(slot) unknown"
     }

@@ -44,10 +44,23 @@ typedef struct Nfvactor__V1__DrainRequested__Keep Nfvactor__V1__DrainRequested__
 typedef struct Nfvactor__V1__DrainRequested__Stop Nfvactor__V1__DrainRequested__Stop;
 typedef struct Nfvactor__V1__DrainRequested__Undo Nfvactor__V1__DrainRequested__Undo;
 typedef struct Nfvactor__V1__MigrationFinished Nfvactor__V1__MigrationFinished;
+typedef struct Nfvactor__V1__FunctionLog Nfvactor__V1__FunctionLog;
+typedef struct Nfvactor__V1__FunctionLogEntry Nfvactor__V1__FunctionLogEntry;
+typedef struct Nfvactor__V1__FunctionLogEntry__Alert Nfvactor__V1__FunctionLogEntry__Alert;
+typedef struct Nfvactor__V1__FunctionLogEntry__Ruling Nfvactor__V1__FunctionLogEntry__Ruling;
+typedef struct Nfvactor__V1__FunctionLogEntry__Mapping Nfvactor__V1__FunctionLogEntry__Mapping;
+typedef struct Nfvactor__V1__BackendChanged Nfvactor__V1__BackendChanged;
 
 
 /* --- enums --- */
 
+typedef enum _Nfvactor__V1__FunctionLogEntry__MappingEvent {
+  NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT__MAPPING_EVENT_UNSPECIFIED = 0,
+  NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT__MAPPING_EVENT_CREATED = 1,
+  NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT__MAPPING_EVENT_REMOVED = 2,
+  NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT__MAPPING_EVENT_EXHAUSTED = 3
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT)
+} Nfvactor__V1__FunctionLogEntry__MappingEvent;
 
 /* --- messages --- */
 
@@ -78,7 +91,9 @@ typedef enum {
   NFVACTOR__V1__EVENT__BODY_POLICY_ACTIVATED = 31,
   NFVACTOR__V1__EVENT__BODY_MOVE_REQUESTED = 32,
   NFVACTOR__V1__EVENT__BODY_DRAIN_REQUESTED = 33,
-  NFVACTOR__V1__EVENT__BODY_MIGRATION_FINISHED = 34
+  NFVACTOR__V1__EVENT__BODY_MIGRATION_FINISHED = 34,
+  NFVACTOR__V1__EVENT__BODY_FUNCTION_LOG = 80,
+  NFVACTOR__V1__EVENT__BODY_BACKEND_CHANGED = 81
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__EVENT__BODY__CASE)
 } Nfvactor__V1__Event__BodyCase;
 
@@ -126,6 +141,8 @@ struct  Nfvactor__V1__Event
     Nfvactor__V1__MoveRequested *move_requested;
     Nfvactor__V1__DrainRequested *drain_requested;
     Nfvactor__V1__MigrationFinished *migration_finished;
+    Nfvactor__V1__FunctionLog *function_log;
+    Nfvactor__V1__BackendChanged *backend_changed;
   };
 };
 #define NFVACTOR__V1__EVENT__INIT \
@@ -556,6 +573,119 @@ struct  Nfvactor__V1__MigrationFinished
     , 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 
+/*
+ * What the functions of a runtime had to say: alerts, decisions of rules that are logged, mappings that began or ended.
+ */
+struct  Nfvactor__V1__FunctionLog
+{
+  ProtobufCMessage base;
+  uint32_t node;
+  size_t n_entries;
+  Nfvactor__V1__FunctionLogEntry **entries;
+  /*
+   * Entries that there was no room for since the last record.
+   */
+  uint64_t lost;
+};
+#define NFVACTOR__V1__FUNCTION_LOG__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__function_log__descriptor) \
+    , 0, 0,NULL, 0 }
+
+
+struct  Nfvactor__V1__FunctionLogEntry__Alert
+{
+  ProtobufCMessage base;
+  uint32_t gid;
+  uint32_t sid;
+  uint32_t revision;
+  uint32_t priority;
+  protobuf_c_boolean dropped;
+};
+#define NFVACTOR__V1__FUNCTION_LOG_ENTRY__ALERT__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__function_log_entry__alert__descriptor) \
+    , 0, 0, 0, 0, 0 }
+
+
+struct  Nfvactor__V1__FunctionLogEntry__Ruling
+{
+  ProtobufCMessage base;
+  /*
+   * Position of the rule, from 0.
+   */
+  uint32_t rule;
+  protobuf_c_boolean allowed;
+};
+#define NFVACTOR__V1__FUNCTION_LOG_ENTRY__RULING__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__function_log_entry__ruling__descriptor) \
+    , 0, 0 }
+
+
+struct  Nfvactor__V1__FunctionLogEntry__Mapping
+{
+  ProtobufCMessage base;
+  Nfvactor__V1__FunctionLogEntry__MappingEvent event;
+  uint32_t vlan;
+};
+#define NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__function_log_entry__mapping__descriptor) \
+    , NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT__MAPPING_EVENT_UNSPECIFIED, 0 }
+
+
+typedef enum {
+  NFVACTOR__V1__FUNCTION_LOG_ENTRY__KIND__NOT_SET = 0,
+  NFVACTOR__V1__FUNCTION_LOG_ENTRY__KIND_ALERT = 7,
+  NFVACTOR__V1__FUNCTION_LOG_ENTRY__KIND_RULING = 8,
+  NFVACTOR__V1__FUNCTION_LOG_ENTRY__KIND_MAPPING = 9
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__FUNCTION_LOG_ENTRY__KIND__CASE)
+} Nfvactor__V1__FunctionLogEntry__KindCase;
+
+struct  Nfvactor__V1__FunctionLogEntry
+{
+  ProtobufCMessage base;
+  /*
+   * Milliseconds since 1970.
+   */
+  uint64_t time;
+  /*
+   * Of the packet; of a mapping, the client's and the external endpoint.
+   */
+  char *source;
+  uint32_t source_port;
+  char *destination;
+  uint32_t destination_port;
+  uint32_t protocol;
+  Nfvactor__V1__FunctionLogEntry__KindCase kind_case;
+  union {
+    Nfvactor__V1__FunctionLogEntry__Alert *alert;
+    Nfvactor__V1__FunctionLogEntry__Ruling *ruling;
+    Nfvactor__V1__FunctionLogEntry__Mapping *mapping;
+  };
+};
+#define NFVACTOR__V1__FUNCTION_LOG_ENTRY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__function_log_entry__descriptor) \
+    , 0, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0, 0, NFVACTOR__V1__FUNCTION_LOG_ENTRY__KIND__NOT_SET, {0} }
+
+
+/*
+ * A runtime's checks of a backend have come to a verdict, for the first time or another than before.
+ */
+struct  Nfvactor__V1__BackendChanged
+{
+  ProtobufCMessage base;
+  uint32_t node;
+  char *service;
+  char *backend;
+  protobuf_c_boolean up;
+  /*
+   * What the last check said.
+   */
+  char *reason;
+};
+#define NFVACTOR__V1__BACKEND_CHANGED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__backend_changed__descriptor) \
+    , 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string }
+
+
 /* Nfvactor__V1__Event methods */
 void   nfvactor__v1__event__init
                      (Nfvactor__V1__Event         *message);
@@ -944,6 +1074,72 @@ Nfvactor__V1__MigrationFinished *
 void   nfvactor__v1__migration_finished__free_unpacked
                      (Nfvactor__V1__MigrationFinished *message,
                       ProtobufCAllocator *allocator);
+/* Nfvactor__V1__FunctionLog methods */
+void   nfvactor__v1__function_log__init
+                     (Nfvactor__V1__FunctionLog         *message);
+size_t nfvactor__v1__function_log__get_packed_size
+                     (const Nfvactor__V1__FunctionLog   *message);
+size_t nfvactor__v1__function_log__pack
+                     (const Nfvactor__V1__FunctionLog   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__function_log__pack_to_buffer
+                     (const Nfvactor__V1__FunctionLog   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__FunctionLog *
+       nfvactor__v1__function_log__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__function_log__free_unpacked
+                     (Nfvactor__V1__FunctionLog *message,
+                      ProtobufCAllocator *allocator);
+/* Nfvactor__V1__FunctionLogEntry__Alert methods */
+void   nfvactor__v1__function_log_entry__alert__init
+                     (Nfvactor__V1__FunctionLogEntry__Alert         *message);
+/* Nfvactor__V1__FunctionLogEntry__Ruling methods */
+void   nfvactor__v1__function_log_entry__ruling__init
+                     (Nfvactor__V1__FunctionLogEntry__Ruling         *message);
+/* Nfvactor__V1__FunctionLogEntry__Mapping methods */
+void   nfvactor__v1__function_log_entry__mapping__init
+                     (Nfvactor__V1__FunctionLogEntry__Mapping         *message);
+/* Nfvactor__V1__FunctionLogEntry methods */
+void   nfvactor__v1__function_log_entry__init
+                     (Nfvactor__V1__FunctionLogEntry         *message);
+size_t nfvactor__v1__function_log_entry__get_packed_size
+                     (const Nfvactor__V1__FunctionLogEntry   *message);
+size_t nfvactor__v1__function_log_entry__pack
+                     (const Nfvactor__V1__FunctionLogEntry   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__function_log_entry__pack_to_buffer
+                     (const Nfvactor__V1__FunctionLogEntry   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__FunctionLogEntry *
+       nfvactor__v1__function_log_entry__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__function_log_entry__free_unpacked
+                     (Nfvactor__V1__FunctionLogEntry *message,
+                      ProtobufCAllocator *allocator);
+/* Nfvactor__V1__BackendChanged methods */
+void   nfvactor__v1__backend_changed__init
+                     (Nfvactor__V1__BackendChanged         *message);
+size_t nfvactor__v1__backend_changed__get_packed_size
+                     (const Nfvactor__V1__BackendChanged   *message);
+size_t nfvactor__v1__backend_changed__pack
+                     (const Nfvactor__V1__BackendChanged   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__backend_changed__pack_to_buffer
+                     (const Nfvactor__V1__BackendChanged   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__BackendChanged *
+       nfvactor__v1__backend_changed__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__backend_changed__free_unpacked
+                     (Nfvactor__V1__BackendChanged *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Nfvactor__V1__Event_Closure)
@@ -1030,6 +1226,24 @@ typedef void (*Nfvactor__V1__DrainRequested_Closure)
 typedef void (*Nfvactor__V1__MigrationFinished_Closure)
                  (const Nfvactor__V1__MigrationFinished *message,
                   void *closure_data);
+typedef void (*Nfvactor__V1__FunctionLog_Closure)
+                 (const Nfvactor__V1__FunctionLog *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__FunctionLogEntry__Alert_Closure)
+                 (const Nfvactor__V1__FunctionLogEntry__Alert *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__FunctionLogEntry__Ruling_Closure)
+                 (const Nfvactor__V1__FunctionLogEntry__Ruling *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__FunctionLogEntry__Mapping_Closure)
+                 (const Nfvactor__V1__FunctionLogEntry__Mapping *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__FunctionLogEntry_Closure)
+                 (const Nfvactor__V1__FunctionLogEntry *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__BackendChanged_Closure)
+                 (const Nfvactor__V1__BackendChanged *message,
+                  void *closure_data);
 
 /* --- services --- */
 
@@ -1064,6 +1278,13 @@ extern const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__keep__des
 extern const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__stop__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__undo__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__migration_finished__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__function_log__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__function_log_entry__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__function_log_entry__alert__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__function_log_entry__ruling__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__function_log_entry__mapping__descriptor;
+extern const ProtobufCEnumDescriptor    nfvactor__v1__function_log_entry__mapping_event__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__backend_changed__descriptor;
 
 PROTOBUF_C__END_DECLS
 

@@ -42,6 +42,7 @@ typedef struct Nfvactor__V1__FlowRequest__Open Nfvactor__V1__FlowRequest__Open;
 typedef struct Nfvactor__V1__FlowRequest__Completed Nfvactor__V1__FlowRequest__Completed;
 typedef struct Nfvactor__V1__FlowRequest__Failed Nfvactor__V1__FlowRequest__Failed;
 typedef struct Nfvactor__V1__SeenProducer Nfvactor__V1__SeenProducer;
+typedef struct Nfvactor__V1__BackendState Nfvactor__V1__BackendState;
 
 
 /* --- enums --- */
@@ -172,6 +173,12 @@ struct  Nfvactor__V1__CoreState
    * The body that stopped the core.
    */
   Nfvactor__V1__NewerBody *needs_newer_version;
+  /*
+   * How often the functions' settings have changed, and which of these changes was told to the runtimes, by which command.
+   */
+  uint64_t settings_version;
+  uint64_t settings_told;
+  uint64_t settings_slot;
   Nfvactor__V1__CoreState__MassSilenceCase mass_silence_case;
   union {
     uint64_t many_silent_since;
@@ -179,7 +186,7 @@ struct  Nfvactor__V1__CoreState
 };
 #define NFVACTOR__V1__CORE_STATE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__core_state__descriptor) \
-    , 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0, NULL, NULL, 0,NULL, 0, (char *)protobuf_c_empty_string, NULL, 0,NULL, 0, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0, 0, NULL, 0, 0, 0,NULL, 0, 0, 0, NULL, NFVACTOR__V1__CORE_STATE__MASS_SILENCE__NOT_SET, {0} }
+    , 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0, NULL, NULL, 0,NULL, 0, (char *)protobuf_c_empty_string, NULL, 0,NULL, 0, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0, 0, NULL, 0, 0, 0,NULL, 0, 0, 0, NULL, 0, 0, 0, NFVACTOR__V1__CORE_STATE__MASS_SILENCE__NOT_SET, {0} }
 
 
 struct  Nfvactor__V1__NewerBody
@@ -320,6 +327,10 @@ struct  Nfvactor__V1__NodeState
   protobuf_c_boolean can_migrate;
   Nfvactor__V1__NodeState__Draining *draining;
   Nfvactor__V1__PeerWitness *peer_witness;
+  uint64_t settings_version;
+  char *settings_problem;
+  size_t n_backends;
+  Nfvactor__V1__BackendState **backends;
   Nfvactor__V1__NodeState__PhaseCase phase_case;
   union {
     Nfvactor__V1__NodeState__Waiting *waiting;
@@ -334,7 +345,7 @@ struct  Nfvactor__V1__NodeState
 };
 #define NFVACTOR__V1__NODE_STATE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__node_state__descriptor) \
-    , 0, NFVACTOR__V1__NODE_KIND__NODE_KIND_UNSPECIFIED, 0, (char *)protobuf_c_empty_string, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, (char *)protobuf_c_empty_string, 0, NULL, NULL, NFVACTOR__V1__NODE_STATE__PHASE__NOT_SET, {0}, NFVACTOR__V1__NODE_STATE__SHARE__NOT_SET, {0} }
+    , 0, NFVACTOR__V1__NODE_KIND__NODE_KIND_UNSPECIFIED, 0, (char *)protobuf_c_empty_string, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, (char *)protobuf_c_empty_string, 0, NULL, NULL, 0, (char *)protobuf_c_empty_string, 0,NULL, NFVACTOR__V1__NODE_STATE__PHASE__NOT_SET, {0}, NFVACTOR__V1__NODE_STATE__SHARE__NOT_SET, {0} }
 
 
 struct  Nfvactor__V1__PeerWitness
@@ -579,6 +590,26 @@ struct  Nfvactor__V1__SeenProducer
 #define NFVACTOR__V1__SEEN_PRODUCER__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__seen_producer__descriptor) \
     , (char *)protobuf_c_empty_string, 0, 0, 0, 0 }
+
+
+/*
+ * What a runtime's checks say of a backend.
+ */
+struct  Nfvactor__V1__BackendState
+{
+  ProtobufCMessage base;
+  char *service;
+  char *backend;
+  protobuf_c_boolean up;
+  char *reason;
+  /*
+   * Milliseconds since 1970.
+   */
+  uint64_t since;
+};
+#define NFVACTOR__V1__BACKEND_STATE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__backend_state__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0 }
 
 
 /* Nfvactor__V1__SnapshotRecord methods */
@@ -909,6 +940,25 @@ Nfvactor__V1__SeenProducer *
 void   nfvactor__v1__seen_producer__free_unpacked
                      (Nfvactor__V1__SeenProducer *message,
                       ProtobufCAllocator *allocator);
+/* Nfvactor__V1__BackendState methods */
+void   nfvactor__v1__backend_state__init
+                     (Nfvactor__V1__BackendState         *message);
+size_t nfvactor__v1__backend_state__get_packed_size
+                     (const Nfvactor__V1__BackendState   *message);
+size_t nfvactor__v1__backend_state__pack
+                     (const Nfvactor__V1__BackendState   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__backend_state__pack_to_buffer
+                     (const Nfvactor__V1__BackendState   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__BackendState *
+       nfvactor__v1__backend_state__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__backend_state__free_unpacked
+                     (Nfvactor__V1__BackendState *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Nfvactor__V1__SnapshotRecord_Closure)
@@ -983,6 +1033,9 @@ typedef void (*Nfvactor__V1__FlowRequest_Closure)
 typedef void (*Nfvactor__V1__SeenProducer_Closure)
                  (const Nfvactor__V1__SeenProducer *message,
                   void *closure_data);
+typedef void (*Nfvactor__V1__BackendState_Closure)
+                 (const Nfvactor__V1__BackendState *message,
+                  void *closure_data);
 
 /* --- services --- */
 
@@ -1013,6 +1066,7 @@ extern const ProtobufCMessageDescriptor nfvactor__v1__flow_request__open__descri
 extern const ProtobufCMessageDescriptor nfvactor__v1__flow_request__completed__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__flow_request__failed__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__seen_producer__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__backend_state__descriptor;
 
 PROTOBUF_C__END_DECLS
 

@@ -61,7 +61,7 @@ public struct NodeLives: Sendable {
       lives[key]?.stopSlot = record.command.slot
       lives[key]?.stopAskedAt = record.timestamp
       lives[key]?.stopReason = record.command.reason
-    case .notifyClusterConfig, .drainRuntime, .setMigrationTarget, .cancelMigration, .unknown: break
+    case .notifyClusterConfig, .drainRuntime, .setMigrationTarget, .cancelMigration, .changeSettings, .unknown: break
     }
   }
 
