@@ -19,7 +19,7 @@ let cLayer: [Target] = [
     name: "CDPDK",
     exclude: ["sys"],
     cSettings: [.headerSearchPath("sys/dpdk"), .headerSearchPath("sys/dpdk-arch")],
-    linkerSettings: ["eal", "mempool", "mbuf", "ethdev", "ring", "net", "kvargs", "bus_vdev", "acl"].map { .linkedLibrary("rte_\($0)") }
+    linkerSettings: ["eal", "mempool", "mbuf", "ethdev", "ring", "net", "kvargs", "bus_vdev", "acl", "ip_frag"].map { .linkedLibrary("rte_\($0)") }
   ),
   .target(name: "CIntrinsics"),
   .systemLibrary(name: "CPcap", pkgConfig: "libpcap", providers: [.apt(["libpcap-dev"])]),
@@ -150,7 +150,7 @@ let tests: [Target] = [
     dependencies: ["EmbeddedBus", "KafkaLog", .product(name: "NIOCore", package: "swift-nio"), logging]),
   .testTarget(
     name: "ResilienceTests", dependencies: ["CIntrinsics", "Wire", "FixedContainers", "FlowActors", "ReliableChannels", "Simulation"]),
-  .testTarget(name: "PortTests", dependencies: ["DPDKPorts", "FunctionCatalog", "ControlMessages", "ModuleGraphs", "Nodes", "Wire"]),
+  .testTarget(name: "PortTests", dependencies: ["DPDKPorts", "FunctionCatalog", "ControlMessages", "ModuleGraphs", "NetworkFunctionTesting", "Nodes", "Wire"]),
   .testTarget(
     name: "JudgeTests", dependencies: ["Wire", "NetworkFunctions", "FunctionCatalog", "NetworkFunctionTesting", "ControlMessages"]),
   .testTarget(name: "LabTests", dependencies: ["Lab", "ControlMessages"]),

@@ -64,6 +64,12 @@ void nfv_port_address(uint16_t port, uint8_t address[6]) {
   memcpy(address, value.addr_bytes, 6);
 }
 
+uint16_t nfv_port_mtu(uint16_t port) {
+  uint16_t mtu = RTE_ETHER_MTU;
+  rte_eth_dev_get_mtu(port, &mtu);
+  return mtu;
+}
+
 void nfv_port_close(uint16_t port) {
   rte_eth_dev_stop(port);
   rte_eth_dev_close(port);

@@ -92,6 +92,17 @@ struct MessageReader {
     (try node(message.node, field), Incarnation(message.incarnation))
   }
 
+  func nodeLife(_ message: Nfvactor__V1__NodeLife, _ field: String) throws(CodecError) -> NodeLife {
+    NodeLife(try node(message.node, field), Incarnation(message.incarnation))
+  }
+
+  func nodeLife(
+    ifPresent pointer: UnsafeMutablePointer<Nfvactor__V1__NodeLife>?, _ field: String
+  ) throws(CodecError) -> NodeLife? {
+    guard let pointer else { return nil }
+    return try nodeLife(pointer.pointee, field)
+  }
+
   func kind(_ kind: Nfvactor__V1__NodeKind, _ field: String) throws(CodecError) -> NodeKind {
     try choice(kind.rawValue, field)
   }

@@ -71,6 +71,8 @@ public struct Event: Hashable, Sendable {
     /// What functions had to say: nothing is decided by it.
     indirect case functionLog(FunctionLog)
     indirect case backendChanged(BackendChanged)
+    /// What a recovery came to; before the acknowledgement that it is completed.
+    indirect case recoveryFinished(RecoveryFinished)
     /// Nothing happened; log time moves.
     case tick
     /// A replica lives; log time moves.
@@ -135,9 +137,12 @@ public struct NodeStarted: Hashable, Sendable {
   public var startup: UInt64
   /// It carries out `SetMigrationTarget` and `DrainRuntime`. A node that does not only takes no new flows.
   public var canMigrate: Bool
+  /// It carries out `SetReplicas` and `Recover`, and has memory for other runtimes' replicas.
+  public var canReplicate: Bool
 
   public init(
-    node: NodeID, kind: NodeKind, host: HostID, processID: UInt32, ports: NodePorts, startup: UInt64, canMigrate: Bool = false
+    node: NodeID, kind: NodeKind, host: HostID, processID: UInt32, ports: NodePorts, startup: UInt64, canMigrate: Bool = false,
+    canReplicate: Bool = false
   ) {
     self.node = node
     self.kind = kind
@@ -146,6 +151,7 @@ public struct NodeStarted: Hashable, Sendable {
     self.ports = ports
     self.startup = startup
     self.canMigrate = canMigrate
+    self.canReplicate = canReplicate
   }
 }
 
@@ -176,6 +182,17 @@ public struct NodeWorkload: Hashable, Sendable {
     }
   }
 
+  /// Flows here with addresses of another share of the pools than the node's own.
+  public struct Borrowed: Hashable, Sendable {
+    public var share: UInt32
+    public var flows: UInt64
+
+    public init(share: UInt32, flows: UInt64) {
+      self.share = share
+      self.flows = flows
+    }
+  }
+
   public var node: NodeID
   /// Milliseconds.
   public var interval: UInt64
@@ -193,6 +210,16 @@ public struct NodeWorkload: Hashable, Sendable {
   public var busyShare: UInt32 = 0
   /// Flows the node can hold.
   public var capacity: UInt64 = 0
+  /// At the interval's end: flows without a replica where there should be one, and replicas of other runtimes' flows.
+  public var unprotectedFlows: UInt64 = 0
+  public var replicasHeld: UInt64 = 0
+  /// Packets that left by way of a replica, and packets of other runtimes that left from here.
+  public var packetsReplicated: UInt64 = 0
+  public var packetsReleased: UInt64 = 0
+  /// At the interval's end. Ascending by share, each once, none without flows.
+  public var borrowed: [Borrowed] = []
+  /// The last command that the node had taken when it counted: what was said later is not in these numbers.
+  public var lastSlot = Slot.none
 
   public init(node: NodeID, interval: UInt64) {
     self.node = node

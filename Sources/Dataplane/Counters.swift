@@ -1,4 +1,5 @@
 import ModuleGraphs
+import NetworkFunctions
 import Synchronization
 import Wire
 
@@ -89,6 +90,9 @@ public struct Counters: Sendable {
 /// Each number is exact for the moment it was published; two numbers may be of different moments.
 public final class PublishedCounters: Sendable {
   private let cells: [Cell]
+  /// Flows that hold a part of another runtime's share, by share, and the pass after which they were counted.
+  private let borrowed: [Cell]
+  private let borrowedPass = Cell()
   private static let fields: [WritableKeyPath<Counters, UInt64> & Sendable] = [
     \.received, \.receivedBytes, \.forwarded, \.forwardedBytes, \.dropped, \.consumed, \.flowsCreated, \.flowsExpired,
     \.flowsEvicted, \.flowsRefused, \.flowsMigratedIn, \.flowsMigratedOut, \.packetsReplicated, \.packetsReleased, \.flowsRecovered,
@@ -98,7 +102,10 @@ public final class PublishedCounters: Sendable {
 
   private final class Cell: Sendable { let value = Atomic<UInt64>(0) }
 
-  public init() { cells = (0..<Self.fields.count + 256).map { _ in Cell() } }
+  public init() {
+    cells = (0..<Self.fields.count + 256).map { _ in Cell() }
+    borrowed = (0..<BorrowedFlows.mostShares).map { _ in Cell() }
+  }
 
   /// Called by the worker.
   func publish(_ counters: Counters, drops: borrowing DropCounters) {
@@ -119,6 +126,23 @@ public final class PublishedCounters: Sendable {
     }
   }
 
+  /// Called by the worker.
+  func publish(_ flows: BorrowedFlows, passes: UInt64) {
+    for share in 0..<flows.end { borrowed[share].value.store(flows[share], ordering: .relaxed) }
+    borrowedPass.value.store(passes, ordering: .releasing)
+  }
+
+  /// Flows that hold a part of another runtime's share, as they were after the given pass or later; called by the control
+  /// thread.
+  public func borrowedFlows() -> (pass: UInt64, shares: [(share: Int, flows: UInt64)]) {
+    let pass = borrowedPass.value.load(ordering: .acquiring)
+    let shares = borrowed.indices.compactMap { share in
+      let flows = borrowed[share].value.load(ordering: .relaxed)
+      return flows == 0 ? nil : (share: share, flows: flows)
+    }
+    return (pass, shares)
+  }
+
   /// Called by the control thread.
   public func read() -> Counters {
     var counters = Counters()
@@ -132,6 +156,37 @@ public final class PublishedCounters: Sendable {
       let count = cells[Self.fields.count + code].value.load(ordering: .relaxed)
       return count == 0 ? nil : (UInt8(code), count)
     }
+  }
+}
+
+/// The worker's own count of flows that hold a part of another runtime's share, by share.
+@safe
+final class BorrowedFlows {
+  static var mostShares: Int { 256 }
+
+  private let counts: UnsafeMutablePointer<UInt64>
+  /// Beyond the highest share ever counted.
+  private(set) var end = 0
+
+  init() {
+    unsafe counts = .allocate(capacity: Self.mostShares)
+    unsafe counts.initialize(repeating: 0, count: Self.mostShares)
+  }
+
+  deinit { unsafe counts.deallocate() }
+
+  func count(in chain: ServiceChain) {
+    for share in 0..<end { unsafe counts[share] = 0 }
+    chain.countBorrowed { share, flows in
+      guard (0..<Self.mostShares).contains(share) else { return }
+      unsafe counts[share] &+= UInt64(max(0, flows))
+      end = max(end, share + 1)
+    }
+  }
+
+  subscript(share: Int) -> UInt64 {
+    precondition((0..<Self.mostShares).contains(share), "a share is one of at most 256")
+    return unsafe counts[share]
   }
 }
 

@@ -147,7 +147,11 @@ struct Peers: ~Copyable, MigrationOutbox {
     return unsafe channels[Int(holder)].hasArrived(SequenceNumber(mark.sequence))
   }
 
+<<<<<<< HEAD
   /// Whose a frame was; and the life of that peer that is over, if the frame is the first of a later one.
+=======
+  /// Whose a frame was; whether a session began with it; and the life of that peer that is over, if it began a later one.
+>>>>>>> main
   struct Arrival {
     var peer: UInt8
     var ended: UInt64?

@@ -35,8 +35,13 @@ extension RuntimeCore: DepartingFlows {
     flows[slot].phase = MigrationPhase(.departed, peer: peer)
     flows[slot].lastSeen = UInt32(truncatingIfNeeded: moment.milliseconds)
     flows.setTimeoutClass(slot, TimeoutClass.departed, now: moment)
+<<<<<<< HEAD
     departedNotes += 1
     flows.noteEnd(of: slot)
+=======
+    flows.noteEnd(of: slot)
+    departedNotes += 1
+>>>>>>> main
     counters.flowsMigratedOut &+= 1
   }
 

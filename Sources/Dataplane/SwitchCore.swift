@@ -34,7 +34,17 @@ struct SwitchCore: ~Copyable {
   }
 
   /// Dispatches what came from outside; live frames afterwards go to the fabric port.
-  mutating func processOutside(_ batch: PacketBatch, uplink: Uplink, side: Side, now: Tick) {
+  ///
+  /// A switch is the cluster's router: here a packet's time to live is counted down, and a packet that cannot leave on the
+  /// other side because of its size, or of its age, is reported to its sender (RFC 1812 §5.3.1, RFC 4443 §3.2, §3.3).
+  ///
+  /// - Parameters:
+  ///   - egress: where packets leave that are not turned round.
+  ///   - isReassembled: whether they came in fragments, and so may be cut again.
+  mutating func processOutside(
+    _ batch: PacketBatch, uplink: Uplink, side: Side, egress: Uplink, isReassembled: Bool = false, now: Tick
+  ) {
+    let mtu = egress.port.mtu
     PacketBatch.forEach(in: batch.live) { index in
       // Checksums are the runtime's business; the switch needs the key only.
       if let reason = batch[index].parse(checksums: .trust) {
@@ -44,7 +54,14 @@ struct SwitchCore: ~Copyable {
         batch.drop(index, heard ? .handledARP : .unexpectedARP)
       } else if batch[index].destinationMAC != uplink.port.address {
         batch.drop(index, .notForThisNode)
+      } else if batch[index].timeToLive <= 1 {
+        uplink.report(.timeExceeded, about: batch[index], now: now)
+        batch.drop(index, .timeToLiveExceeded)
+      } else if batch[index].networkLength > mtu, !isReassembled, batch[index].mayNotBeCut {
+        uplink.report(.tooBig(mtu: mtu), about: batch[index], now: now)
+        batch.drop(index, .packetTooBig)
       } else {
+        batch[index].decrementTimeToLive()
         batch[index].hash = routes.hash(batch[index])
         routes.prefetchBucket(batch[index].hash)
       }

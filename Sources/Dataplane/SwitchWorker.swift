@@ -111,6 +111,7 @@ final class UplinkGraph: ModuleGraph {
   private let uplink: Uplink
   private let side: Side
   private let batch = PacketBatch()
+  private let reassembly = Reassembly()
 
   init(state: SwitchState, side: Side) {
     self.state = state
@@ -121,15 +122,33 @@ final class UplinkGraph: ModuleGraph {
   override func run(at now: Tick) -> Int {
     uplink.port.receive(into: batch, now: now)
     guard !batch.isEmpty else { return 0 }
-    state.core.processOutside(batch, uplink: uplink, side: side, now: now)
-    state.transmit(batch, batch.live, through: state.fabric)
-    state.core.settle(batch, held: 0)
-    uplink.port.release(batch, mask: batch.all & ~batch.live)
+    let count = batch.count
+    dispatch(batch, now: now)
+    if !reassembly.whole.isEmpty { dispatch(reassembly.whole, now: now) }
     // ARP packets have come in: answers go out, and packets may have waited for them.
     state.serveWaiting(now: now)
-    defer { batch.removeAll() }
-    return batch.count
+    return count
   }
+
+  private func dispatch(_ batch: PacketBatch, now: Tick) {
+    let isWhole = batch === reassembly.whole
+    state.core.processOutside(batch, uplink: uplink, side: side, egress: egress, isReassembled: isWhole, now: now)
+    state.transmit(batch, batch.live, through: state.fabric)
+    var fragments: (taken: UInt64, consumed: UInt64) = (0, 0)
+    let lost = batch.all & ~batch.live
+    if lost != 0, !isWhole {
+      // What went past on the link is not for us to put together.
+      var ours: UInt64 = 0
+      PacketBatch.forEach(in: lost) { if batch[$0].destinationMAC == uplink.port.address { ours |= 1 << UInt64($0) } }
+      fragments = reassembly.take(batch, ours, from: uplink.port, now: now)
+    }
+    state.core.settle(batch, held: 0, control: fragments.consumed)
+    uplink.port.release(batch, mask: batch.all & ~batch.live & ~fragments.taken)
+    batch.removeAll()
+  }
+
+  /// The side that most packets leave at.
+  private var egress: Uplink { side == .client ? state.server : state.client }
 }
 
 /// From the runtimes to the uplinks.
@@ -137,6 +156,7 @@ final class FabricGraph: ModuleGraph {
   private let state: SwitchState
   private let routes: RouteGraph?
   private let batch = PacketBatch()
+  private let reassembly = Reassembly()
 
   init(state: SwitchState, routes: RouteGraph?) {
     self.state = state
@@ -146,18 +166,27 @@ final class FabricGraph: ModuleGraph {
   override func run(at now: Tick) -> Int {
     state.fabric.receive(into: batch, now: now)
     guard !batch.isEmpty else { return 0 }
+    let count = batch.count
     let control = routes?.sort(batch) ?? 0
+    send(batch, control: control, now: now)
+    if !reassembly.whole.isEmpty { send(reassembly.whole, control: 0, now: now) }
+    state.client.flush()
+    state.server.flush()
+    return count
+  }
+
+  private func send(_ batch: PacketBatch, control: UInt64, now: Tick) {
     let sides = state.core.processFabric(batch, client: state.client, server: state.server, now: now)
     state.transmit(batch, sides.client, through: state.client.port)
     state.transmit(batch, sides.server, through: state.server.port)
     state.transmit(batch, sides.turned, through: state.fabric)
-    state.core.settle(batch, held: sides.held, control: control)
+    var fragments: (taken: UInt64, consumed: UInt64) = (0, 0)
+    let lost = batch.all & ~batch.live & ~sides.held & ~control
+    if lost != 0, batch !== reassembly.whole { fragments = reassembly.take(batch, lost, from: state.fabric, now: now) }
+    state.core.settle(batch, held: sides.held, control: control | fragments.consumed)
     if control != 0 { routes?.hear(batch, control, now: now) }
-    state.fabric.release(batch, mask: batch.all & ~batch.live & ~sides.held)
-    state.client.flush()
-    state.server.flush()
-    defer { batch.removeAll() }
-    return batch.count
+    state.fabric.release(batch, mask: batch.all & ~batch.live & ~sides.held & ~fragments.taken)
+    batch.removeAll()
   }
 }
 

@@ -328,7 +328,11 @@ public struct MigrationSource: ~Copyable {
       guard bytes.count == MigrationMessage.headerLength else { return false }
       guard let index, isOurs, peer == heirPeer, batches[index].step == .claiming else { return true }
       claimed(index, UInt32(truncatingIfNeeded: message.word), now, &flows)
+<<<<<<< HEAD
     case .prepare, .changeRoute, .install, .latePacket, .claim, .returned:
+=======
+    case .prepare, .changeRoute, .install, .latePacket, .claim, .share, .returned:
+>>>>>>> main
       return false
     }
     if let index, batches[index].unsent != 0 { send(index, now, &flows, &outbox) }

@@ -108,7 +108,11 @@ public struct MigrationTarget: ~Copyable {
         flows.process(
           UnsafeRawBufferPointer(rebasing: bytes[MigrationMessage.headerLength...]), side: UInt8(message.node), now: now)
         return true
+<<<<<<< HEAD
       case .prepared, .changeRoute, .routeChanged, .installed, .claim, .claimed, .returned: return false
+=======
+      case .prepared, .changeRoute, .routeChanged, .installed, .claim, .claimed, .share, .returned: return false
+>>>>>>> main
       }
     }
   }

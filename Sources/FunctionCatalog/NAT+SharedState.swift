@@ -49,6 +49,8 @@ extension NAT {
     /// The time of the last first packet.
     var now = Tick.zero
     @usableFromInline var foreign = 0
+    /// The same by the share that the endpoint belongs to.
+    let foreignByShare: FixedMemory<UInt32>
     @usableFromInline var exhausted: UInt64 = 0
     var isExhausted = false
     var limited: UInt64 = 0
@@ -63,6 +65,7 @@ extension NAT {
 
     init(_ nat: NAT, share: RuntimeShare) {
       pool = NATPool(addresses: nat.addresses, ports: nat.ports, share: share)
+      foreignByShare = FixedMemory(count: share.count, repeating: 0)
       mappings = NATMappings(capacity: nat.mappingCapacity, indexesExternals: nat.filtering != .addressAndPortDependent)
       resting = NATResting(capacity: nat.mappingCapacity)
       contacts = NATContacts(
@@ -133,7 +136,7 @@ extension NAT {
       guard flow.phase == FlowState.Phase.translating else { return }
       flow.phase = FlowState.Phase.new
       guard flow.mapping != 0 else {
-        foreign -= 1
+        foreignEnds(flow)
         owe(flow)
         return
       }
@@ -145,7 +148,7 @@ extension NAT {
     mutating func lend(_ flow: inout FlowState) {
       guard flow.phase == FlowState.Phase.translating else { return }
       if flow.mapping == 0 {
-        foreign -= 1
+        foreignEnds(flow)
       } else {
         mappings.records[Int(flow.mapping)].here -= 1
         mappings.records[Int(flow.mapping)].away += 1
@@ -159,7 +162,7 @@ extension NAT {
       flow.mapping = 0
       guard flow.phase == FlowState.Phase.translating else { return }
       guard flow.realm < NATRealm.count, let address = pool.owns(flow.external, flow.externalPort) else {
-        foreign += 1
+        foreignBegins(flow)
         return
       }
       if let index = mappings.find(flow.key, address: address, port: flow.externalPort) {
@@ -176,6 +179,16 @@ extension NAT {
         lost &+= 1
         flow.phase = FlowState.Phase.lost
       }
+    }
+
+    private mutating func foreignBegins(_ flow: FlowState) {
+      foreign += 1
+      if let share = pool.share(of: flow.externalPort) { foreignByShare[share] &+= 1 }
+    }
+
+    private mutating func foreignEnds(_ flow: FlowState) {
+      foreign -= 1
+      if let share = pool.share(of: flow.externalPort) { foreignByShare[share] &-= 1 }
     }
 
     // MARK: Returns

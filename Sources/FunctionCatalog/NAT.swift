@@ -170,9 +170,15 @@ public struct NAT: NetworkFunction, Sendable {
   public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) { shared.welcome(&flow) }
   public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) { shared.welcome(&flow) }
 
+  public func countBorrowed(_ shared: borrowing SharedState, _ count: (_ share: Int, _ flows: Int) -> Void) {
+    for share in 0..<shared.foreignByShare.count where shared.foreignByShare[share] > 0 {
+      count(share, Int(shared.foreignByShare[share]))
+    }
+  }
+
   public func takeReturn(_ shared: inout SharedState) -> SharedReturn? {
-    guard let returned = shared.takeReturn() else { return nil }
-    return SharedReturn(share: UInt16(shared.pool.share(of: returned.externalPort)), words: returned.words)
+    guard let returned = shared.takeReturn(), let share = shared.pool.share(of: returned.externalPort) else { return nil }
+    return SharedReturn(share: UInt16(share), words: returned.words)
   }
 
   public func takeBack(_ returned: SharedReturn, shared: inout SharedState) -> Bool { shared.accept(Return(words: returned.words)) }

@@ -14,7 +14,9 @@ struct NATPool {
   let addresses: [IPv4Address]
   /// The ports of this share, and the first port of share 0.
   let block: Range<Int>
-  private let lowest: Int
+  /// The pool's first port, and into how many shares it is cut.
+  private let first: Int
+  let shares: Int
   let free: PortSet
   /// Endpoints in use, per address and realm.
   let used: FixedMemory<UInt32>
@@ -23,7 +25,12 @@ struct NATPool {
 
   init(addresses: [IPv4Address], ports: ClosedRange<UInt16>, share: RuntimeShare) {
     self.addresses = addresses
+<<<<<<< HEAD
     lowest = Int(ports.lowerBound)
+=======
+    first = Int(ports.lowerBound)
+    shares = share.count
+>>>>>>> main
     block = ServerSideEndpoints(addresses: addresses, ports: ports).block(of: share)
     let size = block.count
     let lanes = addresses.count * NATRealm.count * 2
@@ -86,8 +93,11 @@ struct NATPool {
     block.contains(Int(port)) ? addresses.firstIndex(of: address) : nil
   }
 
-  /// Index of the share that hands this port out.
-  func share(of port: UInt16) -> Int { (Int(port) - lowest) / block.count }
+  /// The share that may hand out a port; what is left over of the pool is nobody's.
+  func share(of port: UInt16) -> Int? {
+    let share = (Int(port) - first) / max(1, block.count)
+    return Int(port) >= first && share < shares ? share : nil
+  }
 
   // Lanes and positions: even and odd ports apart, each numbered from the block's beginning.
   private func lane(_ address: Int, _ realm: Int, _ port: Int) -> Int { (address * NATRealm.count + realm) * 2 + port & 1 }

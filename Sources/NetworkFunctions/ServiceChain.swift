@@ -110,6 +110,11 @@ public struct ServiceChain {
     for stage in 0..<stages.count { unsafe stages[stage].flowEvent(event, state + offsets[stage]) }
   }
 
+  /// Flows here that hold a part of another runtime's share, by the share's index; a share may be named more than once.
+  public func countBorrowed(_ count: (_ share: Int, _ flows: Int) -> Void) {
+    for stage in 0..<stages.count { stages[stage].countBorrowed(count) }
+  }
+
   /// The next of what flows took from another runtime's shared state and need no more.
   public func takeReturn() -> SharedReturn? {
     for stage in stages.indices {
@@ -205,6 +210,7 @@ public struct ServiceStage {
   @usableFromInline let process: (FrameSelection) -> UInt64
   @usableFromInline let processError: (FrameSelection) -> UInt64
   @usableFromInline let flowEvent: (FlowEvent, UnsafeMutableRawPointer) -> Void
+  @usableFromInline let countBorrowed: ((_ share: Int, _ flows: Int) -> Void) -> Void
   @usableFromInline let takeReturn: () -> SharedReturn?
   @usableFromInline let takeBack: (SharedReturn) -> Bool
   public let observe: () -> [Observation]
@@ -222,6 +228,7 @@ public struct ServiceStage {
     unsafe process = { selection in unsafe host.process(selection) }
     unsafe processError = { selection in unsafe host.processError(selection) }
     unsafe flowEvent = { event, state in unsafe host.tell(event, state) }
+    countBorrowed = { count in host.countBorrowed(count) }
     takeReturn = { host.takeReturn() }
     takeBack = { host.takeBack($0) }
     observe = { host.observe() }
@@ -299,6 +306,9 @@ final class FunctionHost<Function: NetworkFunction> {
     case .recovers: unsafe function.flowRecovers(&state.pointee, shared: &shared.pointee)
     }
   }
+
+  @inlinable
+  func countBorrowed(_ count: (_ share: Int, _ flows: Int) -> Void) { unsafe function.countBorrowed(shared.pointee, count) }
 
   @inlinable
   func takeReturn() -> SharedReturn? { unsafe function.takeReturn(&shared.pointee) }

@@ -176,8 +176,7 @@ public final class AgentNode {
         stop(node, incarnation, command: command, partition: partition)
       }
     case .launchRuntime, .launchSwitch, .stopNode, .fence, .notifyClusterConfig, .drainRuntime, .setMigrationTarget, .cancelMigration,
-      .changeSettings,
-      .unknown:
+      .changeSettings, .setReplicas, .recover, .unknown:
       break
     }
   }

@@ -11,6 +11,9 @@ public final class WirePort: PacketPort {
   public private(set) var sent: [TestPacket] = []
   /// Frames it still accepts; then its transmit queue is full.
   public var room = Int.max
+  /// Bytes of the longest IP packet.
+  public var longest = 65_535
+  public override var mtu: Int { longest }
   /// Frames per burst.
   public var burst = PacketBatch.capacity
   public let memory: WireMemory

@@ -61,7 +61,7 @@ struct AuditCommand: OperatorCommand {
     Terminal.put(output.output.list(items.filter { $0.times.contains { $0 >= time } }))
   }
 
-  static func lives(_ entry: Directory.Entry, _ source: any LogSource) throws -> [NodeLife] {
+  static func lives(_ entry: Directory.Entry, _ source: any LogSource) throws -> [RecordedLife] {
     var lives = NodeLives()
     let commands = try source.commands(of: entry.partition)
     let events = try source.events(of: entry.partition)
@@ -96,9 +96,9 @@ protocol Audited: Listed {
 
 struct LifeListing: Audited {
   private let cluster: ClusterID
-  private let life: NodeLife
+  private let life: RecordedLife
 
-  init(_ cluster: ClusterID, _ life: NodeLife) {
+  init(_ cluster: ClusterID, _ life: RecordedLife) {
     self.cluster = cluster
     self.life = life
   }
@@ -127,7 +127,7 @@ struct LifeListing: Audited {
 
   var json: JSON { LifeListing.json(cluster, life) }
 
-  static func json(_ cluster: ClusterID, _ life: NodeLife) -> JSON {
+  static func json(_ cluster: ClusterID, _ life: RecordedLife) -> JSON {
     let stop: JSON? = life.stopSlot.map { JSON.number($0.number) }
     let correlation: JSON? = life.correlation.isEmpty ? nil : .string(life.correlation)
     return .object([

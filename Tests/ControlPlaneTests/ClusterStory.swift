@@ -155,7 +155,14 @@ extension Command {
     case .cancelMigration(let cancelled): "\(slot) cancel \(cancelled)"
     case .changeSettings(let change): "\(slot) settings \(change.version)"
     case .stopNode(let node, let incarnation): "\(slot) stop \(node)/\(incarnation)"
+    case .setReplicas(let assignment):
+      "\(slot) replicas of \(assignment.owner.short) on \(assignment.holder?.short ?? "nobody")"
+    case .recover(let recovery): "\(slot) recover \(recovery.lost.short) by \(recovery.by?.short ?? "nobody")"
     case .unknown: "\(slot) unknown"
     }
   }
+}
+
+extension NodeLife {
+  var short: String { "\(node)/\(incarnation)" }
 }

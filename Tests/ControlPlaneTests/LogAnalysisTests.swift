@@ -32,7 +32,7 @@ struct StoryLog {
     return events.compactMap { event in replay.take(event) { next.next() } }
   }
 
-  func lives() -> [NodeLife] {
+  func lives() -> [RecordedLife] {
     var lives = NodeLives()
     for command in commands { lives.take(command) }
     for event in events { lives.take(event) }

@@ -1,7 +1,7 @@
 import ControlMessages
 
 /// One life of a node: who asked for it, when it began, and how it ended.
-public struct NodeLife: Hashable, Sendable {
+public struct RecordedLife: Hashable, Sendable {
   public let node: NodeID
   public let kind: NodeKind
   public let incarnation: Incarnation
@@ -34,14 +34,14 @@ public struct NodeLives: Sendable {
     var incarnation: Incarnation
   }
 
-  private var lives: [Key: NodeLife] = [:]
+  private var lives: [Key: RecordedLife] = [:]
   private var slots: [Slot: Key] = [:]
   private var order: [Key] = []
 
   public init() {}
 
   /// In the order of their launch commands.
-  public var all: [NodeLife] { order.compactMap { lives[$0] } }
+  public var all: [RecordedLife] { order.compactMap { lives[$0] } }
 
   /// A command as a reader took it.
   public mutating func take(_ record: CommandRecord) {
@@ -49,7 +49,7 @@ public struct NodeLives: Sendable {
     case .launchRuntime(let launch), .launchSwitch(let launch):
       let key = Key(node: launch.node, incarnation: launch.incarnation)
       guard lives[key] == nil else { return }
-      lives[key] = NodeLife(
+      lives[key] = RecordedLife(
         node: launch.node, kind: launch.kind, incarnation: launch.incarnation, host: launch.host, slot: record.command.slot,
         launchedAt: record.timestamp, reason: record.command.reason, correlation: record.command.correlation)
       order.append(key)
@@ -61,7 +61,8 @@ public struct NodeLives: Sendable {
       lives[key]?.stopSlot = record.command.slot
       lives[key]?.stopAskedAt = record.timestamp
       lives[key]?.stopReason = record.command.reason
-    case .notifyClusterConfig, .drainRuntime, .setMigrationTarget, .cancelMigration, .changeSettings, .unknown: break
+    case .notifyClusterConfig, .drainRuntime, .setMigrationTarget, .cancelMigration, .changeSettings, .setReplicas, .recover, .unknown:
+      break
     }
   }
 
@@ -98,9 +99,9 @@ public struct NodeLives: Sendable {
 
 /// A node that failed, and how long it was until it served again.
 public struct NodeRecovery: Hashable, Sendable {
-  public let failed: NodeLife
+  public let failed: RecordedLife
   /// The life that took its place; nil: none yet.
-  public let successor: NodeLife?
+  public let successor: RecordedLife?
 
   /// Milliseconds from the end of the one to the start of the other, in the time of the log.
   public var downtime: UInt64? {
@@ -109,7 +110,7 @@ public struct NodeRecovery: Hashable, Sendable {
   }
 
   /// In the order of the failed lives' launches. A life that was given up and told to stop is one, too, as it never served.
-  public static func all(in lives: [NodeLife]) -> [NodeRecovery] {
+  public static func all(in lives: [RecordedLife]) -> [NodeRecovery] {
     lives.enumerated().compactMap { index, life in
       guard life.hasFailed || life.stopSlot != nil && life.startedAt == nil && life.endedAt != nil else { return nil }
       let successor = lives[(index + 1)...].first { $0.node == life.node }
