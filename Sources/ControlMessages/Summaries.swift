@@ -75,12 +75,9 @@ extension Event.Body {
         + (log.entries.count > 3 ? "; ..." : "")
     case .backendChanged(let change):
       "\(change.backend) of \(change.service) is \(change.isUp ? "up" : "down") for node \(change.node): \(change.reason)"
-<<<<<<< HEAD
-=======
     case .recoveryFinished(let end):
       "slot \(end.slot): \(end.recovered) flows of \(end.lost) recovered by node \(end.node) in \(end.microseconds) us, "
         + "\(end.onDemand) on demand, \(end.refused) refused"
->>>>>>> main
     case .tick: ""
     case .beacon(let beacon): beacon.position.map { "folded up to \($0)" } ?? "nothing folded yet"
     case .unknown(let body): "body \(body.tag) of a newer version"

@@ -27,10 +27,6 @@ final class MigrationGraph: ModuleGraph {
   var replication: ReplicationSource
   let released: ReleasedPackets
   let owner: FlowOwner
-<<<<<<< HEAD
-=======
-  private var exchange: ShareExchange
->>>>>>> main
   private var nextReport = Tick.zero
   /// Messages that no machine understood.
   var malformed: UInt64 = 0
@@ -44,15 +40,9 @@ final class MigrationGraph: ModuleGraph {
   /// What owners of replicas held here are still to be told.
   var answers: [(peer: UInt8, stream: UInt32, isHeld: Bool)] = []
 
-<<<<<<< HEAD
   /// - Parameter isReplicated: whether this runtime's flows may be replicated; that takes memory.
-=======
-  /// - Parameters:
-  ///   - share: the part of the pools that flows give back to this runtime.
-  ///   - isReplicated: whether this runtime's flows may be replicated; that takes memory.
->>>>>>> main
   init(
-    runtime: RuntimeGraph, owner: FlowOwner, share: RuntimeShare, capacity: Int, isReplicated: Bool, rings: WorkerRings,
+    runtime: RuntimeGraph, owner: FlowOwner, capacity: Int, isReplicated: Bool, rings: WorkerRings,
     memory: MemorySource
   ) {
     self.runtime = runtime
@@ -66,14 +56,8 @@ final class MigrationGraph: ModuleGraph {
     let layout = MigrationMessage.layoutHash(chain.layout)
     source = MigrationSource(owner: owner, layout: layout, stateSize: chain.stateSize, memory: memory)
     target = MigrationTarget(owner: owner, layout: layout, stateSize: chain.stateSize, flowCapacity: capacity, memory: memory)
-<<<<<<< HEAD
     exchange = ShareExchange(layout: layout, capacity: min(capacity, 65_536), memory: memory)
     replication = ReplicationSource(layout: layout, stateSize: chain.stateSize, capacity: isReplicated ? capacity : 0, memory: memory)
-=======
-    replication = ReplicationSource(layout: layout, stateSize: chain.stateSize, capacity: isReplicated ? capacity : 0, memory: memory)
-    exchange = ShareExchange(
-      share: UInt16(share.index), layout: layout, capacity: min(capacity, 65_536), memory: memory)
->>>>>>> main
     super.init()
     runtime.core.returns = returns
     if isReplicated { runtime.core.flows.logEnds(memory: memory) }
@@ -124,10 +108,6 @@ final class MigrationGraph: ModuleGraph {
     runtime.core.moment = now
     PacketBatch.forEach(in: frames) { index in
       guard let arrival = batch[index].withBytes({ peers.receive($0, now: now) }) else { return }
-<<<<<<< HEAD
-=======
-      if arrival.isFirst { exchange.met(arrival.peer) }
->>>>>>> main
       if let life = arrival.ended { mourn(arrival.peer, life, now: now) }
       while let message = unsafe peers.nextMessage(from: arrival.peer) {
         if unsafe ReplicationMessage.isOne(message) {
@@ -213,21 +193,12 @@ final class MigrationGraph: ModuleGraph {
       nextReport = now.advanced(byMilliseconds: 100)
     case .cancelMigration(let run):
       if source.report?.run == run { source.cancel(flows: &runtime.core) }
-<<<<<<< HEAD
     case .stop:
       exchange.hurry(chain: runtime.core.chain, peers: &peers, now: now)
       _ = peers.flush(through: runtime.port, batch: outgoing, now: now)
     case .protect(let stream, let holder): protect(stream, holder)
     case .recover(let order): recover(order, now: now)
     case .errand: break
-=======
-    case .protect(let stream, let holder): protect(stream, holder)
-    case .recover(let order): recover(order, now: now)
-    case .errand: break
-    case .stop:
-      exchange.hurry(chain: runtime.core.chain, peers: &peers, now: now)
-      _ = peers.flush(through: runtime.port, batch: outgoing, now: now)
->>>>>>> main
     }
   }
 

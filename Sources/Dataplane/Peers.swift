@@ -147,11 +147,7 @@ struct Peers: ~Copyable, MigrationOutbox {
     return unsafe channels[Int(holder)].hasArrived(SequenceNumber(mark.sequence))
   }
 
-<<<<<<< HEAD
   /// Whose a frame was; and the life of that peer that is over, if the frame is the first of a later one.
-=======
-  /// Whose a frame was; whether a session began with it; and the life of that peer that is over, if it began a later one.
->>>>>>> main
   struct Arrival {
     var peer: UInt8
     var ended: UInt64?
@@ -181,25 +177,28 @@ struct Peers: ~Copyable, MigrationOutbox {
   /// - Returns: frames sent.
   mutating func flush(through port: PacketPort, batch: PacketBatch, now: Tick) -> Int {
     var frames = 0
+    // What the port did not take goes first; until it has, nothing more is made.
+    guard send(batch, through: port) else { return 0 }
     for index in known.indices where known[index].isAlive {
       if unsafe channels[index].poll(now: now) { silent |= 1 << UInt64(index) }
       while true {
+        if batch.isFull, !send(batch, through: port) { return frames }
         let length = unsafe channels[index].fill(outgoing, now: now)
         if length == 0 { break }
-        if batch.isFull { send(batch, through: port) }
         // Without a buffer the frame is lost, as it could be on the way: it will be sent again.
         guard port.makeFrame(in: batch, length: max(60, length), now: now) else { continue }
         unsafe batch[batch.count - 1].write(outgoing, count: length)
         frames += 1
       }
     }
-    if !batch.isEmpty { send(batch, through: port) }
+    _ = send(batch, through: port)
     return frames
   }
 
-  private func send(_ batch: PacketBatch, through port: PacketPort) {
-    let refused = port.transmit(batch, mask: batch.live)
-    port.release(batch, mask: refused)
-    batch.removeAll()
+  /// Whether the port took all of it; what it did not take stays in the batch.
+  private func send(_ batch: PacketBatch, through port: PacketPort) -> Bool {
+    guard !batch.isEmpty else { return true }
+    batch.keep(port.transmit(batch, mask: batch.all))
+    return batch.isEmpty
   }
 }

@@ -11,17 +11,9 @@ extension Worker {
   ///
   /// - Parameters:
   ///   - identity: of a member of a cluster, whose flows can move; `nil` for a runtime by itself.
-<<<<<<< HEAD
   ///   - isReplicated: whether its flows can be replicated: then there is memory for what the holder has.
   public static func runtime(
     port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, isReplicated: Bool = false, chain: ServiceChain, rules: FlowRules, seed: UInt64,
-=======
-  ///   - share: what the chain was made with: the part of the pools that flows give back to this runtime.
-  ///   - isReplicated: whether its flows can be replicated: then there is memory for what the holder has.
-  public static func runtime(
-    port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, share: RuntimeShare = .whole, isReplicated: Bool = false,
-    chain: ServiceChain, rules: FlowRules, seed: UInt64,
->>>>>>> main
     rings: WorkerRings, now: Tick, memory: MemorySource
   ) -> Worker {
     let published = PublishedCounters()
@@ -29,12 +21,7 @@ extension Worker {
     let runtime = RuntimeGraph(
       port: port, address: address, core: RuntimeCore(chain: chain, rules: rules, seed: seed, now: now, memory: memory))
     let migration = identity.map { owner in
-<<<<<<< HEAD
       MigrationGraph(runtime: runtime, owner: owner, capacity: rules.capacity, isReplicated: isReplicated, rings: rings, memory: memory)
-=======
-      MigrationGraph(
-        runtime: runtime, owner: owner, share: share, capacity: rules.capacity, isReplicated: isReplicated, rings: rings, memory: memory)
->>>>>>> main
     }
     runtime.migration = migration
     let liaison = Liaison(rings: rings) { command, now in

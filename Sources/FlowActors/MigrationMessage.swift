@@ -16,10 +16,6 @@ import Wire
 /// | latePacket | source, target | side | - | the frame |
 /// | claim | heir or source, runtime | a life that is over | its incarnation | a key entry per flow: which of them do you have? |
 /// | claimed | the runtime | - | flows it has (bits) | - |
-<<<<<<< HEAD
-=======
-/// | share | runtime, runtime | index of its share of the pools | - | - |
->>>>>>> main
 /// | returned | runtime, owner of a share | index of that share | hash of the chain's layout | an entry per return |
 ///
 /// A key entry: flags (1, bit 0 = IPv6), timeout class (1), zero (6), forward and reverse key (16 or 40 each).
@@ -28,11 +24,7 @@ import Wire
 public struct MigrationMessage: Equatable, Sendable {
   public enum Kind: UInt8, CaseIterable, Sendable {
     case prepare = 1
-<<<<<<< HEAD
     case prepared, changeRoute, routeChanged, install, installed, latePacket, claim, claimed, returned
-=======
-    case prepared, changeRoute, routeChanged, install, installed, latePacket, claim, claimed, share, returned
->>>>>>> main
   }
 
   public static let version: UInt8 = 1

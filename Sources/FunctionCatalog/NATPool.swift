@@ -12,7 +12,7 @@ import Wire
 @usableFromInline
 struct NATPool {
   let addresses: [IPv4Address]
-  /// The ports of this share, and the first port of share 0.
+  /// The ports of this share.
   let block: Range<Int>
   /// The pool's first port, and into how many shares it is cut.
   private let first: Int
@@ -25,12 +25,8 @@ struct NATPool {
 
   init(addresses: [IPv4Address], ports: ClosedRange<UInt16>, share: RuntimeShare) {
     self.addresses = addresses
-<<<<<<< HEAD
-    lowest = Int(ports.lowerBound)
-=======
     first = Int(ports.lowerBound)
     shares = share.count
->>>>>>> main
     block = ServerSideEndpoints(addresses: addresses, ports: ports).block(of: share)
     let size = block.count
     let lanes = addresses.count * NATRealm.count * 2

@@ -127,11 +127,7 @@ final class SimulatedRuntime {
       isWellFormed = target.receive(message, from: peer, now: now, flows: &flows, outbox: &channels)
     case .prepared, .routeChanged, .installed:
       isWellFormed = source.receive(message, from: peer, now: now, flows: &flows, outbox: &channels)
-<<<<<<< HEAD
     case .changeRoute, .claim, .claimed, .returned, nil:
-=======
-    case .changeRoute, .claim, .claimed, .share, .returned, nil:
->>>>>>> main
       isWellFormed = false
     }
     if !isWellFormed { flows.witness.complain("a message at \(place) was malformed") }

@@ -125,12 +125,6 @@ enum Samples {
     ("drain-stop", .drainRequested(DrainRequest(node: node, afterwards: .stop))),
     ("drain-undo", .drainRequested(DrainRequest(node: node, afterwards: .undo))),
     ("migration-finished", .migrationFinished(migrationEnd)),
-<<<<<<< HEAD
-    ("migration-finished-pauses", .migrationFinished(migrationEndWithPauses)),
-    ("function-log", .functionLog(functionLog)),
-    ("backend-changed", .backendChanged(
-      BackendChanged(node: node, service: "10.1.0.100:80/tcp", backend: "10.2.0.11:80", isUp: true, reason: "connected"))),
-=======
     ("function-log", .functionLog(functionLog)),
     ("backend-changed", .backendChanged(
       BackendChanged(node: node, service: "10.1.0.100:80/tcp", backend: "10.2.0.11:80", isUp: true, reason: "connected"))),
@@ -141,7 +135,6 @@ enum Samples {
         node: node, kind: .runtime, host: host, processID: 4_242, ports: ports, startup: 210, canMigrate: true, canReplicate: true))),
     ("cluster-applied-replicated", .clusterApplied(replicatedSpec)),
     ("migration-finished-pauses", .migrationFinished(migrationEndWithPauses)),
->>>>>>> main
   ]
 
   static let functionLog: FunctionLog = {
