@@ -26,10 +26,10 @@ final class MigrationGraph: ModuleGraph {
   var peers: Peers
   var source: MigrationSource
   var target: MigrationTarget
+  private var exchange: ShareExchange
   var replication: ReplicationSource
   let released: ReleasedPackets
   let owner: FlowOwner
-  private var exchange: ShareExchange
   private var nextReport = Tick.zero
   /// Messages that no machine understood.
   var malformed: UInt64 = 0
@@ -43,11 +43,9 @@ final class MigrationGraph: ModuleGraph {
   /// What owners of replicas held here are still to be told.
   var answers: [(peer: UInt8, stream: UInt32, isHeld: Bool)] = []
 
-  /// - Parameters:
-  ///   - share: the part of the pools that flows give back to this runtime.
-  ///   - isReplicated: whether this runtime's flows may be replicated; that takes memory.
+  /// - Parameter isReplicated: whether this runtime's flows may be replicated; that takes memory.
   init(
-    runtime: RuntimeGraph, owner: FlowOwner, share: RuntimeShare, capacity: Int, isReplicated: Bool, rings: WorkerRings,
+    runtime: RuntimeGraph, owner: FlowOwner, capacity: Int, isReplicated: Bool, rings: WorkerRings,
     memory: MemorySource
   ) {
     self.runtime = runtime
@@ -61,9 +59,8 @@ final class MigrationGraph: ModuleGraph {
     let layout = MigrationMessage.layoutHash(chain.layout)
     source = MigrationSource(owner: owner, layout: layout, stateSize: chain.stateSize, memory: memory)
     target = MigrationTarget(owner: owner, layout: layout, stateSize: chain.stateSize, flowCapacity: capacity, memory: memory)
+    exchange = ShareExchange(layout: layout, capacity: min(capacity, 65_536), memory: memory)
     replication = ReplicationSource(layout: layout, stateSize: chain.stateSize, capacity: isReplicated ? capacity : 0, memory: memory)
-    exchange = ShareExchange(
-      share: UInt16(share.index), layout: layout, capacity: min(capacity, 65_536), memory: memory)
     super.init()
     runtime.core.returns = returns
     if isReplicated { runtime.core.flows.logEnds(memory: memory) }
@@ -116,7 +113,6 @@ final class MigrationGraph: ModuleGraph {
     runtime.core.moment = now
     PacketBatch.forEach(in: frames) { index in
       guard let arrival = batch[index].withBytes({ peers.receive($0, now: now) }) else { return }
-      if arrival.isFirst { exchange.met(arrival.peer) }
       if let life = arrival.ended { mourn(arrival.peer, life, now: now) }
       while case let count = unsafe peers.nextMessages(from: arrival.peer, into: messages), count > 0 {
         unsafe take(UnsafeBufferPointer(rebasing: messages[..<count]), from: arrival.peer, now: now)
@@ -138,43 +134,7 @@ final class MigrationGraph: ModuleGraph {
     }
   }
 
-  private func take(_ messages: UnsafeBufferPointer<UnsafeRawBufferPointer>, from peer: UInt8, now: Tick) {
-    var rest = unsafe messages
-    while !rest.isEmpty {
-      // Updates of replicas first, which nearly all are, and then one message of another kind.
-      let stored = unsafe Self.store(rest, from: peer, life: peers.life(of: peer), &runtime.core.replicas, released, now: now)
-      guard stored < rest.count else { return }
-      let message = unsafe rest[stored]
-      if unsafe ReplicationMessage.isOne(message) {
-        unsafe replicate(message, from: peer, now: now)
-      } else {
-        handle(message.bytes, from: peer, now: now)
-      }
-      unsafe rest = UnsafeBufferPointer(rebasing: rest[(stored + 1)...])
-    }
-  }
-
-  /// Stores the updates that messages begin with, and lets their packets go.
-  ///
-  /// - Returns: how many there were. The next message is another, or one that makes no sense.
-  private static func store(
-    _ messages: UnsafeBufferPointer<UnsafeRawBufferPointer>, from peer: UInt8, life: FlowOwner, _ replicas: inout HeldReplicas,
-    _ released: ReleasedPackets, now: Tick
-  ) -> Int {
-    guard let index = replicas.holding(peer, life) else { return 0 }
-    unsafe replicas.foresee(messages, in: index)
-    let milliseconds = UInt32(truncatingIfNeeded: now.milliseconds)
-    var stored = 0
-    while stored < messages.count,
-      let packet = unsafe replicas.update(messages[stored], in: index, milliseconds: milliseconds)
-    {
-      if packet.count > 0 { unsafe released.put(packet, now: now) }
-      stored &+= 1
-    }
-    return stored
-  }
-
-  private func handle(_ message: RawSpan, from peer: UInt8, now: Tick) {
+  func handle(_ message: RawSpan, from peer: UInt8, now: Tick) {
     let isUnderstood =
       switch MigrationMessage.kind(message) {
       case .prepare, .latePacket:
@@ -184,7 +144,6 @@ final class MigrationGraph: ModuleGraph {
       case .claimed where isOwnClaim(message): settleClaim(message, from: peer)
       case .prepared, .routeChanged, .installed, .claimed:
         source.receive(message, from: peer, now: now, flows: &runtime.core, outbox: &peers)
-      case .share: exchange.learn(message, from: peer)
       case .returned: exchange.accept(message, chain: runtime.core.chain, isLending: source.isRunning, now: now)
       case .changeRoute, nil: false
       }
@@ -220,6 +179,7 @@ final class MigrationGraph: ModuleGraph {
     case .members(let members):
       var over: [(UInt8, Peer)] = []
       peers.update(members.peers, now: now) { over.append(($0, $1)) }
+      exchange.update(members.entries, peers)
       for (index, peer) in over {
         let life = FlowOwner(node: peer.node, incarnation: peer.incarnation)
         // Whoever was to recover its flows would have been named before.
@@ -236,12 +196,12 @@ final class MigrationGraph: ModuleGraph {
       nextReport = now.advanced(byMilliseconds: 100)
     case .cancelMigration(let run):
       if source.report?.run == run { source.cancel(flows: &runtime.core) }
-    case .protect(let stream, let holder): protect(stream, holder)
-    case .recover(let order): recover(order, now: now)
-    case .errand: break
     case .stop:
       exchange.hurry(chain: runtime.core.chain, peers: &peers, now: now)
       _ = peers.flush(through: runtime.port, batch: outgoing, now: now)
+    case .protect(let stream, let holder): protect(stream, holder)
+    case .recover(let order): recover(order, now: now)
+    case .errand: break
     }
   }
 

@@ -159,7 +159,6 @@ struct Peers: ~Copyable, ReplicationOutbox {
   /// Whose a frame was; whether a session began with it; and the life of that peer that is over, if it began a later one.
   struct Arrival {
     var peer: UInt8
-    var isFirst = false
     var ended: UInt64?
   }
 
@@ -175,7 +174,7 @@ struct Peers: ~Copyable, ReplicationOutbox {
     switch unsafe channels[Int(peer)].receive(frame, now: now) {
     case .refused: return nil
     case .taken: return Arrival(peer: peer)
-    case .sessionBegan: return Arrival(peer: peer, isFirst: true, ended: before == 0 ? nil : before)
+    case .sessionBegan: return Arrival(peer: peer, ended: before == 0 ? nil : before)
     }
   }
 
@@ -218,18 +217,20 @@ struct Peers: ~Copyable, ReplicationOutbox {
   /// - Returns: frames sent.
   mutating func flush(through port: PacketPort, batch: PacketBatch, now: Tick) -> Int {
     var frames = 0
+    // What the port did not take goes first; until it has, nothing more is made.
+    guard send(batch, through: port) else { return 0 }
     for index in known.indices where known[index].isAlive {
       if unsafe channels[index].poll(now: now) { silent |= 1 << UInt64(index) }
       while true {
+        if batch.isFull, !send(batch, through: port) { return frames }
         let length = unsafe channels[index].fill(outgoing, now: now)
         if length == 0 { break }
-        if batch.isFull { send(batch, through: port) }
         // Without a buffer the frame is lost, as it could be on the way: it will be sent again.
         guard makeFrame(length, in: batch, port, now: now) else { continue }
         frames += 1
       }
     }
-    if !batch.isEmpty { send(batch, through: port) }
+    _ = send(batch, through: port)
     return frames
   }
 
@@ -244,9 +245,10 @@ struct Peers: ~Copyable, ReplicationOutbox {
     return made == 1
   }
 
-  private func send(_ batch: PacketBatch, through port: PacketPort) {
-    let refused = port.transmit(batch, mask: batch.live)
-    port.release(batch, mask: refused)
-    batch.removeAll()
+  /// Whether the port took all of it; what it did not take stays in the batch.
+  private func send(_ batch: PacketBatch, through port: PacketPort) -> Bool {
+    guard !batch.isEmpty else { return true }
+    batch.keep(port.transmit(batch, mask: batch.all))
+    return batch.isEmpty
   }
 }

@@ -28,6 +28,8 @@ extension RuntimeCore: DepartingFlows {
     unsafe UnsafeRawBufferPointer(start: flows.state(slot), count: chain.stateSize)
   }
 
+  public func foresee(_ slot: UInt32) { flows.foresee(slot) }
+
   public mutating func setPhase(_ phase: MigrationPhase, of slot: UInt32) { flows[slot].phase = phase }
 
   public mutating func depart(_ slot: UInt32, to peer: UInt8) {
@@ -35,8 +37,8 @@ extension RuntimeCore: DepartingFlows {
     flows[slot].phase = MigrationPhase(.departed, peer: peer)
     flows[slot].lastSeen = UInt32(truncatingIfNeeded: moment.milliseconds)
     flows.setTimeoutClass(slot, TimeoutClass.departed, now: moment)
-    flows.noteEnd(of: slot)
     departedNotes += 1
+    flows.noteEnd(of: slot)
     counters.flowsMigratedOut &+= 1
   }
 
@@ -77,6 +79,7 @@ extension RuntimeCore: ArrivingFlows {
     guard let heirOfSource else { return flows.remove(slot) }
     departedNotes += 1
     flows[slot].phase = MigrationPhase(.departed, peer: heirOfSource)
+    departedNotes += 1
     flows[slot].lastSeen = UInt32(truncatingIfNeeded: moment.milliseconds)
     flows.setTimeoutClass(slot, TimeoutClass.departed, now: moment)
   }

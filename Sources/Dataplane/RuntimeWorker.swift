@@ -11,11 +11,9 @@ extension Worker {
   ///
   /// - Parameters:
   ///   - identity: of a member of a cluster, whose flows can move; `nil` for a runtime by itself.
-  ///   - share: what the chain was made with: the part of the pools that flows give back to this runtime.
   ///   - isReplicated: whether its flows can be replicated: then there is memory for what the holder has.
   public static func runtime(
-    port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, share: RuntimeShare = .whole, isReplicated: Bool = false,
-    chain: ServiceChain, rules: FlowRules, seed: UInt64,
+    port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, isReplicated: Bool = false, chain: ServiceChain, rules: FlowRules, seed: UInt64,
     rings: WorkerRings, now: Tick, memory: MemorySource
   ) -> Worker {
     let published = PublishedCounters()
@@ -23,8 +21,7 @@ extension Worker {
     let runtime = RuntimeGraph(
       port: port, address: address, core: RuntimeCore(chain: chain, rules: rules, seed: seed, now: now, memory: memory))
     let migration = identity.map { owner in
-      MigrationGraph(
-        runtime: runtime, owner: owner, share: share, capacity: rules.capacity, isReplicated: isReplicated, rings: rings, memory: memory)
+      MigrationGraph(runtime: runtime, owner: owner, capacity: rules.capacity, isReplicated: isReplicated, rings: rings, memory: memory)
     }
     runtime.migration = migration
     let liaison = Liaison(rings: rings) { command, now in
@@ -116,14 +113,11 @@ final class RuntimeGraph: ModuleGraph {
       consumed |= result.consumed
     }
     guard let migration, migration.isReplicating else {
-      returnToSenders(batch)
       let refused = port.transmit(batch, mask: batch.live)
       PacketBatch.forEach(in: refused) { batch.drop($0, .transmitQueueFull) }
       core.settle(batch, consumed: consumed)
       return sides.control
     }
-    migration.foresee(batch, batch.live)
-    returnToSenders(batch)
     let committed = migration.commit(batch, batch.live, now: now)
     core.settle(batch, consumed: consumed)
     // They went as copies: the frames themselves are given back.

@@ -6,11 +6,10 @@ import Wire
 /// Brings back to its owner what flows had taken from the shared state of another runtime: an external endpoint of a NAT,
 /// say, whose flow moved and ended here.
 ///
-///     chain.takeReturn ─▶ waits until nothing of its flow can be on its way ─▶ channel ─▶ chain.accept of the owner
+///     chain.takeReturn ─▶ waits until nothing of its flow can be on its way ─▶ channel ─▶ chain.takeBack of the owner
 ///
-/// Runtimes tell each other which share they have when a session begins. A return goes out once, over a channel that
-/// delivers once; if the owner's life ends meanwhile, its books end with it. What nobody can take back, as its share has no
-/// living runtime, is counted and forgotten.
+/// A return goes out once, over a channel that delivers once; if the owner's life ends meanwhile, its books end with it. What
+/// nobody can take back, as its share has no living runtime, is counted and forgotten.
 @safe
 struct ShareExchange: ~Copyable {
   private struct Waiting: BitwiseCopyable {
@@ -19,7 +18,6 @@ struct ShareExchange: ~Copyable {
     var due: UInt32 = 0
   }
 
-  private let share: UInt16
   private let layout: UInt64
   /// Returns of this runtime's flows, oldest first, in a ring.
   private let outgoing: UnsafeMutablePointer<Waiting>
@@ -32,9 +30,6 @@ struct ShareExchange: ~Copyable {
   private var earlyCount = 0
   /// By peer: its share, or -1.
   private let shares: UnsafeMutablePointer<Int32>
-  /// Peers with a session, and those of them that were told this runtime's share: bits.
-  private var met: UInt64 = 0
-  private var told: UInt64 = 0
   private let scratch: UnsafeMutableRawPointer
   private var next = Tick.zero
 
@@ -50,8 +45,7 @@ struct ShareExchange: ~Copyable {
   static var delay: UInt32 { SwitchActor.linger }
 
   /// - Parameter capacity: most returns that wait; what the functions owe beyond that waits with them.
-  init(share: UInt16, layout: UInt64, capacity: Int, memory: MemorySource) {
-    self.share = share
+  init(layout: UInt64, capacity: Int, memory: MemorySource) {
     self.layout = layout
     self.capacity = capacity
     unsafe outgoing = memory.allocate(Waiting.self, count: capacity)
@@ -61,40 +55,20 @@ struct ShareExchange: ~Copyable {
     for peer in 0..<Peers.capacity { unsafe shares[peer] = -1 }
   }
 
-  // MARK: Peers
+  // MARK: Owners
 
-  /// A session with this peer began: what an earlier life of it said is void.
-  mutating func met(_ peer: UInt8) {
-    met |= 1 << UInt64(peer)
-    told &= ~(1 << UInt64(peer))
-    unsafe shares[Int(peer)] = -1
-  }
-
-  /// Takes a message of kind `share`; `false` when it is malformed.
-  mutating func learn(_ message: RawSpan, from peer: UInt8) -> Bool {
-    guard let share = message.withUnsafeBytes({ unsafe MigrationMessage.share($0) }) else { return false }
-    unsafe shares[Int(peer)] = Int32(share)
-    return true
-  }
-
-  private mutating func introduce(to peers: inout Peers) {
-    for peer in peers.known.indices where !peers.known[peer].isSwitch && peers.known[peer].isAlive {
-      let bit: UInt64 = 1 << UInt64(peer)
-      guard met & bit != 0, told & bit == 0 else { continue }
-      if unsafe peers.send(MigrationMessage.share(share, into: scratch).bytes, to: UInt8(peer)) { told |= bit }
+  /// Takes over what the coordinator says of who has which share.
+  mutating func update(_ members: [RuntimeTable.Entry], _ peers: borrowing Peers) {
+    for peer in 0..<Peers.capacity { unsafe shares[peer] = -1 }
+    for member in members where member.isAlive {
+      guard let share = member.share, let peer = peers.index(ofNode: member.node) else { continue }
+      unsafe shares[Int(peer)] = Int32(share.index)
     }
   }
 
-  /// Who has a share now; `nobody` only when everybody who lives has said what they have.
-  private enum Owner { case peer(UInt8), nobody, unknown }
-
-  private func owner(of share: UInt16, _ peers: borrowing Peers) -> Owner {
-    var isComplete = true
-    for peer in peers.known.indices where !peers.known[peer].isSwitch && peers.known[peer].isAlive {
-      if unsafe shares[peer] == Int32(share) { return .peer(UInt8(peer)) }
-      if unsafe shares[peer] < 0 { isComplete = false }
-    }
-    return isComplete ? .nobody : .unknown
+  private func owner(of share: UInt16) -> UInt8? {
+    for peer in 0..<Peers.capacity { if unsafe shares[peer] == Int32(share) { return UInt8(peer) } }
+    return nil
   }
 
   // MARK: Returns
@@ -105,7 +79,6 @@ struct ShareExchange: ~Copyable {
   mutating func advance(chain: ServiceChain, peers: inout Peers, isLending: Bool, now: Tick) {
     guard now >= next else { return }
     next = now.advanced(byMilliseconds: 1)
-    introduce(to: &peers)
     collect(chain, now: now)
     deliver(&peers, now: UInt32(truncatingIfNeeded: now.milliseconds))
     if earlyCount > 0 { acceptEarly(chain, isLending: isLending) }
@@ -137,13 +110,12 @@ struct ShareExchange: ~Copyable {
         count += 1
       }
       guard count > 0 else { return }
-      switch owner(of: head.share, peers) {
-      case .unknown: return
-      case .nobody: ownerless &+= UInt64(count)
-      case .peer(let peer):
+      if let owner = owner(of: head.share) {
         let message = unsafe MigrationMessage.returns(returns.span.extracting(0..<count), layout: layout, into: scratch)
-        guard unsafe peers.send(message.bytes, to: peer) else { return }
+        guard unsafe peers.send(message.bytes, to: owner) else { return }
         sent &+= UInt64(count)
+      } else {
+        ownerless &+= UInt64(count)
       }
       first = (first + count) % capacity
       waiting -= count
@@ -154,7 +126,7 @@ struct ShareExchange: ~Copyable {
   mutating func accept(_ message: RawSpan, chain: ServiceChain, isLending: Bool, now: Tick) -> Bool {
     message.withUnsafeBytes { bytes in
       unsafe MigrationMessage.returns(bytes, layout: layout) { returned in
-        if returned.share == share, chain.accept(returned) {
+        if chain.takeBack(returned) {
           accepted &+= 1
         } else if isLending, earlyCount < Self.earlyCapacity {
           unsafe early[earlyCount] = returned
@@ -170,7 +142,7 @@ struct ShareExchange: ~Copyable {
     var kept = 0
     for index in 0..<earlyCount {
       let returned = unsafe early[index]
-      if chain.accept(returned) {
+      if chain.takeBack(returned) {
         accepted &+= 1
       } else if isLending {
         unsafe early[kept] = returned

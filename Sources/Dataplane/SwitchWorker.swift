@@ -231,10 +231,12 @@ final class RouteGraph: ModuleGraph {
   func hear(_ batch: PacketBatch, _ frames: UInt64, now: Tick) {
     PacketBatch.forEach(in: frames) { index in
       guard let peer = batch[index].withBytes({ peers.receive($0, now: now) })?.peer else { return }
-      var changes = RouteChanges(state: state, now: now)
       while let message = unsafe peers.nextMessage(from: peer) {
         guard MigrationMessage.kind(message.bytes) == .changeRoute else { continue }
-        _ = migration.receive(message.bytes, from: peer, routes: &changes)
+        unsafe withUnsafeMutablePointer(to: &state.core) { core in
+          var changes = unsafe RouteChanges(core: core, now: now)
+          _ = migration.receive(message.bytes, from: peer, routes: &changes)
+        }
       }
     }
   }

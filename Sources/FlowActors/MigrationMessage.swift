@@ -16,7 +16,6 @@ import Wire
 /// | latePacket | source, target | side | - | the frame |
 /// | claim | heir or source, runtime | a life that is over | its incarnation | a key entry per flow: which of them do you have? |
 /// | claimed | the runtime | - | flows it has (bits) | - |
-/// | share | runtime, runtime | index of its share of the pools | - | - |
 /// | returned | runtime, owner of a share | index of that share | hash of the chain's layout | an entry per return |
 ///
 /// A key entry: flags (1, bit 0 = IPv6), timeout class (1), zero (6), forward and reverse key (16 or 40 each).
@@ -25,7 +24,7 @@ import Wire
 public struct MigrationMessage: Equatable, Sendable {
   public enum Kind: UInt8, CaseIterable, Sendable {
     case prepare = 1
-    case prepared, changeRoute, routeChanged, install, installed, latePacket, claim, claimed, share, returned
+    case prepared, changeRoute, routeChanged, install, installed, latePacket, claim, claimed, returned
   }
 
   public static let version: UInt8 = 1
@@ -61,19 +60,6 @@ public struct MigrationMessage: Equatable, Sendable {
   /// What kind of message this is, to tell which machine it is for; `nil` for anything else.
   public static func kind(_ message: RawSpan) -> Kind? {
     message.withUnsafeBytes { MigrationMessage($0)?.kind }
-  }
-
-  /// Says which share of the pools the runtime has that sends it.
-  public static func share(_ index: UInt16, into scratch: UnsafeMutableRawPointer) -> UnsafeRawBufferPointer {
-    var message = MigrationMessage(.share, run: 0, batch: 0)
-    message.node = UInt32(index)
-    return MigrationWriter(message, into: scratch).message
-  }
-
-  /// The share that a message of kind `share` names; `nil` when it is malformed.
-  public static func share(_ bytes: UnsafeRawBufferPointer) -> UInt16? {
-    guard let message = MigrationMessage(bytes), message.kind == .share, bytes.count == headerLength else { return nil }
-    return UInt16(exactly: message.node)
   }
 
   /// Gives up to 32 returns, all of one share, back to the runtime that has it.

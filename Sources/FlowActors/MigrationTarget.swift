@@ -5,6 +5,8 @@ import Wire
 public protocol ArrivingFlows: ~Copyable {
   /// These keys are about to be expected, after `ahead` others: asks for the memory that this takes.
   func foresee(_ keys: FlowKeyPair, ahead: Int, _ step: Foresight)
+  /// This flow is about to be installed: asks for the memory that this takes.
+  func foresee(_ slot: UInt32)
   /// Makes room for a flow in phase `arriving`; `nil` when there is none, or when one of its keys is known here.
   mutating func expect(_ keys: FlowKeyPair, timeoutClass: UInt8, peer: UInt8, now: Tick) -> UInt32?
   /// The flow comes not: its record is removed, without any hook.
@@ -108,7 +110,7 @@ public struct MigrationTarget: ~Copyable {
         flows.process(
           UnsafeRawBufferPointer(rebasing: bytes[MigrationMessage.headerLength...]), side: UInt8(message.node), now: now)
         return true
-      case .prepared, .changeRoute, .routeChanged, .installed, .claim, .claimed, .share, .returned: return false
+      case .prepared, .changeRoute, .routeChanged, .installed, .claim, .claimed, .returned: return false
       }
     }
   }
@@ -165,6 +167,7 @@ public struct MigrationTarget: ~Copyable {
       guard let (place, _, _, state) = check.state(), place < 32, state.count == stateSize, listed & 1 << UInt32(place) == 0
       else { return false }
       listed |= 1 << UInt32(place)
+      if let index { flows.foresee(arrivals[index * MigrationMessage.mostFlows + Int(place)].slot) }
     }
     guard check.isAtEnd, message.word == layout else { return false }
     var pauses = InlineArray<32, UInt8>(repeating: 0)

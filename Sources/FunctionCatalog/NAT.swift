@@ -46,7 +46,7 @@ import Wire
 ///
 /// The endpoint is free again when both counts are zero. So an endpoint that left with a flow is not handed
 /// out to somebody else, and is not lost, provided that returns reach the owner: the platform takes them one by
-/// one (`takeReturn`) and brings each to the runtime that has the owning share (`accept`), once.
+/// one (`takeReturn`) and brings each to the runtime that has the owning share (`takeBack`), once.
 ///
 /// A return that was not sent before its runtime died is lost: the endpoint stays "away" until its owner
 /// restarts. And a share that is given to a new runtime while flows of its old one live on elsewhere knows
@@ -192,7 +192,7 @@ public struct NAT: NetworkFunction, Sendable {
     return SharedReturn(share: UInt16(share), words: returned.words)
   }
 
-  public func accept(_ returned: SharedReturn, shared: inout SharedState) -> Bool { shared.accept(Return(words: returned.words)) }
+  public func takeBack(_ returned: SharedReturn, shared: inout SharedState) -> Bool { shared.accept(Return(words: returned.words)) }
 
   public func observe(_ shared: borrowing SharedState) -> [Observation] { shared.observations() }
 }

@@ -12,7 +12,7 @@ import Wire
 @usableFromInline
 struct NATPool {
   let addresses: [IPv4Address]
-  /// The ports of this share, and the first port of share 0.
+  /// The ports of this share.
   let block: Range<Int>
   /// The pool's first port, and into how many shares it is cut.
   private let first: Int

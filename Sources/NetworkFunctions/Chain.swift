@@ -133,10 +133,10 @@ public struct Chain<First: NetworkFunction, Rest: NetworkFunction>: NetworkFunct
     return returned
   }
 
-  public func accept(_ returned: SharedReturn, shared: inout SharedState) -> Bool {
+  public func takeBack(_ returned: SharedReturn, shared: inout SharedState) -> Bool {
     var inner = returned
     inner.place >>= 1
-    return returned.place & 1 == 0 ? first.accept(inner, shared: &shared.first) : rest.accept(inner, shared: &shared.rest)
+    return returned.place & 1 == 0 ? first.takeBack(inner, shared: &shared.first) : rest.takeBack(inner, shared: &shared.rest)
   }
 
   public func observe(_ shared: borrowing SharedState) -> [Observation] {

@@ -90,7 +90,7 @@ public protocol NetworkFunction {
   /// Takes back what a flow had taken here and needed no more on another runtime. Each comes once.
   ///
   /// - Returns: `false` when it is nothing that is missing here: it comes again if a flow may still be leaving.
-  func accept(_ returned: SharedReturn, shared: inout SharedState) -> Bool
+  func takeBack(_ returned: SharedReturn, shared: inout SharedState) -> Bool
 
   /// Numbers of the shared state worth showing: pool usage, connections per server. Called seldom.
   func observe(_ shared: borrowing SharedState) -> [Observation]
@@ -190,7 +190,7 @@ extension NetworkFunction {
   @inlinable public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) {}
   public func countBorrowed(_ shared: borrowing SharedState, _ count: (_ share: Int, _ flows: Int) -> Void) {}
   public func takeReturn(_ shared: inout SharedState) -> SharedReturn? { nil }
-  public func accept(_ returned: SharedReturn, shared: inout SharedState) -> Bool { false }
+  public func takeBack(_ returned: SharedReturn, shared: inout SharedState) -> Bool { false }
   public func observe(_ shared: borrowing SharedState) -> [Observation] { [] }
   public var opensFromServerSide: Bool { false }
   public var serverSideEndpoints: ServerSideEndpoints? { nil }

@@ -130,12 +130,12 @@ public struct ServiceChain {
   }
 
   /// Takes back what was taken here and needed no more elsewhere; `false` when nothing of it is missing here.
-  public func accept(_ returned: SharedReturn) -> Bool {
+  public func takeBack(_ returned: SharedReturn) -> Bool {
     let stage = Int(returned.place & 0xff)
     guard stage < stages.count else { return false }
     var inner = returned
     inner.place >>= 8
-    return stages[stage].acceptReturn(inner)
+    return stages[stage].takeBack(inner)
   }
 
   /// Shows the first packets of flows that are about to be opened to every stage, which may ask for memory.
@@ -267,7 +267,7 @@ public struct ServiceStage {
   @usableFromInline let flowEvent: (FlowEvent, UnsafeMutableRawPointer) -> Void
   @usableFromInline let countBorrowed: ((_ share: Int, _ flows: Int) -> Void) -> Void
   @usableFromInline let takeReturn: () -> SharedReturn?
-  @usableFromInline let acceptReturn: (SharedReturn) -> Bool
+  @usableFromInline let takeBack: (SharedReturn) -> Bool
   @usableFromInline let foresee: (UnsafeMutablePointer<Frame>, UInt64) -> Void
   @usableFromInline let foreseeEnd: (UnsafeMutableRawPointer) -> Void
   public let observe: () -> [Observation]
@@ -287,7 +287,7 @@ public struct ServiceStage {
     unsafe flowEvent = { event, state in unsafe host.tell(event, state) }
     countBorrowed = { count in host.countBorrowed(count) }
     takeReturn = { host.takeReturn() }
-    acceptReturn = { host.accept($0) }
+    takeBack = { host.takeBack($0) }
     unsafe foresee = { frames, mask in unsafe host.foresee(frames, mask) }
     unsafe foreseeEnd = { state in unsafe host.foreseeEnd(state) }
     observe = { host.observe() }
@@ -373,7 +373,7 @@ final class FunctionHost<Function: NetworkFunction> {
   func takeReturn() -> SharedReturn? { unsafe function.takeReturn(&shared.pointee) }
 
   @inlinable
-  func accept(_ returned: SharedReturn) -> Bool { unsafe function.accept(returned, shared: &shared.pointee) }
+  func takeBack(_ returned: SharedReturn) -> Bool { unsafe function.takeBack(returned, shared: &shared.pointee) }
 
   @inlinable
   @unsafe

@@ -1,7 +1,7 @@
 /// Something that a flow took from the shared state of another runtime and needs no more, on its way back there: an
 /// external endpoint of a NAT whose flow ended on a runtime that does not own it.
 ///
-/// The platform takes it with `takeReturn`, and hands it to `accept` of the same function on the runtime that owns the
+/// The platform takes it with `takeReturn`, and hands it to `takeBack` of the same function on the runtime that owns the
 /// share, once.
 public struct SharedReturn: BitwiseCopyable, Hashable, Sendable {
   /// Index of the share that owns it.

@@ -34,7 +34,7 @@ public enum RuntimeNode {
     let address = FabricAddress(cluster: UInt16(order.partition), node: spec.node.number)
     let rings = WorkerRings()
     let worker = Worker.runtime(
-      port: port, address: address, identity: FlowOwner(spec), share: poolShare, chain: chain, rules: rules, seed: .random(in: .min ... .max),
+      port: port, address: address, identity: FlowOwner(spec), chain: chain, rules: rules, seed: .random(in: .min ... .max),
       rings: rings, now: .zero, memory: environment.containerMemory)
     let clock = CycleClock()
     try launch.serve(

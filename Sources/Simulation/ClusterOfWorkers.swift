@@ -78,7 +78,7 @@ final class ClusterOfWorkers {
       let (rings, share) = (WorkerRings(), RuntimeShare(index: index, count: count))
       let chain = makeChain(share)
       let worker = Worker.runtime(
-        port: port, address: address, identity: FlowOwner(node: node, incarnation: 1), share: share, chain: chain, rules: rules,
+        port: port, address: address, identity: FlowOwner(node: node, incarnation: 1), chain: chain, rules: rules,
         seed: seed &+ UInt64(index), rings: rings, now: .zero, memory: nodeMemory.source)
       runtimes.append(Runtime(port: port, rings: rings, worker: worker, address: address, chain: chain))
     }
@@ -103,7 +103,7 @@ final class ClusterOfWorkers {
       entries.append(
         .init(
           node: node, incarnation: 1, input: runtime.address.address(of: .client), output: runtime.address.address(of: .server),
-          isServing: true, flows: UInt64(index) << 40))
+          isServing: true, flows: UInt64(index) << 40, share: RuntimeShare(index: index, count: runtimes.count)))
     }
     let members = WorkerCommand.Members(version: 1, entries: entries, peers: peers)
     for rings in [switchRings] + runtimes.map(\.rings) { _ = rings.commands.put(.members(members)) }

@@ -68,6 +68,7 @@ public struct MigrationWorld {
     settings.channel.keepaliveInterval = 1_000_000
     settings.migration.flowsPerBatch = 1 + chance.below(16)
     settings.migration.sourceBatches = 1 + chance.below(4)
+    settings.migration.pausedBatches = 1 + chance.below(4)
     settings.migration.targetBatches = 8
     settings.migration.heldPackets = 2_000
     settings.migration.longestPacket = 16

@@ -35,7 +35,9 @@ struct CountingReturns<Function: NetworkFunction>: NetworkFunction {
   func processError(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict {
     function.processError(&frame, flow: &flow, shared: &shared.inner)
   }
-  func flowExpires(_ flow: inout FlowState, shared: inout SharedState, now: Tick) { function.flowExpires(&flow, shared: &shared.inner, now: now) }
+  func flowExpires(_ flow: inout FlowState, shared: inout SharedState, now: Tick) {
+    function.flowExpires(&flow, shared: &shared.inner, now: now)
+  }
   func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) {
     function.flowMigratesOut(&flow, shared: &shared.inner)
   }
@@ -60,8 +62,8 @@ struct CountingReturns<Function: NetworkFunction>: NetworkFunction {
     return returned
   }
 
-  func accept(_ returned: SharedReturn, shared: inout SharedState) -> Bool {
-    let isAccepted = defect == .acceptsNone || function.accept(returned, shared: &shared.inner)
+  func takeBack(_ returned: SharedReturn, shared: inout SharedState) -> Bool {
+    let isAccepted = defect == .acceptsNone || function.takeBack(returned, shared: &shared.inner)
     if isAccepted { shared.accepted += 1 }
     return isAccepted
   }

@@ -127,7 +127,7 @@ final class SimulatedRuntime {
       isWellFormed = target.receive(message, from: peer, now: now, flows: &flows, outbox: &channels)
     case .prepared, .routeChanged, .installed:
       isWellFormed = source.receive(message, from: peer, now: now, flows: &flows, outbox: &channels)
-    case .changeRoute, .claim, .claimed, .share, .returned, nil:
+    case .changeRoute, .claim, .claimed, .returned, nil:
       isWellFormed = false
     }
     if !isWellFormed { flows.witness.complain("a message at \(place) was malformed") }
