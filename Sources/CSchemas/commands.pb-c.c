@@ -322,6 +322,96 @@ void   nfvactor__v1__cancel_migration__free_unpacked
   assert(message->base.descriptor == &nfvactor__v1__cancel_migration__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   nfvactor__v1__settings_change__init
+                     (Nfvactor__V1__SettingsChange         *message)
+{
+  static const Nfvactor__V1__SettingsChange init_value = NFVACTOR__V1__SETTINGS_CHANGE__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__settings_change__get_packed_size
+                     (const Nfvactor__V1__SettingsChange *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__settings_change__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__settings_change__pack
+                     (const Nfvactor__V1__SettingsChange *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__settings_change__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__settings_change__pack_to_buffer
+                     (const Nfvactor__V1__SettingsChange *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__settings_change__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__SettingsChange *
+       nfvactor__v1__settings_change__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__SettingsChange *)
+     protobuf_c_message_unpack (&nfvactor__v1__settings_change__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__settings_change__free_unpacked
+                     (Nfvactor__V1__SettingsChange *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__settings_change__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   nfvactor__v1__pool_share__init
+                     (Nfvactor__V1__PoolShare         *message)
+{
+  static const Nfvactor__V1__PoolShare init_value = NFVACTOR__V1__POOL_SHARE__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__pool_share__get_packed_size
+                     (const Nfvactor__V1__PoolShare *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__pool_share__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__pool_share__pack
+                     (const Nfvactor__V1__PoolShare *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__pool_share__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__pool_share__pack_to_buffer
+                     (const Nfvactor__V1__PoolShare *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__pool_share__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__PoolShare *
+       nfvactor__v1__pool_share__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__PoolShare *)
+     protobuf_c_message_unpack (&nfvactor__v1__pool_share__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__pool_share__free_unpacked
+                     (Nfvactor__V1__PoolShare *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__pool_share__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   nfvactor__v1__replica_assignment__init
                      (Nfvactor__V1__ReplicaAssignment         *message)
 {
@@ -412,7 +502,7 @@ void   nfvactor__v1__recovery__free_unpacked
   assert(message->base.descriptor == &nfvactor__v1__recovery__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor nfvactor__v1__command__field_descriptors[21] =
+static const ProtobufCFieldDescriptor nfvactor__v1__command__field_descriptors[22] =
 {
   {
     "version",
@@ -666,9 +756,22 @@ static const ProtobufCFieldDescriptor nfvactor__v1__command__field_descriptors[2
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "change_settings",
+    80,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Command, body_case),
+    offsetof(Nfvactor__V1__Command, change_settings),
+    &nfvactor__v1__settings_change__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__command__field_indices_by_name[] = {
   20,   /* field[20] = cancel_migration */
+  21,   /* field[21] = change_settings */
   9,   /* field[9] = correlation */
   3,   /* field[3] = decision_index */
   2,   /* field[2] = decision_offset */
@@ -690,11 +793,12 @@ static const unsigned nfvactor__v1__command__field_indices_by_name[] = {
   6,   /* field[6] = target_node */
   0,   /* field[0] = version */
 };
-static const ProtobufCIntRange nfvactor__v1__command__number_ranges[2 + 1] =
+static const ProtobufCIntRange nfvactor__v1__command__number_ranges[3 + 1] =
 {
   { 1, 0 },
   { 16, 11 },
-  { 0, 21 }
+  { 80, 21 },
+  { 0, 22 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__command__descriptor =
 {
@@ -704,10 +808,10 @@ const ProtobufCMessageDescriptor nfvactor__v1__command__descriptor =
   "Nfvactor__V1__Command",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__Command),
-  21,
+  22,
   nfvactor__v1__command__field_descriptors,
   nfvactor__v1__command__field_indices_by_name,
-  2,  nfvactor__v1__command__number_ranges,
+  3,  nfvactor__v1__command__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__command__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -814,7 +918,7 @@ const ProtobufCEnumDescriptor nfvactor__v1__member__state__descriptor =
   nfvactor__v1__member__state__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__member__field_descriptors[9] =
+static const ProtobufCFieldDescriptor nfvactor__v1__member__field_descriptors[10] =
 {
   {
     "node",
@@ -924,6 +1028,18 @@ static const ProtobufCFieldDescriptor nfvactor__v1__member__field_descriptors[9]
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "pool_share",
+    80,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Member, pool_share),
+    &nfvactor__v1__pool_share__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__member__field_indices_by_name[] = {
   6,   /* field[6] = active_flows */
@@ -933,13 +1049,15 @@ static const unsigned nfvactor__v1__member__field_indices_by_name[] = {
   2,   /* field[2] = incarnation */
   1,   /* field[1] = kind */
   0,   /* field[0] = node */
+  9,   /* field[9] = pool_share */
   5,   /* field[5] = ports */
   4,   /* field[4] = state */
 };
-static const ProtobufCIntRange nfvactor__v1__member__number_ranges[1 + 1] =
+static const ProtobufCIntRange nfvactor__v1__member__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 9 }
+  { 80, 9 },
+  { 0, 10 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__member__descriptor =
 {
@@ -949,10 +1067,10 @@ const ProtobufCMessageDescriptor nfvactor__v1__member__descriptor =
   "Nfvactor__V1__Member",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__Member),
-  9,
+  10,
   nfvactor__v1__member__field_descriptors,
   nfvactor__v1__member__field_indices_by_name,
-  1,  nfvactor__v1__member__number_ranges,
+  2,  nfvactor__v1__member__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__member__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -1238,6 +1356,108 @@ const ProtobufCMessageDescriptor nfvactor__v1__cancel_migration__descriptor =
   nfvactor__v1__cancel_migration__field_indices_by_name,
   1,  nfvactor__v1__cancel_migration__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__cancel_migration__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__settings_change__field_descriptors[2] =
+{
+  {
+    "version",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__SettingsChange, version),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "functions",
+    2,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__SettingsChange, n_functions),
+    offsetof(Nfvactor__V1__SettingsChange, functions),
+    &nfvactor__v1__network_function__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__settings_change__field_indices_by_name[] = {
+  1,   /* field[1] = functions */
+  0,   /* field[0] = version */
+};
+static const ProtobufCIntRange nfvactor__v1__settings_change__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__settings_change__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.SettingsChange",
+  "SettingsChange",
+  "Nfvactor__V1__SettingsChange",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__SettingsChange),
+  2,
+  nfvactor__v1__settings_change__field_descriptors,
+  nfvactor__v1__settings_change__field_indices_by_name,
+  1,  nfvactor__v1__settings_change__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__settings_change__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__pool_share__field_descriptors[2] =
+{
+  {
+    "index",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__PoolShare, index),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "count",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__PoolShare, count),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__pool_share__field_indices_by_name[] = {
+  1,   /* field[1] = count */
+  0,   /* field[0] = index */
+};
+static const ProtobufCIntRange nfvactor__v1__pool_share__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__pool_share__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.PoolShare",
+  "PoolShare",
+  "Nfvactor__V1__PoolShare",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__PoolShare),
+  2,
+  nfvactor__v1__pool_share__field_descriptors,
+  nfvactor__v1__pool_share__field_indices_by_name,
+  1,  nfvactor__v1__pool_share__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__pool_share__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor nfvactor__v1__replica_assignment__field_descriptors[2] =

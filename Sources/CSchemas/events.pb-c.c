@@ -922,6 +922,159 @@ void   nfvactor__v1__migration_finished__free_unpacked
   assert(message->base.descriptor == &nfvactor__v1__migration_finished__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   nfvactor__v1__function_log__init
+                     (Nfvactor__V1__FunctionLog         *message)
+{
+  static const Nfvactor__V1__FunctionLog init_value = NFVACTOR__V1__FUNCTION_LOG__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__function_log__get_packed_size
+                     (const Nfvactor__V1__FunctionLog *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__function_log__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__function_log__pack
+                     (const Nfvactor__V1__FunctionLog *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__function_log__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__function_log__pack_to_buffer
+                     (const Nfvactor__V1__FunctionLog *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__function_log__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__FunctionLog *
+       nfvactor__v1__function_log__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__FunctionLog *)
+     protobuf_c_message_unpack (&nfvactor__v1__function_log__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__function_log__free_unpacked
+                     (Nfvactor__V1__FunctionLog *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__function_log__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   nfvactor__v1__function_log_entry__alert__init
+                     (Nfvactor__V1__FunctionLogEntry__Alert         *message)
+{
+  static const Nfvactor__V1__FunctionLogEntry__Alert init_value = NFVACTOR__V1__FUNCTION_LOG_ENTRY__ALERT__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__function_log_entry__ruling__init
+                     (Nfvactor__V1__FunctionLogEntry__Ruling         *message)
+{
+  static const Nfvactor__V1__FunctionLogEntry__Ruling init_value = NFVACTOR__V1__FUNCTION_LOG_ENTRY__RULING__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__function_log_entry__mapping__init
+                     (Nfvactor__V1__FunctionLogEntry__Mapping         *message)
+{
+  static const Nfvactor__V1__FunctionLogEntry__Mapping init_value = NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__function_log_entry__init
+                     (Nfvactor__V1__FunctionLogEntry         *message)
+{
+  static const Nfvactor__V1__FunctionLogEntry init_value = NFVACTOR__V1__FUNCTION_LOG_ENTRY__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__function_log_entry__get_packed_size
+                     (const Nfvactor__V1__FunctionLogEntry *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__function_log_entry__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__function_log_entry__pack
+                     (const Nfvactor__V1__FunctionLogEntry *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__function_log_entry__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__function_log_entry__pack_to_buffer
+                     (const Nfvactor__V1__FunctionLogEntry *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__function_log_entry__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__FunctionLogEntry *
+       nfvactor__v1__function_log_entry__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__FunctionLogEntry *)
+     protobuf_c_message_unpack (&nfvactor__v1__function_log_entry__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__function_log_entry__free_unpacked
+                     (Nfvactor__V1__FunctionLogEntry *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__function_log_entry__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   nfvactor__v1__backend_changed__init
+                     (Nfvactor__V1__BackendChanged         *message)
+{
+  static const Nfvactor__V1__BackendChanged init_value = NFVACTOR__V1__BACKEND_CHANGED__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__backend_changed__get_packed_size
+                     (const Nfvactor__V1__BackendChanged *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__backend_changed__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__backend_changed__pack
+                     (const Nfvactor__V1__BackendChanged *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__backend_changed__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__backend_changed__pack_to_buffer
+                     (const Nfvactor__V1__BackendChanged *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__backend_changed__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__BackendChanged *
+       nfvactor__v1__backend_changed__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__BackendChanged *)
+     protobuf_c_message_unpack (&nfvactor__v1__backend_changed__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__backend_changed__free_unpacked
+                     (Nfvactor__V1__BackendChanged *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__backend_changed__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   nfvactor__v1__recovery_finished__init
                      (Nfvactor__V1__RecoveryFinished         *message)
 {
@@ -967,7 +1120,7 @@ void   nfvactor__v1__recovery_finished__free_unpacked
   assert(message->base.descriptor == &nfvactor__v1__recovery_finished__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[28] =
+static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[31] =
 {
   {
     "version",
@@ -1062,6 +1215,18 @@ static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[28]
     offsetof(Nfvactor__V1__Event, critical),
     NULL,
     NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "needed_release",
+    15,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Event, needed_release),
+    NULL,
+    &protobuf_c_empty_string,
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
@@ -1305,43 +1470,71 @@ static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[28]
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "function_log",
+    80,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Event, body_case),
+    offsetof(Nfvactor__V1__Event, function_log),
+    &nfvactor__v1__function_log__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "backend_changed",
+    81,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Event, body_case),
+    offsetof(Nfvactor__V1__Event, backend_changed),
+    &nfvactor__v1__backend_changed__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__event__field_indices_by_name[] = {
-  15,   /* field[15] = agent_heartbeat */
-  14,   /* field[14] = agent_started */
-  20,   /* field[20] = beacon */
+  16,   /* field[16] = agent_heartbeat */
+  15,   /* field[15] = agent_started */
+  30,   /* field[30] = backend_changed */
+  21,   /* field[21] = beacon */
   6,   /* field[6] = caused_by_command */
   5,   /* field[5] = caused_by_event */
-  18,   /* field[18] = cluster_applied */
-  19,   /* field[19] = cluster_deleted */
-  17,   /* field[17] = cluster_registered */
-  13,   /* field[13] = command_acknowledged */
+  19,   /* field[19] = cluster_applied */
+  20,   /* field[20] = cluster_deleted */
+  18,   /* field[18] = cluster_registered */
+  14,   /* field[14] = command_acknowledged */
   4,   /* field[4] = correlation */
   7,   /* field[7] = critical */
-  25,   /* field[25] = drain_requested */
-  9,   /* field[9] = heartbeat */
+  26,   /* field[26] = drain_requested */
+  29,   /* field[29] = function_log */
+  10,   /* field[10] = heartbeat */
   2,   /* field[2] = incarnation */
-  26,   /* field[26] = migration_finished */
-  24,   /* field[24] = move_requested */
-  11,   /* field[11] = node_started */
-  12,   /* field[12] = node_stopping */
-  21,   /* field[21] = peer_silent */
-  23,   /* field[23] = policy_activated */
-  16,   /* field[16] = process_exited */
+  27,   /* field[27] = migration_finished */
+  25,   /* field[25] = move_requested */
+  8,   /* field[8] = needed_release */
+  12,   /* field[12] = node_started */
+  13,   /* field[13] = node_stopping */
+  22,   /* field[22] = peer_silent */
+  24,   /* field[24] = policy_activated */
+  17,   /* field[17] = process_exited */
   1,   /* field[1] = producer */
-  27,   /* field[27] = recovery_finished */
-  22,   /* field[22] = rules_activated */
+  28,   /* field[28] = recovery_finished */
+  23,   /* field[23] = rules_activated */
   3,   /* field[3] = sequence */
-  8,   /* field[8] = tick */
+  9,   /* field[9] = tick */
   0,   /* field[0] = version */
-  10,   /* field[10] = workload */
+  11,   /* field[11] = workload */
 };
-static const ProtobufCIntRange nfvactor__v1__event__number_ranges[3 + 1] =
+static const ProtobufCIntRange nfvactor__v1__event__number_ranges[4 + 1] =
 {
   { 1, 0 },
-  { 16, 8 },
-  { 40, 27 },
-  { 0, 28 }
+  { 15, 8 },
+  { 40, 28 },
+  { 80, 29 },
+  { 0, 31 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__event__descriptor =
 {
@@ -1351,10 +1544,10 @@ const ProtobufCMessageDescriptor nfvactor__v1__event__descriptor =
   "Nfvactor__V1__Event",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__Event),
-  28,
+  31,
   nfvactor__v1__event__field_descriptors,
   nfvactor__v1__event__field_indices_by_name,
-  3,  nfvactor__v1__event__number_ranges,
+  4,  nfvactor__v1__event__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__event__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -2923,7 +3116,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__drain_requested__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__migration_finished__field_descriptors[11] =
+static const ProtobufCFieldDescriptor nfvactor__v1__migration_finished__field_descriptors[15] =
 {
   {
     "slot",
@@ -3057,14 +3250,66 @@ static const ProtobufCFieldDescriptor nfvactor__v1__migration_finished__field_de
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "paused",
+    12,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, paused),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "pause_p50_microseconds",
+    13,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, pause_p50_microseconds),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "pause_p99_microseconds",
+    14,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, pause_p99_microseconds),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "longest_pause_microseconds",
+    15,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, longest_pause_microseconds),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__migration_finished__field_indices_by_name[] = {
   6,   /* field[6] = bytes */
   9,   /* field[9] = cancelled */
+  14,   /* field[14] = longest_pause_microseconds */
   8,   /* field[8] = microseconds */
   7,   /* field[7] = missed_deadlines */
   3,   /* field[3] = moved */
   1,   /* field[1] = node */
+  12,   /* field[12] = pause_p50_microseconds */
+  13,   /* field[13] = pause_p99_microseconds */
+  11,   /* field[11] = paused */
   4,   /* field[4] = refused */
   5,   /* field[5] = returned */
   0,   /* field[0] = slot */
@@ -3074,7 +3319,7 @@ static const unsigned nfvactor__v1__migration_finished__field_indices_by_name[] 
 static const ProtobufCIntRange nfvactor__v1__migration_finished__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 11 }
+  { 0, 15 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__migration_finished__descriptor =
 {
@@ -3084,11 +3329,531 @@ const ProtobufCMessageDescriptor nfvactor__v1__migration_finished__descriptor =
   "Nfvactor__V1__MigrationFinished",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__MigrationFinished),
-  11,
+  15,
   nfvactor__v1__migration_finished__field_descriptors,
   nfvactor__v1__migration_finished__field_indices_by_name,
   1,  nfvactor__v1__migration_finished__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__migration_finished__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__function_log__field_descriptors[3] =
+{
+  {
+    "node",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLog, node),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "entries",
+    2,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__FunctionLog, n_entries),
+    offsetof(Nfvactor__V1__FunctionLog, entries),
+    &nfvactor__v1__function_log_entry__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "lost",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLog, lost),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__function_log__field_indices_by_name[] = {
+  1,   /* field[1] = entries */
+  2,   /* field[2] = lost */
+  0,   /* field[0] = node */
+};
+static const ProtobufCIntRange nfvactor__v1__function_log__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__function_log__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.FunctionLog",
+  "FunctionLog",
+  "Nfvactor__V1__FunctionLog",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__FunctionLog),
+  3,
+  nfvactor__v1__function_log__field_descriptors,
+  nfvactor__v1__function_log__field_indices_by_name,
+  1,  nfvactor__v1__function_log__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__function_log__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__function_log_entry__alert__field_descriptors[5] =
+{
+  {
+    "gid",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry__Alert, gid),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "sid",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry__Alert, sid),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "revision",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry__Alert, revision),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "priority",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry__Alert, priority),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "dropped",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry__Alert, dropped),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__function_log_entry__alert__field_indices_by_name[] = {
+  4,   /* field[4] = dropped */
+  0,   /* field[0] = gid */
+  3,   /* field[3] = priority */
+  2,   /* field[2] = revision */
+  1,   /* field[1] = sid */
+};
+static const ProtobufCIntRange nfvactor__v1__function_log_entry__alert__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__function_log_entry__alert__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.FunctionLogEntry.Alert",
+  "Alert",
+  "Nfvactor__V1__FunctionLogEntry__Alert",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__FunctionLogEntry__Alert),
+  5,
+  nfvactor__v1__function_log_entry__alert__field_descriptors,
+  nfvactor__v1__function_log_entry__alert__field_indices_by_name,
+  1,  nfvactor__v1__function_log_entry__alert__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__function_log_entry__alert__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__function_log_entry__ruling__field_descriptors[2] =
+{
+  {
+    "rule",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry__Ruling, rule),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "allowed",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry__Ruling, allowed),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__function_log_entry__ruling__field_indices_by_name[] = {
+  1,   /* field[1] = allowed */
+  0,   /* field[0] = rule */
+};
+static const ProtobufCIntRange nfvactor__v1__function_log_entry__ruling__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__function_log_entry__ruling__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.FunctionLogEntry.Ruling",
+  "Ruling",
+  "Nfvactor__V1__FunctionLogEntry__Ruling",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__FunctionLogEntry__Ruling),
+  2,
+  nfvactor__v1__function_log_entry__ruling__field_descriptors,
+  nfvactor__v1__function_log_entry__ruling__field_indices_by_name,
+  1,  nfvactor__v1__function_log_entry__ruling__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__function_log_entry__ruling__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__function_log_entry__mapping__field_descriptors[2] =
+{
+  {
+    "event",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry__Mapping, event),
+    &nfvactor__v1__function_log_entry__mapping_event__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "vlan",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry__Mapping, vlan),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__function_log_entry__mapping__field_indices_by_name[] = {
+  0,   /* field[0] = event */
+  1,   /* field[1] = vlan */
+};
+static const ProtobufCIntRange nfvactor__v1__function_log_entry__mapping__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__function_log_entry__mapping__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.FunctionLogEntry.Mapping",
+  "Mapping",
+  "Nfvactor__V1__FunctionLogEntry__Mapping",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__FunctionLogEntry__Mapping),
+  2,
+  nfvactor__v1__function_log_entry__mapping__field_descriptors,
+  nfvactor__v1__function_log_entry__mapping__field_indices_by_name,
+  1,  nfvactor__v1__function_log_entry__mapping__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__function_log_entry__mapping__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCEnumValue nfvactor__v1__function_log_entry__mapping_event__enum_values_by_number[4] =
+{
+  { "MAPPING_EVENT_UNSPECIFIED", "NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT__MAPPING_EVENT_UNSPECIFIED", 0 },
+  { "MAPPING_EVENT_CREATED", "NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT__MAPPING_EVENT_CREATED", 1 },
+  { "MAPPING_EVENT_REMOVED", "NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT__MAPPING_EVENT_REMOVED", 2 },
+  { "MAPPING_EVENT_EXHAUSTED", "NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT__MAPPING_EVENT_EXHAUSTED", 3 },
+};
+static const ProtobufCIntRange nfvactor__v1__function_log_entry__mapping_event__value_ranges[] = {
+{0, 0},{0, 4}
+};
+static const ProtobufCEnumValueIndex nfvactor__v1__function_log_entry__mapping_event__enum_values_by_name[4] =
+{
+  { "MAPPING_EVENT_CREATED", 1 },
+  { "MAPPING_EVENT_EXHAUSTED", 3 },
+  { "MAPPING_EVENT_REMOVED", 2 },
+  { "MAPPING_EVENT_UNSPECIFIED", 0 },
+};
+const ProtobufCEnumDescriptor nfvactor__v1__function_log_entry__mapping_event__descriptor =
+{
+  PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.FunctionLogEntry.MappingEvent",
+  "MappingEvent",
+  "Nfvactor__V1__FunctionLogEntry__MappingEvent",
+  "nfvactor.v1",
+  4,
+  nfvactor__v1__function_log_entry__mapping_event__enum_values_by_number,
+  4,
+  nfvactor__v1__function_log_entry__mapping_event__enum_values_by_name,
+  1,
+  nfvactor__v1__function_log_entry__mapping_event__value_ranges,
+  NULL,NULL,NULL,NULL   /* reserved[1234] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__function_log_entry__field_descriptors[9] =
+{
+  {
+    "time",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry, time),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "source",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry, source),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "source_port",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry, source_port),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "destination",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry, destination),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "destination_port",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry, destination_port),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "protocol",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__FunctionLogEntry, protocol),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "alert",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__FunctionLogEntry, kind_case),
+    offsetof(Nfvactor__V1__FunctionLogEntry, alert),
+    &nfvactor__v1__function_log_entry__alert__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "ruling",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__FunctionLogEntry, kind_case),
+    offsetof(Nfvactor__V1__FunctionLogEntry, ruling),
+    &nfvactor__v1__function_log_entry__ruling__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "mapping",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__FunctionLogEntry, kind_case),
+    offsetof(Nfvactor__V1__FunctionLogEntry, mapping),
+    &nfvactor__v1__function_log_entry__mapping__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__function_log_entry__field_indices_by_name[] = {
+  6,   /* field[6] = alert */
+  3,   /* field[3] = destination */
+  4,   /* field[4] = destination_port */
+  8,   /* field[8] = mapping */
+  5,   /* field[5] = protocol */
+  7,   /* field[7] = ruling */
+  1,   /* field[1] = source */
+  2,   /* field[2] = source_port */
+  0,   /* field[0] = time */
+};
+static const ProtobufCIntRange nfvactor__v1__function_log_entry__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 9 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__function_log_entry__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.FunctionLogEntry",
+  "FunctionLogEntry",
+  "Nfvactor__V1__FunctionLogEntry",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__FunctionLogEntry),
+  9,
+  nfvactor__v1__function_log_entry__field_descriptors,
+  nfvactor__v1__function_log_entry__field_indices_by_name,
+  1,  nfvactor__v1__function_log_entry__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__function_log_entry__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__backend_changed__field_descriptors[5] =
+{
+  {
+    "node",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendChanged, node),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "service",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendChanged, service),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "backend",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendChanged, backend),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "up",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendChanged, up),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reason",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendChanged, reason),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__backend_changed__field_indices_by_name[] = {
+  2,   /* field[2] = backend */
+  0,   /* field[0] = node */
+  4,   /* field[4] = reason */
+  1,   /* field[1] = service */
+  3,   /* field[3] = up */
+};
+static const ProtobufCIntRange nfvactor__v1__backend_changed__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__backend_changed__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.BackendChanged",
+  "BackendChanged",
+  "Nfvactor__V1__BackendChanged",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__BackendChanged),
+  5,
+  nfvactor__v1__backend_changed__field_descriptors,
+  nfvactor__v1__backend_changed__field_indices_by_name,
+  1,  nfvactor__v1__backend_changed__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__backend_changed__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor nfvactor__v1__recovery_finished__field_descriptors[7] =

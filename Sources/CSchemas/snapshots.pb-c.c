@@ -952,6 +952,51 @@ void   nfvactor__v1__seen_producer__free_unpacked
   assert(message->base.descriptor == &nfvactor__v1__seen_producer__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   nfvactor__v1__backend_state__init
+                     (Nfvactor__V1__BackendState         *message)
+{
+  static const Nfvactor__V1__BackendState init_value = NFVACTOR__V1__BACKEND_STATE__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__backend_state__get_packed_size
+                     (const Nfvactor__V1__BackendState *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__backend_state__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__backend_state__pack
+                     (const Nfvactor__V1__BackendState *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__backend_state__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__backend_state__pack_to_buffer
+                     (const Nfvactor__V1__BackendState *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__backend_state__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__BackendState *
+       nfvactor__v1__backend_state__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__BackendState *)
+     protobuf_c_message_unpack (&nfvactor__v1__backend_state__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__backend_state__free_unpacked
+                     (Nfvactor__V1__BackendState *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__backend_state__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 static const ProtobufCFieldDescriptor nfvactor__v1__snapshot_record__field_descriptors[3] =
 {
   {
@@ -1236,7 +1281,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__snapshot_manifest__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__snapshot_manifest__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__core_state__field_descriptors[36] =
+static const ProtobufCFieldDescriptor nfvactor__v1__core_state__field_descriptors[39] =
 {
   {
     "format",
@@ -1670,6 +1715,42 @@ static const ProtobufCFieldDescriptor nfvactor__v1__core_state__field_descriptor
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "settings_version",
+    80,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__CoreState, settings_version),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "settings_told",
+    81,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__CoreState, settings_told),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "settings_slot",
+    82,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__CoreState, settings_slot),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__core_state__field_indices_by_name[] = {
   19,   /* field[19] = abandoned */
@@ -1700,6 +1781,9 @@ static const unsigned nfvactor__v1__core_state__field_indices_by_name[] = {
   5,   /* field[5] = rules */
   11,   /* field[11] = scaling */
   28,   /* field[28] = seen */
+  38,   /* field[38] = settings_slot */
+  37,   /* field[37] = settings_told */
+  36,   /* field[36] = settings_version */
   6,   /* field[6] = spec */
   15,   /* field[15] = stalled */
   3,   /* field[3] = state_hash */
@@ -1709,14 +1793,15 @@ static const unsigned nfvactor__v1__core_state__field_indices_by_name[] = {
   35,   /* field[35] = unanswered_moves */
   30,   /* field[30] = unknown_events */
 };
-static const ProtobufCIntRange nfvactor__v1__core_state__number_ranges[5 + 1] =
+static const ProtobufCIntRange nfvactor__v1__core_state__number_ranges[6 + 1] =
 {
   { 1, 0 },
   { 10, 6 },
   { 20, 13 },
   { 40, 24 },
   { 60, 33 },
-  { 0, 36 }
+  { 80, 36 },
+  { 0, 39 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__core_state__descriptor =
 {
@@ -1726,10 +1811,10 @@ const ProtobufCMessageDescriptor nfvactor__v1__core_state__descriptor =
   "Nfvactor__V1__CoreState",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__CoreState),
-  36,
+  39,
   nfvactor__v1__core_state__field_descriptors,
   nfvactor__v1__core_state__field_indices_by_name,
-  5,  nfvactor__v1__core_state__number_ranges,
+  6,  nfvactor__v1__core_state__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__core_state__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -2293,7 +2378,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__protection__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__protection__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__newer_body__field_descriptors[2] =
+static const ProtobufCFieldDescriptor nfvactor__v1__newer_body__field_descriptors[3] =
 {
   {
     "tag",
@@ -2319,15 +2404,29 @@ static const ProtobufCFieldDescriptor nfvactor__v1__newer_body__field_descriptor
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "needed_release",
+    60,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__NewerBody, needed_release),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__newer_body__field_indices_by_name[] = {
+  2,   /* field[2] = needed_release */
   1,   /* field[1] = record */
   0,   /* field[0] = tag */
 };
-static const ProtobufCIntRange nfvactor__v1__newer_body__number_ranges[1 + 1] =
+static const ProtobufCIntRange nfvactor__v1__newer_body__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 2 }
+  { 60, 2 },
+  { 0, 3 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__newer_body__descriptor =
 {
@@ -2337,10 +2436,10 @@ const ProtobufCMessageDescriptor nfvactor__v1__newer_body__descriptor =
   "Nfvactor__V1__NewerBody",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__NewerBody),
-  2,
+  3,
   nfvactor__v1__newer_body__field_descriptors,
   nfvactor__v1__newer_body__field_indices_by_name,
-  1,  nfvactor__v1__newer_body__number_ranges,
+  2,  nfvactor__v1__newer_body__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__newer_body__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -2792,7 +2891,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__node_state__draining__descriptor 
   (ProtobufCMessageInit) nfvactor__v1__node_state__draining__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__node_state__field_descriptors[27] =
+static const ProtobufCFieldDescriptor nfvactor__v1__node_state__field_descriptors[30] =
 {
   {
     "node",
@@ -3118,9 +3217,46 @@ static const ProtobufCFieldDescriptor nfvactor__v1__node_state__field_descriptor
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "settings_version",
+    80,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__NodeState, settings_version),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "settings_problem",
+    81,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__NodeState, settings_problem),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "backends",
+    82,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__NodeState, n_backends),
+    offsetof(Nfvactor__V1__NodeState, backends),
+    &nfvactor__v1__backend_state__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__node_state__field_indices_by_name[] = {
   18,   /* field[18] = acknowledged */
+  29,   /* field[29] = backends */
   21,   /* field[21] = can_migrate */
   24,   /* field[24] = can_replicate */
   22,   /* field[22] = draining */
@@ -3140,6 +3276,8 @@ static const unsigned nfvactor__v1__node_state__field_indices_by_name[] = {
   10,   /* field[10] = process_id */
   25,   /* field[25] = protection */
   4,   /* field[4] = serving */
+  28,   /* field[28] = settings_problem */
+  27,   /* field[27] = settings_version */
   13,   /* field[13] = silent */
   11,   /* field[11] = startup */
   5,   /* field[5] = stopping */
@@ -3148,11 +3286,12 @@ static const unsigned nfvactor__v1__node_state__field_indices_by_name[] = {
   15,   /* field[15] = worker_loops */
   17,   /* field[17] = workload */
 };
-static const ProtobufCIntRange nfvactor__v1__node_state__number_ranges[2 + 1] =
+static const ProtobufCIntRange nfvactor__v1__node_state__number_ranges[3 + 1] =
 {
   { 1, 0 },
   { 40, 24 },
-  { 0, 27 }
+  { 80, 27 },
+  { 0, 30 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__node_state__descriptor =
 {
@@ -3162,10 +3301,10 @@ const ProtobufCMessageDescriptor nfvactor__v1__node_state__descriptor =
   "Nfvactor__V1__NodeState",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__NodeState),
-  27,
+  30,
   nfvactor__v1__node_state__field_descriptors,
   nfvactor__v1__node_state__field_indices_by_name,
-  2,  nfvactor__v1__node_state__number_ranges,
+  3,  nfvactor__v1__node_state__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__node_state__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -4066,5 +4205,95 @@ const ProtobufCMessageDescriptor nfvactor__v1__seen_producer__descriptor =
   nfvactor__v1__seen_producer__field_indices_by_name,
   1,  nfvactor__v1__seen_producer__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__seen_producer__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__backend_state__field_descriptors[5] =
+{
+  {
+    "service",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendState, service),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "backend",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendState, backend),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "up",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendState, up),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reason",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendState, reason),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "since",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__BackendState, since),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__backend_state__field_indices_by_name[] = {
+  1,   /* field[1] = backend */
+  3,   /* field[3] = reason */
+  0,   /* field[0] = service */
+  4,   /* field[4] = since */
+  2,   /* field[2] = up */
+};
+static const ProtobufCIntRange nfvactor__v1__backend_state__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__backend_state__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.BackendState",
+  "BackendState",
+  "Nfvactor__V1__BackendState",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__BackendState),
+  5,
+  nfvactor__v1__backend_state__field_descriptors,
+  nfvactor__v1__backend_state__field_indices_by_name,
+  1,  nfvactor__v1__backend_state__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__backend_state__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

@@ -68,6 +68,13 @@ extension MessageWriter {
       case .cancelMigration(let slot):
         $0.body_case = NFVACTOR__V1__COMMAND__BODY_CANCEL_MIGRATION
         $0.cancel_migration = make(nfvactor__v1__cancel_migration__init) { $0.slot = slot.number }
+      case .changeSettings(let change):
+        $0.body_case = NFVACTOR__V1__COMMAND__BODY_CHANGE_SETTINGS
+        $0.change_settings = make(nfvactor__v1__settings_change__init) {
+          $0.version = change.version
+          $0.n_functions = change.functions.count
+          $0.functions = list(change.functions, function)
+        }
       case .setReplicas(let assignment):
         $0.body_case = NFVACTOR__V1__COMMAND__BODY_SET_REPLICAS
         $0.set_replicas = make(nfvactor__v1__replica_assignment__init) {
@@ -101,6 +108,12 @@ extension MessageWriter {
           $0.active_flows = member.load.activeFlows
           $0.busy_share = member.load.busyShare
           $0.drops_per_second = member.load.dropsPerSecond
+          if let share = member.poolShare {
+            $0.pool_share = make(nfvactor__v1__pool_share__init) {
+              $0.index = share.index
+              $0.count = share.count
+            }
+          }
         }
       }
     }
@@ -175,6 +188,12 @@ extension MessageReader {
         FlowMove(source: source, sourceIncarnation: sourceLife, target: target, targetIncarnation: targetLife, flows: body.flows))
     case NFVACTOR__V1__COMMAND__BODY_CANCEL_MIGRATION:
       return .cancelMigration(Slot(try required(message.cancel_migration, "cancel_migration").slot))
+    case NFVACTOR__V1__COMMAND__BODY_CHANGE_SETTINGS:
+      let change = try required(message.change_settings, "change_settings")
+      return .changeSettings(
+        SettingsChange(
+          version: change.version,
+          functions: try values(change.functions, count: change.n_functions, atMost: 64, "change_settings.functions", function)))
     case NFVACTOR__V1__COMMAND__BODY_SET_REPLICAS:
       let body = try required(message.set_replicas, "set_replicas")
       return .setReplicas(
@@ -202,7 +221,8 @@ extension MessageReader {
         incarnation: Incarnation(member.incarnation), host: try host(member.host, "members.host"),
         state: try choice(member.state.rawValue, "members.state"), ports: ports,
         load: ClusterTable.Load(
-          activeFlows: member.active_flows, busyShare: member.busy_share, dropsPerSecond: member.drops_per_second))
+          activeFlows: member.active_flows, busyShare: member.busy_share, dropsPerSecond: member.drops_per_second),
+        poolShare: member.pool_share.flatMap { PoolShare(index: $0.pointee.index, of: $0.pointee.count) })
     }
     return ClusterTable(version: message.version, members: members)
   }

@@ -106,10 +106,14 @@ extension MessageWriter {
       $0.repeated_events = state.ignored.repeated
       $0.unknown_events = state.ignored.unknown
       $0.misdirected_events = state.ignored.misdirected
+      $0.settings_version = state.settingsVersion
+      $0.settings_told = state.settingsTold
+      $0.settings_slot = state.settingsSlot.number
       if let body = state.needsNewerVersion {
         $0.needs_newer_version = make(nfvactor__v1__newer_body__init) {
           $0.tag = body.tag
           $0.record = binary(body.record)
+          if !body.neededRelease.isEmpty { $0.needed_release = text(body.neededRelease) }
         }
       }
     }
@@ -183,6 +187,18 @@ extension MessageWriter {
           $0.since = drain.since
           $0.deadline = drain.deadline
           $0.kept = drain.isKept ? 1 : 0
+        }
+      }
+      $0.settings_version = node.settingsVersion
+      $0.settings_problem = text(node.settingsProblem)
+      $0.n_backends = node.backends.count
+      $0.backends = list(node.backends) { backend in
+        make(nfvactor__v1__backend_state__init) {
+          $0.service = text(backend.service)
+          $0.backend = text(backend.backend)
+          $0.up = backend.isUp ? 1 : 0
+          $0.reason = text(backend.reason)
+          $0.since = backend.since.milliseconds
         }
       }
       if let known = node.peerWitness { $0.peer_witness = witness(known) }

@@ -66,8 +66,12 @@ extension MessageReader {
       })
     state.ignored = ClusterState.Ignored(
       repeated: message.repeated_events, unknown: message.unknown_events, misdirected: message.misdirected_events)
+    state.settingsVersion = message.settings_version
+    state.settingsTold = message.settings_told
+    state.settingsSlot = Slot(message.settings_slot)
     if let body = message.needs_newer_version?.pointee {
-      state.needsNewerVersion = UnknownBody(tag: body.tag, record: binary(body.record))
+      state.needsNewerVersion = UnknownBody(
+        tag: body.tag, record: binary(body.record), neededRelease: try text(body.needed_release, "needs_newer_version"))
     }
     return ClusterCore(
       state: state, hash: StateHash(value: message.state_hash), logHash: LogHash(value: message.log_hash),
@@ -122,6 +126,16 @@ extension MessageReader {
     node.canMigrate = message.can_migrate != 0
     if let drain = message.draining?.pointee {
       node.drain = ClusterState.Drain(since: drain.since, deadline: drain.deadline, isKept: drain.kept != 0)
+    }
+    node.settingsVersion = message.settings_version
+    node.settingsProblem = try text(message.settings_problem, "nodes.settings_problem")
+    node.backends = try values(
+      message.backends, count: message.n_backends, atMost: ClusterState.maximumBackends, "nodes.backends"
+    ) { backend throws(CodecError) in
+      ClusterState.Backend(
+        service: try text(backend.service, "nodes.backends.service"), backend: try text(backend.backend, "nodes.backends.backend"),
+        isUp: backend.up != 0, reason: try text(backend.reason, "nodes.backends.reason"),
+        since: Timestamp(milliseconds: backend.since))
     }
     if let known = message.peer_witness { node.peerWitness = try witness(known.pointee) }
     node.canReplicate = message.can_replicate != 0

@@ -16,6 +16,12 @@ extension RecordCodec {
   /// The same of bytes that lie somewhere, as in a mapped file.
   public static func decodeEvent(_ record: UnsafeRawBufferPointer) throws(CodecError) -> Event {
     guard record.count <= maximumRecordSize else { throw .tooLarge(bytes: record.count) }
+    if let heartbeat = heartbeat(record) { return heartbeat }
+    return try decodeEventInFull(record)
+  }
+
+  /// The general reader.
+  static func decodeEventInFull(_ record: UnsafeRawBufferPointer) throws(CodecError) -> Event {
     let arena = MessageArena(limit: MessageReader.memoryLimit(recordSize: record.count))
     guard let message = arena.unpack(record, with: nfvactor__v1__event__unpack) else { throw .malformed }
     defer { withExtendedLifetime(arena) {} }
@@ -41,6 +47,7 @@ extension MessageWriter {
         $0.caused_by_command = slot.number
       }
       $0.critical = event.isCritical ? 1 : 0
+      if !event.neededRelease.isEmpty { $0.needed_release = text(event.neededRelease) }
       body(event.body, of: &$0)
     }
   }
@@ -141,6 +148,18 @@ extension MessageWriter {
     case .drainRequested(let request):
       message.body_case = NFVACTOR__V1__EVENT__BODY_DRAIN_REQUESTED
       message.drain_requested = drain(request)
+    case .functionLog(let log):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_FUNCTION_LOG
+      message.function_log = functionLog(log)
+    case .backendChanged(let change):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_BACKEND_CHANGED
+      message.backend_changed = make(nfvactor__v1__backend_changed__init) {
+        $0.node = change.node.number
+        $0.service = text(change.service)
+        $0.backend = text(change.backend)
+        $0.up = change.isUp ? 1 : 0
+        $0.reason = text(change.reason)
+      }
     case .migrationFinished(let end):
       message.body_case = NFVACTOR__V1__EVENT__BODY_MIGRATION_FINISHED
       message.migration_finished = finished(end)
@@ -253,7 +272,7 @@ extension MessageReader {
     return Event(
       producer: producer, incarnation: Incarnation(message.incarnation), sequence: message.sequence,
       correlation: try text(message.correlation, "correlation"), causation: causation, isCritical: message.critical != 0,
-      body: try body(message, record))
+      neededRelease: try text(message.needed_release, "needed_release"), body: try body(message, record))
   }
 
   private func body(_ message: Nfvactor__V1__Event, _ record: UnsafeRawBufferPointer) throws(CodecError) -> Event.Body {
@@ -322,12 +341,22 @@ extension MessageReader {
       return .moveRequested(try move(required(message.move_requested, "move_requested")))
     case NFVACTOR__V1__EVENT__BODY_DRAIN_REQUESTED:
       return .drainRequested(try drain(required(message.drain_requested, "drain_requested")))
+    case NFVACTOR__V1__EVENT__BODY_FUNCTION_LOG:
+      return .functionLog(try functionLog(required(message.function_log, "function_log")))
+    case NFVACTOR__V1__EVENT__BODY_BACKEND_CHANGED:
+      let body = try required(message.backend_changed, "backend_changed")
+      return .backendChanged(
+        BackendChanged(
+          node: try node(body.node, "backend_changed.node"), service: try text(body.service, "backend_changed.service"),
+          backend: try text(body.backend, "backend_changed.backend"), isUp: body.up != 0,
+          reason: try text(body.reason, "backend_changed.reason")))
     case NFVACTOR__V1__EVENT__BODY_MIGRATION_FINISHED:
       return .migrationFinished(try finished(required(message.migration_finished, "migration_finished")))
     case NFVACTOR__V1__EVENT__BODY_RECOVERY_FINISHED:
       return .recoveryFinished(try recovered(required(message.recovery_finished, "recovery_finished")))
     default:
-      return .unknown(try unknownBody(message.base, record: Array(record)))
+      return .unknown(
+        try unknownBody(message.base, record: Array(record), neededRelease: try text(message.needed_release, "needed_release")))
     }
   }
 

@@ -7,14 +7,7 @@ extension MessageWriter {
   func chain(_ chain: ServiceChainSpec) -> UnsafeMutablePointer<Nfvactor__V1__ServiceChain> {
     make(nfvactor__v1__service_chain__init) {
       $0.n_functions = chain.functions.count
-      $0.functions = list(chain.functions) { function in
-        make(nfvactor__v1__network_function__init) {
-          $0.kind = text(function.kind)
-          let settings = settings(function.settings)
-          $0.n_settings = settings.count
-          $0.settings = settings.nodes
-        }
-      }
+      $0.functions = list(chain.functions, function)
       $0.flows = make(nfvactor__v1__flow_table__init) {
         let flows = chain.flows
         $0.capacity = flows.capacity
@@ -30,6 +23,15 @@ extension MessageWriter {
         $0.icmp_timeout = flows.icmpTimeout
         $0.other_timeout = flows.otherTimeout
       }
+    }
+  }
+
+  func function(_ function: ServiceChainSpec.Function) -> UnsafeMutablePointer<Nfvactor__V1__NetworkFunction> {
+    make(nfvactor__v1__network_function__init) {
+      $0.kind = text(function.kind)
+      let settings = settings(function.settings)
+      $0.n_settings = settings.count
+      $0.settings = settings.nodes
     }
   }
 
@@ -85,13 +87,7 @@ extension MessageWriter {
 
 extension MessageReader {
   func chain(_ message: Nfvactor__V1__ServiceChain) throws(CodecError) -> ServiceChainSpec {
-    let functions = try values(message.functions, count: message.n_functions, atMost: 64, "chain.functions") {
-      function throws(CodecError) in
-      let kind = try text(function.kind, "chain.functions.kind")
-      guard !kind.isEmpty else { throw .missing(field: "chain.functions.kind") }
-      return ServiceChainSpec.Function(
-        kind: kind, settings: try settings(function.settings, count: function.n_settings, "chain.\(kind)"))
-    }
+    let functions = try values(message.functions, count: message.n_functions, atMost: 64, "chain.functions", function)
     let message = try required(message.flows, "chain.flows")
     var flows = FlowTableSpec()
     flows.capacity = message.capacity
@@ -107,6 +103,13 @@ extension MessageReader {
     flows.icmpTimeout = message.icmp_timeout
     flows.otherTimeout = message.other_timeout
     return ServiceChainSpec(functions: functions, flows: flows)
+  }
+
+  func function(_ message: Nfvactor__V1__NetworkFunction) throws(CodecError) -> ServiceChainSpec.Function {
+    let kind = try text(message.kind, "chain.functions.kind")
+    guard !kind.isEmpty else { throw .missing(field: "chain.functions.kind") }
+    return ServiceChainSpec.Function(
+      kind: kind, settings: try settings(message.settings, count: message.n_settings, "chain.\(kind)"))
   }
 
   func network(_ message: Nfvactor__V1__Network) throws(CodecError) -> NetworkSpec {

@@ -30,6 +30,8 @@ public struct Command: Hashable, Sendable {
     case setMigrationTarget(FlowMove)
     /// To the source of the migration that the slot asked for.
     case cancelMigration(Slot)
+    /// To all runtimes: functions take over other settings while they run. Acknowledged with `applied` when they count.
+    case changeSettings(SettingsChange)
     /// To a runtime that can replicate. Acknowledged with `received` when it has begun, and with `completed` when every
     /// flow that it had is on the holder.
     case setReplicas(ReplicaAssignment)
@@ -192,11 +194,14 @@ public struct ClusterTable: Hashable, Sendable {
     /// Known once the node has started.
     public var ports: NodePorts?
     public var load: Load
+    /// Of the pools; known while it lives, and to switches that can use it.
+    public var poolShare: PoolShare?
 
     public init(
       node: NodeID, kind: NodeKind, incarnation: Incarnation, host: HostID, state: MemberState, ports: NodePorts? = nil,
-      load: Load = Load()
+      load: Load = Load(), poolShare: PoolShare? = nil
     ) {
+      self.poolShare = poolShare
       self.node = node
       self.kind = kind
       self.incarnation = incarnation

@@ -32,6 +32,26 @@ public struct Settings: Hashable, Sendable {
   }
 }
 
+extension Settings {
+  /// Forgets where it was written, so that it equals what says the same elsewhere.
+  public mutating func removeLines() {
+    line = 0
+    switch value {
+    case .scalar: break
+    case .list(var items):
+      for index in items.indices { items[index].removeLines() }
+      value = .list(items)
+    case .map(let entries):
+      value = .map(
+        entries.map { entry in
+          var inner = entry.value
+          inner.removeLines()
+          return Entry(entry.key, inner)
+        })
+    }
+  }
+}
+
 /// What is wrong with a setting: where it stands, and what to do about it.
 public struct SettingsError: Error, Equatable, Sendable, CustomStringConvertible {
   /// For example `chain[1].nat.pool`.

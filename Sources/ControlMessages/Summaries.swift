@@ -21,6 +21,8 @@ extension Event.Body {
     case .moveRequested: "move-requested"
     case .drainRequested: "drain-requested"
     case .migrationFinished: "migration-finished"
+    case .functionLog: "function-log"
+    case .backendChanged: "backend-changed"
     case .recoveryFinished: "recovery-finished"
     case .tick: "tick"
     case .beacon: "beacon"
@@ -66,6 +68,13 @@ extension Event.Body {
     case .migrationFinished(let end):
       "slot \(end.slot): \(end.moved) of \(end.wanted) flows moved by node \(end.node) in \(end.microseconds) us, "
         + "\(end.refused) refused, \(end.returned) returned"
+        + (end.paused == 0 ? "" : ", \(end.paused) paused, p99 \(end.pauseP99) us")
+    case .functionLog(let log):
+      "node \(log.node): " + (log.lost > 0 ? "\(log.lost) lost; " : "")
+        + (log.entries.count > 3 ? "\(log.entries.count) entries: " : "") + log.entries.prefix(3).map(\.summary).joined(separator: "; ")
+        + (log.entries.count > 3 ? "; ..." : "")
+    case .backendChanged(let change):
+      "\(change.backend) of \(change.service) is \(change.isUp ? "up" : "down") for node \(change.node): \(change.reason)"
     case .recoveryFinished(let end):
       "slot \(end.slot): \(end.recovered) flows of \(end.lost) recovered by node \(end.node) in \(end.microseconds) us, "
         + "\(end.onDemand) on demand, \(end.refused) refused"
@@ -109,6 +118,7 @@ extension Command.Body {
     case .drainRuntime: "drain-runtime"
     case .setMigrationTarget: "set-migration-target"
     case .cancelMigration: "cancel-migration"
+    case .changeSettings: "change-settings"
     case .setReplicas: "set-replicas"
     case .recover: "recover"
     case .unknown: "unknown"
@@ -125,6 +135,7 @@ extension Command.Body {
     case .setMigrationTarget(let move):
       "\(move.flows) flows from node \(move.source) life \(move.sourceIncarnation) to node \(move.target) life \(move.targetIncarnation)"
     case .cancelMigration(let slot): "of command \(slot)"
+    case .changeSettings(let change): "settings \(change.version) of " + change.functions.map(\.kind).joined(separator: ", ")
     case .setReplicas(let assignment):
       "replicas of \(assignment.owner) on \(assignment.holder.map(\.description) ?? "nobody")"
     case .recover(let recovery): "flows of \(recovery.lost) by \(recovery.by.map(\.description) ?? "nobody")"

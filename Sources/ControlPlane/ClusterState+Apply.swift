@@ -39,9 +39,11 @@ extension ClusterState {
     case .tick: if event.producer.isCoordinator { heard(replica: event.producer, rules: DecisionRules.first) }
     case .beacon(let beacon): heard(replica: event.producer, rules: beacon.rules)
     case .peerSilent(let silent): if !heard(silent, from: event.incarnation) { misdirected() }
-    case .rulesActivated(let version): activate(rules: version)
+    case .rulesActivated(let version): activate(rules: version, neededRelease: event.neededRelease)
     case .moveRequested(let wish): take(.move(wish), correlation: event.correlation, at: offset)
     case .drainRequested(let wish): take(.drain(wish), correlation: event.correlation, at: offset)
+    case .functionLog: break  // for people
+    case .backendChanged(let change): note(change, by: event.incarnation)
     case .recoveryFinished(let end): take(end)
     case .migrationFinished: break  // for histories: what follows from its end follows from the acknowledgement
     case .policyActivated(let policy): if !activate(policy, at: offset) { misdirected() }
@@ -86,10 +88,11 @@ extension ClusterState {
   mutating func misdirected() { ignored.misdirected &+= 1 }
 
   /// Rules only ever get newer, and what came into force before counts as it did then.
-  private mutating func activate(rules version: UInt32) {
+  private mutating func activate(rules version: UInt32, neededRelease: String) {
     guard version > rules else { return }
     guard version <= DecisionRules.newest else {
-      needsNewerVersion = UnknownBody(tag: 0, record: Array("decision rules \(version)".utf8))
+      needsNewerVersion = UnknownBody(
+        tag: 0, record: Array("decision rules \(version)".utf8), neededRelease: neededRelease)
       return
     }
     rules = version
@@ -111,11 +114,13 @@ extension ClusterState {
       return
     }
     // The counts of a running cluster change at once; what its processes were started with does not.
-    pendingChanges = old.differences(from: new)
+    let isLive = canChange(old, to: new)
+    pendingChanges = old.differences(from: new, chainIsLive: isLive)
     if isDeleted {
       pendingSpec = new
       pendingChanges.insert("the deleted nodes have to stop first", at: 0)
     } else if pendingChanges.isEmpty {
+      if old.chain.functions != new.chain.functions { settingsVersion &+= 1 }
       spec = new
     } else {
       pendingSpec = new
@@ -131,6 +136,7 @@ extension ClusterState {
   mutating func settleIntent() {
     if let pending = pendingSpec, isEmpty {
       nodes = []
+      if spec?.chain.functions != pending.chain.functions { settingsVersion &+= 1 }
       spec = pending
       isDeleted = false
       pendingSpec = nil
@@ -180,10 +186,10 @@ extension ClusterState {
 
 extension ClusterSpec {
   /// Which parts differ that a running process cannot change, for people.
-  func differences(from new: ClusterSpec) -> [String] {
+  func differences(from new: ClusterSpec, chainIsLive: Bool = false) -> [String] {
     let advice = "takes effect after the cluster is deleted and applied again"
     var found: [String] = []
-    if chain.functions != new.chain.functions { found.append("chain: \(advice)") }
+    if chain.functions != new.chain.functions, !chainIsLive { found.append("chain: \(advice)") }
     if chain.flows != new.chain.flows { found.append("flows: \(advice)") }
     if network != new.network { found.append("network: \(advice)") }
     if poolShares != new.poolShares { found.append("pool-shares \(new.poolShares) instead of \(poolShares): \(advice)") }

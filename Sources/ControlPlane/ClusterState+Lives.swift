@@ -35,6 +35,7 @@ extension ClusterState {
     case .node(let node):
       guard let index = nodeIndex(node) else { return misdirected() }
       nodes[index].acknowledged = max(nodes[index].acknowledged, acknowledgement.slot)
+      noteSettings(of: node, acknowledgement)
       answered(by: node, acknowledgement)
       if rules >= DecisionRules.replication {
         protectionAnswered(by: node, acknowledgement)
@@ -157,5 +158,8 @@ extension ClusterState.Node {
     protection = nil
     drain = nil
     workload = nil
+    settingsVersion = 0
+    settingsProblem = ""
+    backends = []
   }
 }

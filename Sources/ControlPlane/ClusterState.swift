@@ -50,6 +50,10 @@ public struct ClusterState: Hashable, Sendable {
   public package(set) var table = ClusterTable(version: 0, members: [])
   /// `clock.elapsed` when `table` was sent.
   public package(set) var tableSent: UInt64 = 0
+  /// How often settings of the chain have changed; the change that the runtimes were told last, and by which command.
+  public package(set) var settingsVersion: UInt64 = 0
+  package var settingsTold: UInt64 = 0
+  package var settingsSlot = Slot.none
 
   // Book-keeping.
   package var nextNode: UInt32 = 1
@@ -132,6 +136,11 @@ public struct ClusterState: Hashable, Sendable {
     /// It gets no new flows any more; unless it is kept, it stops when it has none.
     public package(set) var drain: Drain?
     public package(set) var workload: NodeWorkload?
+    /// Which settings its functions have, and why not newer ones.
+    public package(set) var settingsVersion: UInt64 = 0
+    public package(set) var settingsProblem = ""
+    /// What its checks say of the backends that it balances, in the order of their first verdict.
+    public package(set) var backends: [Backend] = []
     /// The greatest slot it acknowledged.
     public package(set) var acknowledged = Slot.none
     /// Launches that failed since it last served well.

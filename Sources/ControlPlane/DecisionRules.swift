@@ -13,6 +13,8 @@ public enum DecisionRules {
   /// Runtimes' flows have replicas on others and are recovered from there; a share of the address pools is free only when
   /// no flow uses it; nodes that others do not hear are declared dead, and those that others hear are not.
   public static let replication: UInt32 = 4
+  /// Settings that functions can change while they run are told to the runtimes; tables name the pool shares.
+  public static let liveSettings: UInt32 = 5
   /// The newest that this program can follow.
-  public static let newest = replication
+  public static let newest = liveSettings
 }

@@ -16,6 +16,8 @@ enum Decision: Hashable, Sendable {
   /// The next flows of a move.
   case move(ClusterState.Move, UInt64)
   case cancelMove(ClusterState.Move)
+  /// Runtimes are to take over other settings.
+  case changeSettings(UInt64)
   /// A runtime's flows are to have replicas on another, or nobody is left who could hold them.
   case protect(NodeID, NodeLife?)
   /// A life is over: who has its flows now.
@@ -30,7 +32,7 @@ extension ClusterState {
     // Flows without an owner come first, then what switches must stop using.
     if let recovery = nextRecovery() { return recovery }
     if lacksServer, let table = nextTable() { return .notify(table) }
-    return nextProtection() ?? nextStop() ?? nextLaunch() ?? nextScaling() ?? nextTable().map(Decision.notify)
+    return nextProtection() ?? nextStop() ?? nextLaunch() ?? nextSettings() ?? nextScaling() ?? nextTable().map(Decision.notify)
   }
 
   // MARK: Stopping
@@ -130,6 +132,9 @@ extension ClusterState {
         node: node.id, kind: node.kind, incarnation: node.incarnation, host: host, state: node.memberState,
         ports: node.memberState == .starting ? nil : node.ports)
       if let load = node.workload { member.load = ClusterTable.Load(load) }
+      if rules >= DecisionRules.liveSettings { 
+        member.poolShare = node.poolShare.flatMap { PoolShare(index: $0, of: spec?.poolShares ?? 0) }
+      }
       return member
     }
   }

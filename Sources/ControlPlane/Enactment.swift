@@ -36,6 +36,7 @@ extension ClusterState {
       if rules >= DecisionRules.replication { settleIntent() }
     case .move(let move, let flows): order = moveFlows(move, flows, slot)
     case .cancelMove(let move): order = cancel(move)
+    case .changeSettings(let version): order = changeSettings(version, slot)
     case .protect(let node, let holder): order = protect(node, by: holder, slot)
     case .recover(let life, let heir): order = recover(life, by: heir, slot)
     }
@@ -57,6 +58,7 @@ extension ClusterState {
     nodes[index].ports = nil
     nodes[index].lastHeard = clock.elapsed
     nodes[index].phase = .launching(slot: slot, deadline: clock.elapsed + Patience.launch)
+    nodes[index].settingsVersion = settingsVersion
     let launch = LaunchSpec(
       cluster: cluster, node: id, incarnation: nodes[index].incarnation, kind: nodes[index].kind, host: host, chain: spec.chain,
       poolShare: share, network: nodes[index].kind == .virtualSwitch ? spec.network : nil,
@@ -153,5 +155,8 @@ extension ClusterState {
       hash.mix(UInt64(lost.clear.count))
     }
     hash.mix(stillSince?.number ?? .max)
+    guard rules >= DecisionRules.liveSettings else { return }
+    hash.mix(settingsVersion)
+    hash.mix(settingsTold)
   }
 }

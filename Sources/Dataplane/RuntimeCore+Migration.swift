@@ -28,6 +28,8 @@ extension RuntimeCore: DepartingFlows {
     unsafe UnsafeRawBufferPointer(start: flows.state(slot), count: chain.stateSize)
   }
 
+  public func foresee(_ slot: UInt32) { flows.foresee(slot) }
+
   public mutating func setPhase(_ phase: MigrationPhase, of slot: UInt32) { flows[slot].phase = phase }
 
   public mutating func depart(_ slot: UInt32, to peer: UInt8) {
@@ -35,7 +37,17 @@ extension RuntimeCore: DepartingFlows {
     flows[slot].phase = MigrationPhase(.departed, peer: peer)
     flows[slot].lastSeen = UInt32(truncatingIfNeeded: moment.milliseconds)
     flows.setTimeoutClass(slot, TimeoutClass.departed, now: moment)
+    departedNotes += 1
+    flows.noteEnd(of: slot)
     counters.flowsMigratedOut &+= 1
+  }
+
+  public mutating func yield(_ slot: UInt32) -> Bool {
+    let keys = flows.keys(of: slot)
+    guard replicas.find(keys.forward) != nil else { return false }
+    unsafe chain.tell(.migratesOut, state: flows.state(slot))
+    discard(slot)
+    return true
   }
 }
 
@@ -55,14 +67,22 @@ extension RuntimeCore: ArrivingFlows {
   }
 
   /// Whether a key is not known here; a flow that was here before, and comes back, is forgotten.
-  private mutating func isNews(_ key: FlowKey) -> Bool {
+  mutating func isNews(_ key: FlowKey) -> Bool {
     guard let (slot, _) = flows.find(key) else { return true }
     guard flows[slot].phase.step == .departed else { return false }
-    flows.remove(slot)
+    discard(slot)
     return true
   }
 
-  public mutating func forget(_ slot: UInt32) { flows.remove(slot) }
+  /// The flow's source has died. If its flows have an heir, packets that come here all the same are sent there.
+  public mutating func forget(_ slot: UInt32) {
+    guard let heirOfSource else { return flows.remove(slot) }
+    departedNotes += 1
+    flows[slot].phase = MigrationPhase(.departed, peer: heirOfSource)
+    departedNotes += 1
+    flows[slot].lastSeen = UInt32(truncatingIfNeeded: moment.milliseconds)
+    flows.setTimeoutClass(slot, TimeoutClass.departed, now: moment)
+  }
 
   public mutating func install(_ slot: UInt32, _ flow: TravellingFlow, state: UnsafeRawBufferPointer, now: Tick) {
     unsafe flows.state(slot).copyMemory(from: state.baseAddress!, byteCount: state.count)
@@ -72,6 +92,7 @@ extension RuntimeCore: ArrivingFlows {
     if flow.timeoutClass < TimeoutClass.departed { flows.setTimeoutClass(slot, flow.timeoutClass, now: now) }
     unsafe chain.tell(.migratesIn, state: flows.state(slot))
     counters.flowsMigratedIn &+= 1
+    if flows.logsEnds { arrived.append(slot) }
   }
 
   public mutating func process(_ frame: UnsafeRawBufferPointer, side: UInt8, now: Tick) {

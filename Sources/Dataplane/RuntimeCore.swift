@@ -20,6 +20,7 @@ public struct RuntimeCore: ~Copyable {
   public var drops = DropCounters()
 
   private let rules: FlowRules
+  private let opensFromServerSide: Bool
   /// Frames to be run through the chain together.
   private var run: UInt64 = 0
   private var runNumber: UInt32 = 1
@@ -36,12 +37,22 @@ public struct RuntimeCore: ~Copyable {
   var returns: ReturningPackets?
   /// The time of the present pass, for what a migration asks.
   var moment = Tick.zero
+  /// Records that are only notes of where a flow has gone.
+  var departedNotes = 0
   /// Where the search for a flow that may leave goes on.
   var departureHand: UInt32 = 0
+  /// Flows that have arrived and are to have a replica before that is acknowledged.
+  var arrived: [UInt32] = []
+  /// Who has recovered the flows of a source that died, while flows are given up that were on their way from it.
+  var heirOfSource: UInt8?
+  /// Other runtimes' flows that this one stands in for.
+  var replicas: HeldReplicas
 
   public init(chain: ServiceChain, rules: FlowRules, seed: UInt64, now: Tick, memory: MemorySource) {
     self.chain = chain
     self.rules = rules
+    replicas = HeldReplicas(chain: chain, rules: rules, seed: seed, memory: memory)
+    opensFromServerSide = chain.opensFromServerSide
     flows = FlowStore(
       capacity: rules.capacity, ipv6Capacity: rules.ipv6Capacity, stateSize: chain.stateSize, seed: seed,
       timeouts: rules.timeouts + [FlowRules.departedTimeout], now: now, memory: memory)
@@ -58,27 +69,16 @@ public struct RuntimeCore: ~Copyable {
   public mutating func process(_ batch: PacketBatch, clientSide: UInt64, serverSide: UInt64, now: Tick) -> UInt64 {
     var burst = Burst(batch)
     detoured = 0
-    let checksums = rules.checksums
-    PacketBatch.forEach(in: burst.live) { index in
-      if let reason = burst[index].parse(checksums: checksums) {
-        burst.drop(index, reason)
-      } else if burst[index].family == .arp {
-        burst.drop(index, .unexpectedARP)
-      } else {
-        burst[index].hash = flows.hash(burst[index])
-        flows.prefetchBucket(burst[index].hash)
-      }
-    }
-    var strangers = 0
-    PacketBatch.forEach(in: burst.live) { index in
-      if let (slot, direction) = flows.prefetchCandidate(burst[index].hash) {
-        burst[index].slot = slot
-        burst[index].direction = direction
-      } else {
-        flows.prefetchVacancy(strangers)
-        strangers &+= 1
-      }
-    }
+    var strangers: UInt64 = 0
+    // Some are parsed, then those before them are looked up: by then their buckets are here, and what is asked for next comes
+    // while others are parsed. A core has only some ten lines on their way at once.
+    var (some, before) = (Self.some, UInt64(0))
+    repeat {
+      parse(&burst, some)
+      strangers |= lookUp(burst, before)
+      (some, before) = (some << UInt64(Self.some.nonzeroBitCount), some)
+    } while before & batch.all != 0
+    if strangers != 0 { foreseeOpening(burst, strangers & clientSide) }
     let milliseconds = UInt32(truncatingIfNeeded: now.milliseconds)
     PacketBatch.forEach(in: burst.live) { index in
       let bit: UInt64 = 1 << UInt64(truncatingIfNeeded: index)
@@ -92,6 +92,51 @@ public struct RuntimeCore: ~Copyable {
     finishRun(&burst, now: now)
     batch.live = burst.live
     return detoured
+  }
+
+  // MARK: Parsing, and asking for memory
+
+  /// The first frames of a burst that are parsed before any is looked up.
+  private static var some: UInt64 { 0xff }
+
+  /// Parses the live ones of `frames`, and asks for the buckets that their keys belong in.
+  @inline(never)
+  private func parse(_ burst: inout Burst, _ frames: UInt64) {
+    let checksums = rules.checksums
+    PacketBatch.forEach(in: burst.live & frames) { index in
+      if let reason = burst[index].parse(checksums: checksums) {
+        burst.drop(index, reason)
+      } else if burst[index].family == .arp {
+        burst.drop(index, .unexpectedARP)
+      } else {
+        burst[index].hash = flows.hash(burst[index])
+        flows.prefetchBucket(burst[index].hash)
+      }
+    }
+  }
+
+  /// Notes for the live ones of `frames` the flows that their tags suggest, and asks for their records and states.
+  ///
+  /// - Returns: those whose tags suggest none.
+  @inline(__always)
+  private func lookUp(_ burst: Burst, _ frames: UInt64) -> UInt64 {
+    var strangers: UInt64 = 0
+    PacketBatch.forEach(in: burst.live & frames) { index in
+      if let (slot, direction) = flows.prefetchCandidate(burst[index].hash) {
+        burst[index].slot = slot
+        burst[index].direction = direction
+      } else {
+        strangers |= 1 << UInt64(truncatingIfNeeded: index)
+      }
+    }
+    return strangers
+  }
+
+  /// Asks for what the flows will need that these frames may open.
+  @inline(never)
+  private func foreseeOpening(_ burst: Burst, _ frames: UInt64) {
+    for ahead in 0..<frames.nonzeroBitCount { flows.prefetchVacancy(ahead) }
+    unsafe chain.foresee(burst.frames, mask: frames)
   }
 
   // MARK: Flows of a burst
@@ -115,6 +160,7 @@ public struct RuntimeCore: ~Copyable {
     _ burst: inout Burst, _ index: Int, _ bit: UInt64, clientSide: UInt64, serverSide: UInt64, now: Tick
   ) -> Bool {
     var found = flows.find(burst[index])
+    if found == nil, replicas.isRecovering { found = recover(burst[index], now: now) }
     // An answer to a flow that this very run opened (a capture, a simultaneous open): its key is known when the
     // run is finished. It can only answer packets that have not left yet if the chain does not rewrite them,
     // so the plain reversed key tells.
@@ -148,8 +194,8 @@ public struct RuntimeCore: ~Copyable {
       return true
     }
     // An error is about a flow, and is none of its own.
-    if let error = ICMPError(burst[index]) { return relay(error, &burst, index, bit, now: now) }
-    guard clientSide & bit != 0 else {
+    if burst[index].icmpType != nil, let error = ICMPError(burst[index]) { return relay(error, &burst, index, bit, now: now) }
+    guard clientSide & bit != 0 || opensFromServerSide else {
       burst.drop(index, .noFlow)
       return false
     }
@@ -157,6 +203,7 @@ public struct RuntimeCore: ~Copyable {
       burst.drop(index, .notConnectionStart)
       return false
     }
+    if clientSide & bit == 0 { return openFromServerSide(&burst, index, now: now) }
     guard let slot = open(&burst, index, now: now) else {
       counters.flowsRefused &+= 1
       burst.drop(index, .flowTableFull)
@@ -169,6 +216,45 @@ public struct RuntimeCore: ~Copyable {
     return true
   }
 
+  /// The first packet of a flow that the server side opens goes through the chain by itself: only then both keys of the
+  /// flow are known, that of the answers being the one that the client side sends with.
+  ///
+  /// - Returns: always `false`: it takes no part in a run.
+  private mutating func openFromServerSide(_ burst: inout Burst, _ index: Int, now: Tick) -> Bool {
+    finishRun(&burst, now: now)
+    let actor = FlowActor(burst[index], opener: .reverse)
+    guard flows.findReversed(burst[index]) == nil else {
+      burst.drop(index, .keyTaken)
+      return false
+    }
+    let timeoutClass = TimeoutClass.of(burst[index].protocolNumber, actor.phase)
+    var slot = flows.createFromServerSide(burst[index], actor: actor, timeoutClass: timeoutClass, now: now)
+    if slot == nil, evict(for: burst[index], now: now) {
+      slot = flows.createFromServerSide(burst[index], actor: actor, timeoutClass: timeoutClass, now: now)
+    }
+    guard let slot else {
+      counters.flowsRefused &+= 1
+      burst.drop(index, .flowTableFull)
+      return false
+    }
+    counters.flowsCreated &+= 1
+    unsafe chain.tell(.begins, state: flows.state(slot))
+    burst[index].slot = slot
+    burst[index].direction = .reverse
+    guard unsafe chain.process(burst.frames, mask: 1 << UInt64(index), states: flows.states, stride: flows.stride) != 0 else {
+      burst.live &= ~(1 << UInt64(index))
+      end(slot, now: now)
+      return false
+    }
+    guard flows.learnForward(burst[index], slot: slot) else {
+      burst.drop(index, .keyTaken)
+      end(slot, now: now)
+      return false
+    }
+    flows[slot].actor.hasForwarded = true
+    return false
+  }
+
   /// An ICMP error goes the way of an answer to the packet that it quotes: by itself, after what came before it, and
   /// leaves flow and timers as they are.
   ///
@@ -176,7 +262,9 @@ public struct RuntimeCore: ~Copyable {
   private mutating func relay(_ error: borrowing ICMPError, _ burst: inout Burst, _ index: Int, _ bit: UInt64, now: Tick) -> Bool
   {
     finishRun(&burst, now: now)
-    guard let (slot, direction) = flows.find(error.answerFlowKey) else {
+    var found = flows.find(error.answerFlowKey)
+    if found == nil, replicas.isRecovering { found = recover(error.answerFlowKey, now: now) }
+    guard let (slot, direction) = found else {
       burst.drop(index, .icmpErrorWithoutFlow)
       return false
     }
@@ -191,16 +279,18 @@ public struct RuntimeCore: ~Copyable {
     return false
   }
 
+  @inline(__always)
   private func isConnectionStart(_ frame: borrowing Frame) -> Bool {
     frame.protocolNumber == IPProtocol.tcp && frame.tcpFlags.isDisjoint(with: [.ack, .rst, .fin]) && frame.tcpFlags.contains(.syn)
   }
 
+  @inline(__always)
   private mutating func open(_ burst: inout Burst, _ index: Int, now: Tick) -> UInt32? {
     let actor = FlowActor(burst[index])
     let timeoutClass = TimeoutClass.of(burst[index].protocolNumber, actor.phase)
     var slot = flows.create(burst[index], actor: actor, timeoutClass: timeoutClass, now: now)
     if slot == nil {
-      guard evict(for: burst[index]) else { return nil }
+      guard evict(for: burst[index], now: now) else { return nil }
       slot = flows.create(burst[index], actor: actor, timeoutClass: timeoutClass, now: now)
     }
     guard let slot else { return nil }
@@ -210,19 +300,25 @@ public struct RuntimeCore: ~Copyable {
   }
 
   /// Makes room: a connection that is half open or closing has to go, but none that is in the present run.
-  private mutating func evict(for frame: borrowing Frame) -> Bool {
+  private mutating func evict(for frame: borrowing Frame, now: Tick) -> Bool {
     guard let slot = flows.victim(for: frame, timeoutClass: TimeoutClass.tcpTransitory, sparing: runNumber) else { return false }
     counters.flowsEvicted &+= 1
-    end(slot)
+    end(slot, now: now)
     return true
   }
 
-  private mutating func end(_ slot: UInt32) {
+  private mutating func end(_ slot: UInt32, now: Tick) {
     // What has left is another runtime's flow: only its record is still here.
     if flows[slot].phase == .settled {
       flowEnded?(flows, slot)
-      unsafe chain.tell(.expires, state: flows.state(slot))
+      unsafe chain.tell(.expires(now), state: flows.state(slot))
     }
+    discard(slot)
+  }
+
+  /// Removes a record, without any hook.
+  mutating func discard(_ slot: UInt32) {
+    if flows[slot].phase.step == .departed { departedNotes -= 1 }
     flows.remove(slot)
   }
 
@@ -243,11 +339,11 @@ public struct RuntimeCore: ~Copyable {
       burst[index].hash = flows.prefetchReverse(burst[index])
       learning |= 1 << UInt64(truncatingIfNeeded: index)
     }
-    learnReverse(&burst, learning)
+    learnReverse(&burst, learning, now: now)
     PacketBatch.forEach(in: run & ~kept) { index in
       let slot = burst[index].slot
       burst.live &= ~(1 << UInt64(truncatingIfNeeded: index))
-      if flows[slot].isUsed, !flows[slot].actor.hasForwarded { end(slot) }
+      if flows[slot].isUsed, !flows[slot].actor.hasForwarded { end(slot, now: now) }
     }
     run = 0
     runNumber = (runNumber &+ 1) & 0x7fff_ffff
@@ -261,7 +357,7 @@ public struct RuntimeCore: ~Copyable {
 
   /// Makes the flows of `frames`, as the chain has left them, known by the key of their answers. A flow whose
   /// answers would be taken for another's cannot be.
-  private mutating func learnReverse(_ burst: inout Burst, _ frames: UInt64) {
+  private mutating func learnReverse(_ burst: inout Burst, _ frames: UInt64, now: Tick) {
     PacketBatch.forEach(in: frames) { index in
       let slot = burst[index].slot
       guard flows[slot].isUsed else {  // ended with an earlier frame of this loop
@@ -269,11 +365,19 @@ public struct RuntimeCore: ~Copyable {
         return
       }
       guard !flows[slot].knowsReverse, burst[index].direction == .forward,
-        !flows.learnReverse(burst[index], hash: burst[index].hash, slot: slot)
+        !flows.learnReverse(burst[index], hash: burst[index].hash, slot: slot), !displaceDeparted(burst[index])
       else { return }
       burst.drop(index, .keyTaken)
-      end(slot)
+      end(slot, now: now)
     }
+  }
+
+  /// Makes a frame's flow known by the key of its answers where that is taken by the note of a flow that has left: what has
+  /// come back from there belongs to this flow.
+  private mutating func displaceDeparted(_ frame: borrowing Frame) -> Bool {
+    guard let note = flows.findReversed(frame), flows[note].phase.step == .departed else { return false }
+    discard(note)
+    return flows.learnReverse(frame, hash: frame.hash, slot: frame.slot)
   }
 
   /// Counts the batch and what became of it: frames still live were sent on, every other was dropped for its reason.
@@ -290,19 +394,19 @@ public struct RuntimeCore: ~Copyable {
 
   /// Ends flows that were idle for too long; looks at no more than `limit` timers.
   public mutating func expireIdle(now: Tick, limit: Int) -> Int {
-    let (chain, flowEnded) = (chain, flowEnded)
     var expired: UInt64 = 0
-    let fired = flows.advance(to: now, limit: limit) { flows, slot in
-      if flows[slot].phase.isPinned { return flows.postpone(slot, now: now) }
-      if flows[slot].phase == .settled {
-        flowEnded?(flows, slot)
-        unsafe chain.tell(.expires, state: flows.state(slot))
-        expired += 1
+    let fired = flows.advance(to: now, limit: limit)
+    flows.forEachIdle { unsafe chain.foreseeEnd(flows.state($0)) }
+    while let slot = flows.nextIdle() {
+      if flows[slot].phase.isPinned {
+        flows.postpone(slot, now: now)
+        continue
       }
-      flows.remove(slot)
+      if flows[slot].phase == .settled { expired &+= 1 }
+      end(slot, now: now)
     }
     counters.flowsExpired &+= expired
-    counters.activeFlows = UInt64(flows.count)
+    counters.activeFlows = UInt64(flows.count - departedNotes)
     return fired
   }
 }

@@ -9,9 +9,11 @@ extension Worker {
   /// A runtime: packets that the virtual switches send it go through the chain and back to the switch they came
   /// from, with the roles of both addresses exchanged.
   ///
-  /// - Parameter identity: of a member of a cluster, whose flows can move; `nil` for a runtime by itself.
+  /// - Parameters:
+  ///   - identity: of a member of a cluster, whose flows can move; `nil` for a runtime by itself.
+  ///   - isReplicated: whether its flows can be replicated: then there is memory for what the holder has.
   public static func runtime(
-    port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, chain: ServiceChain, rules: FlowRules, seed: UInt64,
+    port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, isReplicated: Bool = false, chain: ServiceChain, rules: FlowRules, seed: UInt64,
     rings: WorkerRings, now: Tick, memory: MemorySource
   ) -> Worker {
     let published = PublishedCounters()
@@ -19,15 +21,24 @@ extension Worker {
     let runtime = RuntimeGraph(
       port: port, address: address, core: RuntimeCore(chain: chain, rules: rules, seed: seed, now: now, memory: memory))
     let migration = identity.map { owner in
-      MigrationGraph(runtime: runtime, owner: owner, capacity: rules.capacity, rings: rings, memory: memory)
+      MigrationGraph(runtime: runtime, owner: owner, capacity: rules.capacity, isReplicated: isReplicated, rings: rings, memory: memory)
     }
     runtime.migration = migration
-    let liaison = Liaison(rings: rings) { command, now in migration?.obey(command, now: now) }
+    let liaison = Liaison(rings: rings) { command, now in
+      if case .errand(let errand) = command { errand.run(on: runtime.core.chain) }
+      migration?.obey(command, now: now)
+    }
+    let announcement = identity.map { _ in AnnouncementGraph(port: port, address: address) }
     return Worker(
-      graphs: [runtime] + (migration.map { [$0] } ?? []) + [TimerGraph { now in runtime.core.expireIdle(now: now, limit: 64) }],
+      graphs: [runtime] + (migration.map { [$0] } ?? []) + (announcement.map { [$0] } ?? []) + [TimerGraph { now in runtime.core.expireIdle(now: now, limit: 64) }],
       liaison: liaison, published: published,
       publishing: {
         runtime.core.counters.missed = port.missed
+        if let (held, unprotected) = migration?.replicaCounts {
+          runtime.core.counters.replicasHeld = UInt64(held)
+          runtime.core.counters.unprotectedFlows = UInt64(unprotected)
+        }
+        migration?.count(into: &runtime.core.counters)
         published.publish(runtime.core.counters, drops: runtime.core.drops)
         borrowed.count(in: runtime.core.chain)
         published.publish(borrowed, passes: runtime.core.counters.passes)
@@ -44,6 +55,7 @@ final class RuntimeGraph: ModuleGraph {
   /// Takes frames of channels, and packets of flows that are not served here.
   unowned(unsafe) var migration: MigrationGraph?
   private let batch = PacketBatch()
+  private let reassembly = Reassembly()
 
   init(port: PacketPort, address: FabricAddress, core: consuming RuntimeCore) {
     self.port = port
@@ -59,26 +71,57 @@ final class RuntimeGraph: ModuleGraph {
     port.receive(into: batch, now: now)
     let count = batch.count
     guard count > 0 else { return 0 }
-    let control = serve(batch, now: now)
+    var fragments: UInt64 = 0
+    let control = serve(batch, now: now, fragments: &fragments)
     // Behind the packets that came before them: a switch's answer must find those processed.
     if control != 0 { migration?.hear(batch, control, now: now) }
-    port.release(batch, mask: batch.all & ~batch.live)
+    port.release(batch, mask: batch.all & ~batch.live & ~fragments)
     batch.removeAll()
+    if fragments != 0, !reassembly.whole.isEmpty { serveWhole(now: now) }
     return count
+  }
+
+  /// Datagrams of which the last fragment has come.
+  private func serveWhole(now: Tick) {
+    let whole = reassembly.whole
+    _ = serve(whole, now: now)
+    port.release(whole, mask: whole.all & ~whole.live)
+    whole.removeAll()
+  }
+
+  /// Processes packets that are none of them fragments, or not to be put together.
+  func serve(_ batch: PacketBatch, now: Tick) -> UInt64 {
+    var fragments = UInt64.max
+    return serve(batch, now: now, fragments: &fragments)
   }
 
   /// Processes a batch and transmits what passes. What is not live afterwards is to be given back.
   ///
+  /// - Parameter fragments: afterwards those that the port has taken over; nothing is, if it is not 0 before.
   /// - Returns: frames of channels, which are left alone.
-  func serve(_ batch: PacketBatch, now: Tick) -> UInt64 {
+  private func serve(_ batch: PacketBatch, now: Tick, fragments: inout UInt64) -> UInt64 {
     let sides = sortBySide(batch)
     let detoured = core.process(batch, clientSide: sides.client, serverSide: sides.server, now: now)
     var consumed = sides.control
     if detoured != 0 { consumed |= migration?.detour(batch, detoured, now: now) ?? 0 }
+    if let migration, migration.isReplicating { migration.foresee(batch, batch.live) }
     returnToSenders(batch)
-    let refused = port.transmit(batch, mask: batch.live)
-    PacketBatch.forEach(in: refused) { batch.drop($0, .transmitQueueFull) }
+    let lost = batch.all & ~batch.live & ~consumed
+    if lost != 0, fragments == 0 {
+      let result = reassembly.take(batch, lost, from: port, now: now)
+      fragments = result.taken
+      consumed |= result.consumed
+    }
+    guard let migration, migration.isReplicating else {
+      let refused = port.transmit(batch, mask: batch.live)
+      PacketBatch.forEach(in: refused) { batch.drop($0, .transmitQueueFull) }
+      core.settle(batch, consumed: consumed)
+      return sides.control
+    }
+    let committed = migration.commit(batch, batch.live, now: now)
     core.settle(batch, consumed: consumed)
+    // They went as copies: the frames themselves are given back.
+    batch.live &= ~committed
     return sides.control
   }
 

@@ -1,6 +1,7 @@
 import FixedContainers
 import FlowActors
 import ModuleGraphs
+import NetworkFunctions
 import Wire
 
 /// A virtual switch's packet path: finds or chooses the runtime of every packet from outside, and the way out
@@ -21,15 +22,29 @@ struct SwitchCore: ~Copyable {
   var drops = DropCounters()
   var runtimes = RuntimeTable()
   private let fabric: FabricAddress
+  private let entrance: ServerSideEntrance
 
-  init(fabric: FabricAddress, rules: FlowRules, seed: UInt64, now: Tick, memory: MemorySource) {
+  init(
+    fabric: FabricAddress, entrance: ServerSideEntrance = .closed, rules: FlowRules, seed: UInt64, now: Tick, memory: MemorySource
+  ) {
     self.fabric = fabric
+    self.entrance = entrance
     routes = FlowStore(
       capacity: rules.capacity, ipv6Capacity: rules.ipv6Capacity, seed: seed, timeouts: rules.timeouts, now: now, memory: memory)
   }
 
   /// Dispatches what came from outside; live frames afterwards go to the fabric port.
-  mutating func processOutside(_ batch: PacketBatch, uplink: Uplink, side: Side, now: Tick) {
+  ///
+  /// A switch is the cluster's router: here a packet's time to live is counted down, and a packet that cannot leave on the
+  /// other side because of its size, or of its age, is reported to its sender (RFC 1812 §5.3.1, RFC 4443 §3.2, §3.3).
+  ///
+  /// - Parameters:
+  ///   - egress: where packets leave that are not turned round.
+  ///   - isReassembled: whether they came in fragments, and so may be cut again.
+  mutating func processOutside(
+    _ batch: PacketBatch, uplink: Uplink, side: Side, egress: Uplink, isReassembled: Bool = false, now: Tick
+  ) {
+    let mtu = egress.port.mtu
     PacketBatch.forEach(in: batch.live) { index in
       // Checksums are the runtime's business; the switch needs the key only.
       if let reason = batch[index].parse(checksums: .trust) {
@@ -39,7 +54,14 @@ struct SwitchCore: ~Copyable {
         batch.drop(index, heard ? .handledARP : .unexpectedARP)
       } else if batch[index].destinationMAC != uplink.port.address {
         batch.drop(index, .notForThisNode)
+      } else if batch[index].timeToLive <= 1 {
+        uplink.report(.timeExceeded, about: batch[index], now: now)
+        batch.drop(index, .timeToLiveExceeded)
+      } else if batch[index].networkLength > mtu, !isReassembled, batch[index].mayNotBeCut {
+        uplink.report(.tooBig(mtu: mtu), about: batch[index], now: now)
+        batch.drop(index, .packetTooBig)
       } else {
+        batch[index].decrementTimeToLive()
         batch[index].hash = routes.hash(batch[index])
         routes.prefetchBucket(batch[index].hash)
       }
@@ -57,27 +79,22 @@ struct SwitchCore: ~Copyable {
     if let (slot, _) = routes.find(batch[index]) {
       touch(slot, batch[index], now: now)
       let owner = routes[slot].actor.owner
-      guard runtimes.entries[Int(owner)].isAlive else {
-        // Its runtime is gone, and with it the flow: whoever has a replica will be asked here, later.
-        routes.remove(slot)
-        batch.drop(index, .noRuntime)
-        return nil
-      }
-      return owner
+      return runtimes.entries[Int(owner)].isAlive ? owner : inherit(slot, batch, index, now: now)
     }
     // An ICMP error goes to the runtime that has the flow of the packet it quotes.
     if let error = ICMPError(batch[index]) {
-      guard let (slot, _) = routes.find(error.answerFlowKey), runtimes.entries[Int(routes[slot].actor.owner)].isServing else {
+      guard let (slot, _) = routes.find(error.answerFlowKey) else {
         batch.drop(index, .icmpErrorWithoutFlow)
         return nil
       }
-      return routes[slot].actor.owner
+      let owner = routes[slot].actor.owner
+      return runtimes.entries[Int(owner)].isAlive ? owner : inherit(slot, batch, index, now: now)
     }
-    guard side == .client else {
+    guard side == .client || entrance.isOpen else {
       batch.drop(index, .noFlow)
       return nil
     }
-    guard let owner = runtimes.leastLoaded() else {
+    guard let owner = entrance.owner(of: batch[index], from: side, among: runtimes) else {
       batch.drop(index, .noRuntime)
       return nil
     }
@@ -89,13 +106,40 @@ struct SwitchCore: ~Copyable {
     return owner
   }
 
+  /// The runtime of a flow whose own is gone: whoever has recovered it. The frame is dropped while that is not known, and
+  /// with its route if it is nobody.
+  @inline(never)
+  private mutating func inherit(_ slot: UInt32, _ batch: PacketBatch, _ index: Int, now: Tick) -> UInt16? {
+    // It had only just moved there: where it came from they know whether it ever arrived, and send the packet after it.
+    if let former = routes[slot].actor.recentFormer(now: now), runtimes.entries[Int(former)].isAlive {
+      routes[slot].actor.move(to: former, now: now)
+      return former
+    }
+    switch runtimes.heir(of: routes[slot].actor.owner) {
+    case .runtime(let heir):
+      routes[slot].actor.move(to: heir, now: now)
+      counters.flowsRecovered &+= 1
+      return heir
+    case .unknown:
+      batch.drop(index, .awaitsRecovery)
+    case .nobody:
+      routes.remove(slot)
+      batch.drop(index, .noRuntime)
+    }
+    return nil
+  }
+
   /// Sends what runtimes have processed on its way; live frames afterwards go to the uplink of their side.
   ///
-  /// - Returns: the frames of the client's side and of the server's.
+  /// - Returns: the frames for the client's side and for the server's, those that wait for a next hop, and those that
+  ///   go to a runtime again: they left for the server side, and an endpoint there is another client's of this
+  ///   cluster (hairpinning, RFC 4787 REQ-9).
   mutating func processFabric(
     _ batch: PacketBatch, client: Uplink, server: Uplink, now: Tick
-  ) -> (client: UInt64, server: UInt64, held: UInt64) {
-    var sides = (client: UInt64(0), server: UInt64(0), held: UInt64(0))
+  ) -> (client: UInt64, server: UInt64, held: UInt64, turned: UInt64) {
+    var sides = (client: UInt64(0), server: UInt64(0), held: UInt64(0), turned: UInt64(0))
+    var owners = InlineArray<64, UInt16>(repeating: 0)
+    var serverSide: UInt64 = 0
     PacketBatch.forEach(in: batch.live) { index in
       if let reason = batch[index].parse(checksums: .trust) {
         batch.drop(index, reason)
@@ -105,12 +149,35 @@ struct SwitchCore: ~Copyable {
         batch.drop(index, .notForThisNode)
         return
       }
-      guard batch[index].family != .arp, let owner = runtimes.index(of: batch[index].sourceMAC) else {
+      let source = batch[index].sourceMAC
+      guard batch[index].family != .arp, let owner = runtimes.index(of: FabricAddress.sender(source)) else {
         batch.drop(index, .unknownSource)
         return
       }
+      // What the holder of a replica releases was committed while its runtime lived.
+      guard runtimes.entries[Int(owner)].isAlive || FabricAddress.isReleased(source) else {
+        batch.drop(index, .fenced)
+        return
+      }
+      // Of the answers, whose route is to be found or made.
+      batch[index].hash = routes.reversedHash(batch[index])
+      routes.prefetchBucket(batch[index].hash)
+      owners[index] = owner
+      if side == .server { serverSide |= 1 << UInt64(index) }
+    }
+    PacketBatch.forEach(in: batch.live) { index in _ = routes.prefetchCandidate(batch[index].hash) }
+    PacketBatch.forEach(in: batch.live) { index in
+      let side: Side = serverSide & 1 << UInt64(index) == 0 ? .client : .server
       // An error is nothing that can be answered.
-      if ICMPError(batch[index]) == nil { learn(batch[index], owner: owner, now: now) }
+      if ICMPError(batch[index]) == nil { learn(batch[index], owner: owners[index], now: now) }
+      if side == .server, entrance.isOwn(batch[index]) {
+        batch[index].hash = routes.hash(batch[index])
+        guard let owner = route(batch, index, side: .server, now: now) else { return }
+        batch[index].destinationMAC = runtimes.entries[Int(owner)].output
+        batch[index].sourceMAC = fabric.address(of: .server)
+        sides.turned |= 1 << UInt64(index)
+        return
+      }
       switch (side == .client ? client : server).address(batch[index], now: now) {
       case .ready:
         if side == .client { sides.client |= 1 << UInt64(index) } else { sides.server |= 1 << UInt64(index) }
@@ -125,8 +192,10 @@ struct SwitchCore: ~Copyable {
   }
 
   /// The answers to this frame go to the runtime it came from.
+  ///
+  /// - Parameter frame: its `hash` is that of the answers.
   private mutating func learn(_ frame: borrowing Frame, owner: UInt16, now: Tick) {
-    if let slot = routes.findReversed(frame) {
+    if let slot = routes.findReversed(frame, hash: frame.hash) {
       touch(slot, frame, now: now)
       routes[slot].actor.hear(owner, now: now)
       return
@@ -190,13 +259,59 @@ struct SwitchCore: ~Copyable {
 
   mutating func expireIdle(now: Tick, limit: Int) -> Int {
     var expired: UInt64 = 0
-    let fired = routes.advance(to: now, limit: limit) { routes, slot in
+    let fired = routes.advance(to: now, limit: limit)
+    while let slot = routes.nextIdle() {
       routes.remove(slot)
       expired += 1
     }
     counters.flowsExpired &+= expired
     counters.activeFlows = UInt64(routes.count)
     return fired
+  }
+}
+
+/// What a switch does with a packet from the server side of a flow that it does not know, as its chain would have it.
+public struct ServerSideEntrance: Sendable {
+  let isOpen: Bool
+  private let endpoints: ServerSideEndpoints?
+  private let first: IPv4Address
+  private let last: IPv4Address
+
+  /// No such packet is any runtime's.
+  public static let closed = ServerSideEntrance(isOpen: false, endpoints: nil)
+
+  public init(isOpen: Bool, endpoints: ServerSideEndpoints?) {
+    self.isOpen = isOpen
+    self.endpoints = endpoints
+    first = endpoints?.addresses.min() ?? IPv4Address(.max)
+    last = endpoints?.addresses.max() ?? IPv4Address(0)
+  }
+
+  /// Whether a packet is to an address whose endpoints the functions hand out.
+  func isOwn(_ frame: borrowing Frame) -> Bool {
+    guard frame.family == .ipv4, case let address = frame.fiveTuple.destination, first <= address, address <= last else {
+      return false
+    }
+    return endpoints?.addresses.contains(address) == true
+  }
+
+  /// Who gets a flow that begins with this packet: the runtime with the fewest flows, unless functions hand out
+  /// endpoints that the server side may open flows to. Then it is the runtime that has the endpoint, and the flows of one
+  /// client's endpoint all go to one runtime, so that they have one mapping (RFC 4787 REQ-1).
+  func owner(of frame: borrowing Frame, from side: Side, among runtimes: RuntimeTable) -> UInt16? {
+    guard isOpen, let endpoints else { return runtimes.leastLoaded() }
+    if side == .client {
+      return frame.family == .ipv4 ? runtimes.serving(for: frame.fiveTuple.clientWord) : runtimes.leastLoaded()
+    }
+    guard isOwn(frame) else { return runtimes.leastLoaded() }
+    return runtimes.serving(endpoints, port: frame.destinationPort)
+  }
+}
+
+extension IPv4FiveTuple {
+  /// Source address, port and protocol: whose mapping it is.
+  fileprivate var clientWord: UInt64 {
+    UInt64(source.value) | UInt64(transport.sourcePort) << 32 | UInt64(transport.protocolNumber) << 48
   }
 }
 
@@ -243,20 +358,26 @@ public struct FabricAddress: Hashable, Sendable {
   /// What the last bytes of a node's two addresses differ by.
   static var roleFlip: UInt8 { 3 }
 
+  /// Whether another node sends this packet for the one it comes from (`Frame.markReleased`).
+  static func isReleased(_ source: MACAddress) -> Bool { source.value & 0x10 != 0 }
+  /// Whom a packet comes from, whoever sends it.
+  static func sender(_ source: MACAddress) -> MACAddress { MACAddress(source.value & ~0x10) }
 }
 
 /// The routes of a switch while a migration changes some of them.
 ///
 /// Both keys of a flow go from one owner to another or neither does. A switch that knows only one has had no packet of
 /// the other direction yet; it is asked about both, and one is enough.
+@safe
 struct RouteChanges: MigratingRoutes, ~Copyable {
-  let state: SwitchState
+  /// Once for a message, not once for a flow, it is checked that nobody else has it.
+  let core: UnsafeMutablePointer<SwitchCore>
   let now: Tick
 
-  func foresee(_ keys: FlowKeyPair, _ step: Foresight) { state.core.routes.foresee(keys, step) }
+  func foresee(_ keys: FlowKeyPair, _ step: Foresight) { unsafe core.pointee.routes.foresee(keys, step) }
 
   mutating func change(_ keys: FlowKeyPair, from: FlowOwner, to: FlowOwner) -> RouteChange {
-    state.core.change(keys, from: from, to: to, now: now)
+    unsafe core.pointee.change(keys, from: from, to: to, now: now)
   }
 }
 
@@ -266,16 +387,17 @@ extension SwitchCore {
       return .refused(epoch: 0)
     }
     let (forward, reverse) = (routes.find(keys.forward)?.slot, routes.find(keys.reverse)?.slot)
-    var epoch: UInt32 = 0
-    for case let slot? in [forward, reverse] {
-      epoch = max(epoch, routes[slot].actor.epoch)
-      guard routes[slot].actor.owner == old || routes[slot].actor.owner == new else { return .refused(epoch: epoch) }
-    }
-    guard forward != nil || reverse != nil else { return .unknown }
-    for case let slot? in [forward, reverse] where routes[slot].actor.owner == old {
-      routes[slot].actor.move(to: new, now: now)
-      epoch = max(epoch, routes[slot].actor.epoch)
-    }
-    return .changed(epoch: epoch)
+    guard let one = forward ?? reverse else { return .unknown }
+    let other = reverse ?? one
+    let epoch = max(routes[one].actor.epoch, routes[other].actor.epoch)
+    let owners = (routes[one].actor.owner, routes[other].actor.owner)
+    guard owners.0 == old || owners.0 == new, owners.1 == old || owners.1 == new else { return .refused(epoch: epoch) }
+    move(one, from: old, to: new, now: now)
+    move(other, from: old, to: new, now: now)
+    return .changed(epoch: max(routes[one].actor.epoch, routes[other].actor.epoch))
+  }
+
+  private mutating func move(_ slot: UInt32, from old: UInt16, to new: UInt16, now: Tick) {
+    if routes[slot].actor.owner == old { routes[slot].actor.move(to: new, now: now) }
   }
 }

@@ -1,6 +1,7 @@
 import FixedContainers
 import FlowActors
 import ModuleGraphs
+import NetworkFunctions
 import Wire
 
 /// The one polling thread of a process, without its thread: module graphs in turn, over whatever ports it was given.
@@ -54,6 +55,8 @@ public enum WorkerCommand: Sendable {
   case migrate(MigrationOrder)
   /// Begin no more of the run's moves.
   case cancelMigration(run: UInt32)
+  /// Do this with the chain's functions. Comes back in `done`, so that what it exchanged is freed where it was made.
+  case errand(ChainErrand)
   /// Replicate this runtime's flows to another one from now on; with `nil` nobody can: they go unprotected.
   case protect(stream: UInt32, holder: FlowOwner?)
   /// A runtime's life is over, and `by` owns its flows now; with `nil` nobody does.
@@ -72,6 +75,31 @@ public enum WorkerCommand: Sendable {
       self.entries = entries
       self.peers = peers
     }
+  }
+}
+
+/// Something that the control thread wants done with the functions of a chain, between two bursts.
+///
+///     let new = ChainErrand(FirewallRuleSet(...)) { chain, rules in
+///       chain.betweenBursts(Firewall.self) { $0.exchangeRules(&rules, shared: &$1) }
+///     }
+///
+/// What takes time is done before, when the value is made; the worker only exchanges it for another, which it leaves
+/// here. One at a time is on its way, so that there is always room to send it back.
+public final class ChainErrand: @unchecked Sendable {
+  // Belongs to one thread at a time: whoever has taken it from a ring.
+  private let body: (ServiceChain) -> Void
+
+  public init<Value: Sendable>(_ value: Value, _ body: @escaping @Sendable (ServiceChain, inout Value) -> Void) {
+    let place = Place(value)
+    self.body = { body($0, &place.value) }
+  }
+
+  func run(on chain: ServiceChain) { body(chain) }
+
+  private final class Place<Value> {
+    var value: Value
+    init(_ value: Value) { self.value = value }
   }
 }
 
@@ -125,6 +153,7 @@ public struct RecoveryReport: Sendable, Equatable {
 /// What a worker tells its control thread.
 public enum WorkerEvent: Sendable {
   case applied(WorkerCommand.Members)
+  case done(ChainErrand)
   /// How far a migration has come, or how it ended.
   case migration(MigrationReport)
   case migrationRefused(run: UInt32, reason: String)
@@ -163,6 +192,7 @@ final class Liaison: ModuleGraph {
     obey(command, now)
     switch command {
     case .members(let update): _ = rings.events.put(.applied(update))
+    case .errand(let errand): _ = rings.events.put(.done(errand))
     case .migrate, .cancelMigration, .protect, .recover: break
     case .stop:
       isStopped = true

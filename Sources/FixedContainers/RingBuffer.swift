@@ -13,6 +13,10 @@ public final class RingBuffer<Element>: @unchecked Sendable {
   private let head = Atomic<Int>(0)
   private let padding = (0, 0, 0, 0, 0, 0, 0, 0)
   private let tail = Atomic<Int>(0)
+  private let refusals = Atomic<UInt64>(0)
+
+  /// How many elements did not fit; asked from any thread.
+  public var refused: UInt64 { refusals.load(ordering: .relaxed) }
 
   /// - Parameter capacity: rounded up to a power of two.
   public init(capacity: Int) {
@@ -30,7 +34,10 @@ public final class RingBuffer<Element>: @unchecked Sendable {
   /// Called by the sending thread only. `false` when the ring is full.
   public func put(_ element: consuming Element) -> Bool {
     let end = tail.load(ordering: .relaxed)
-    guard end &- head.load(ordering: .acquiring) <= mask else { return false }
+    guard end &- head.load(ordering: .acquiring) <= mask else {
+      refusals.add(1, ordering: .relaxed)
+      return false
+    }
     unsafe (cells + end & mask).initialize(to: element)
     tail.store(end &+ 1, ordering: .releasing)
     return true

@@ -15,11 +15,15 @@ public struct FlowActor: BitwiseCopyable, Sendable {
     case connectionless
   }
 
-  public internal(set) var phase: Phase
+  public var phase: Phase
   /// Whether the chain has let any packet pass: a flow whose first packet is dropped does not come to be.
   public var hasForwarded = false
+  /// The side that opened the flow.
+  public let opener: Direction
 
-  public init(_ frame: borrowing Frame) {
+  @inlinable @inline(__always)
+  public init(_ frame: borrowing Frame, opener: Direction = .forward) {
+    self.opener = opener
     switch frame.protocolNumber {
     case IPProtocol.tcp: phase = frame.tcpFlags.isDisjoint(with: [.fin, .rst]) ? .opening : .closing
     default: phase = .connectionless
@@ -27,11 +31,12 @@ public struct FlowActor: BitwiseCopyable, Sendable {
   }
 
   /// What travels with a flow.
-  public var travelling: UInt64 { UInt64(phase.rawValue) }
+  public var travelling: UInt64 { UInt64(phase.rawValue) | UInt64(opener.rawValue) << 8 }
 
   /// A flow that arrived: packets of it have passed elsewhere. An unknown phase is that of an open connection.
   public init(travelling: UInt64) {
     phase = Phase(rawValue: UInt8(truncatingIfNeeded: travelling)) ?? .established
+    opener = travelling >> 8 & 1 == 0 ? .forward : .reverse
     hasForwarded = true
   }
 
@@ -49,9 +54,9 @@ public struct FlowActor: BitwiseCopyable, Sendable {
     var now = phase
     if !flags.isDisjoint(with: [.fin, .rst]) {
       now = .closing
-    } else if flags.contains(.syn), phase == .closing, direction == .forward {
+    } else if flags.contains(.syn), phase == .closing, direction == opener {
       now = .opening  // the same ports are used again
-    } else if phase == .opening, direction == .reverse, flags.contains(.ack) {
+    } else if phase == .opening, direction != opener, flags.contains(.ack) {
       now = .established
     }
     defer { phase = now }
@@ -70,7 +75,7 @@ public enum TimeoutClass {
   /// Flows that have left for another runtime: how long late packets are sent after them.
   public static let departed: UInt8 = 5
 
-  @inline(__always)
+  @inlinable @inline(__always)
   public static func of(_ protocolNumber: UInt8, _ phase: FlowActor.Phase) -> UInt8 {
     switch protocolNumber {
     case IPProtocol.tcp: phase == .established ? tcpEstablished : tcpTransitory

@@ -35,11 +35,18 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   private var leap: UInt64?
   /// Where the search for a flow to give up goes on.
   private var hand: UInt32 = 0
+  /// Flows whose timers fired, and then those of them that are idle.
+  private let due: UnsafeMutablePointer<UInt32>
+  private var idleCount = 0
+  /// Slots whose flows have ended, for whoever has copies of them.
+  private var ended: SlotLog
 
   /// Timers are armed in steps of 128 ms.
   static var timerShift: UInt64 { 7 }
   /// Slots looked at for a flow to give up.
   static var longestSearch: Int { 256 }
+  /// Timers looked at by one call of `advance`, at most.
+  static var longestAdvance: Int { 64 }
 
   /// - Parameters:
   ///   - capacity: flows, IPv6 ones included.
@@ -55,8 +62,10 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     unsafe ipv6Keys = memory.allocate(IPv6Keys.self, count: ipv6Capacity)
     table = FlowTable(capacity: capacity * 2, memory: memory)
     slots = SlotPool(capacity: capacity, memory: memory)
+    ended = SlotLog(capacity: 0, memory: memory)
     ipv6Slots = SlotPool(capacity: ipv6Capacity, memory: memory)
     timers = TimerWheel(capacity: capacity, horizon: 8_192, start: now.milliseconds >> Self.timerShift, memory: memory)
+    unsafe due = memory.allocate(UInt32.self, count: Self.longestAdvance)
     self.seed = seed
     self.timeouts = timeouts
     longestTimeout = timeouts.reduce(0) { max($0, UInt64($1)) }
@@ -102,6 +111,12 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     unsafe nfv_prefetch(block + 64)
   }
 
+  /// Asks for everything about a flow in use: its record, state and timer.
+  public func foresee(_ slot: UInt32) {
+    prefetch(slot)
+    timers.prefetch(slot)
+  }
+
   /// A slot that is probably the frame's, and the direction, without looking at its key; asks for its record and state.
   @inlinable @inline(__always)
   public func prefetchCandidate(_ hash: UInt64) -> (slot: UInt32, direction: Direction)? {
@@ -111,6 +126,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   }
 
   /// Asks for what a new flow will need that is made after `ahead` others.
+  @inline(__always)
   public func prefetchVacancy(_ ahead: Int) {
     guard let slot = slots.upcoming(ahead) else { return }
     prefetch(slot)
@@ -135,14 +151,17 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
 
   /// The flow whose key is that of the answers to `frame`.
   @inlinable
-  public func findReversed(_ frame: borrowing Frame) -> UInt32? {
-    let hash = reversedHash(frame)
+  public func findReversed(_ frame: borrowing Frame) -> UInt32? { findReversed(frame, hash: reversedHash(frame)) }
+
+  /// The same by the `reversedHash` of the frame.
+  @inlinable
+  public func findReversed(_ frame: borrowing Frame, hash: UInt64) -> UInt32? {
     let value = frame.family == .ipv6 ? find(frame.ipv6FiveTuple.reversed, hash) : find(frame.fiveTuple.reversed, hash)
     return value.map { $0 >> 1 }
   }
 
-  @inlinable
-  func reversedHash(_ frame: borrowing Frame) -> UInt64 {
+  @inlinable @inline(__always)
+  public func reversedHash(_ frame: borrowing Frame) -> UInt64 {
     frame.family == .ipv6 ? frame.ipv6FiveTuple.reversed.hash(seed: seed) : frame.fiveTuple.reversed.hash(seed: seed)
   }
 
@@ -222,9 +241,12 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   }
 
   /// Makes a flow whose forward key is the frame's; `nil` when there is no room.
+  @inline(__always)
   public mutating func create(_ frame: borrowing Frame, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
-    let key: FlowKey = frame.family == .ipv6 ? .ipv6(frame.ipv6FiveTuple) : .ipv4(frame.fiveTuple)
-    return create(key, hash: frame.hash, actor: actor, timeoutClass: timeoutClass, now: now)
+    if frame.family == .ipv6 {
+      return create(.ipv6(frame.ipv6FiveTuple), hash: frame.hash, actor: actor, timeoutClass: timeoutClass, now: now)
+    }
+    return create(frame.fiveTuple, hash: frame.hash, actor: actor, timeoutClass: timeoutClass, now: now)
   }
 
   /// Makes a flow whose forward key is that of the answers to `frame`.
@@ -233,33 +255,49 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     return create(key, hash: reversedHash(frame), actor: actor, timeoutClass: timeoutClass, now: now)
   }
 
+  /// Makes a flow whose reverse key is the frame's. Its forward key is that of the answers to the frame as it stands,
+  /// until `learnForward` says otherwise; none of them may be known here.
+  public mutating func createFromServerSide(
+    _ frame: borrowing Frame, actor: Actor, timeoutClass: UInt8, now: Tick
+  ) -> UInt32? {
+    let keys: FlowKeyPair =
+      frame.family == .ipv6
+      ? .ipv6(forward: frame.ipv6FiveTuple.reversed, reverse: frame.ipv6FiveTuple)
+      : .ipv4(forward: frame.fiveTuple.reversed, reverse: frame.fiveTuple)
+    return create(keys, actor: actor, timeoutClass: timeoutClass, now: now)
+  }
+
   private mutating func create(_ key: FlowKey, hash: UInt64, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
-    guard let slot = slots.take() else { return nil }
-    var new = FlowRecord(actor: actor)
     switch key {
-    case .ipv4(let key):
-      new.forward = key
+    case .ipv4(let key): return create(key, hash: hash, actor: actor, timeoutClass: timeoutClass, now: now)
     case .ipv6(let key):
-      guard let ipv6Slot = ipv6Slots.take() else {
-        slots.put(slot)
+      guard let ipv6Slot = ipv6Slots.take() else { return nil }
+      guard let slot = create(IPv4FiveTuple.none, hash: hash, actor: actor, timeoutClass: timeoutClass, now: now) else {
+        ipv6Slots.put(ipv6Slot)
         return nil
       }
-      new.ipv6Slot = ipv6Slot
+      unsafe record(slot).pointee.ipv6Slot = ipv6Slot
       unsafe ipv6Keys[Int(ipv6Slot)] = IPv6Keys(forward: key, reverse: key)
+      return slot
     }
-    new.timeoutClass = timeoutClass
-    new.lastSeen = UInt32(truncatingIfNeeded: now.milliseconds)
-    unsafe record(slot).pointee = new
+  }
+
+  @inline(__always)
+  private mutating func create(_ key: IPv4FiveTuple, hash: UInt64, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
+    guard let slot = slots.take() else { return nil }
     guard table.insert(hash, slot << 1) else {
-      release(slot)
+      slots.put(slot)
       return nil
     }
-    timers.arm(slot, at: (now.milliseconds + UInt64(timeouts[Int(timeoutClass)])) >> Self.timerShift)
+    let milliseconds = now.milliseconds
+    unsafe record(slot).pointee.begin(
+      key, actor: actor, timeoutClass: timeoutClass, seen: UInt32(truncatingIfNeeded: milliseconds))
+    timers.arm(slot, at: (milliseconds &+ UInt64(timeouts[Int(timeoutClass)])) >> Self.timerShift)
     return slot
   }
 
   /// The hash of the key of the answers to `frame`; asks for what `learnReverse` will read.
-  @inlinable
+  @inlinable @inline(__always)
   public func prefetchReverse(_ frame: borrowing Frame) -> UInt64 {
     let hash = reversedHash(frame)
     table.prefetch(hash)
@@ -269,6 +307,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   /// Adds the key of the answers to `frame`, as it stands now, to its flow; `false` when another flow has it.
   ///
   /// - Parameter hash: what `prefetchReverse` returned.
+  @inline(__always)
   public mutating func learnReverse(_ frame: borrowing Frame, hash: UInt64, slot: UInt32) -> Bool {
     if frame.family == .ipv6 {
       let key = frame.ipv6FiveTuple.reversed
@@ -283,28 +322,57 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     return true
   }
 
-  /// Forgets a flow: its keys, its timer, its slot.
-  public mutating func remove(_ slot: UInt32) {
-    let record = unsafe record(slot).pointee
-    if record.isIPv6 {
-      let keys = unsafe ipv6Keys[Int(record.ipv6Slot)]
-      table.remove(keys.forward.hash(seed: seed), slot << 1)
-      if record.knowsReverse { table.remove(keys.reverse.hash(seed: seed), slot << 1 | 1) }
-    } else {
-      table.remove(record.forward.hash(seed: seed), slot << 1)
-      if record.knowsReverse { table.remove(record.reverse.hash(seed: seed), slot << 1 | 1) }
+  /// Gives a flow another forward key: that of the answers to `frame` as it stands now. `false`, and no change, when
+  /// another flow has it or there is no room for it.
+  public mutating func learnForward(_ frame: borrowing Frame, slot: UInt32) -> Bool {
+    let old = forwardKey(of: slot)
+    let new: FlowKey = frame.family == .ipv6 ? .ipv6(frame.ipv6FiveTuple.reversed) : .ipv4(frame.fiveTuple.reversed)
+    if new == old { return true }
+    guard find(new) == nil, table.insert(new.hash(seed: seed), slot << 1) else { return false }
+    table.remove(old.hash(seed: seed), slot << 1)
+    switch new {
+    case .ipv4(let key): unsafe record(slot).pointee.forward = key
+    case .ipv6(let key): unsafe ipv6Keys[Int(record(slot).pointee.ipv6Slot)].forward = key
     }
-    release(slot)
+    return true
   }
 
-  private mutating func release(_ slot: UInt32) {
+  private func forwardKey(of slot: UInt32) -> FlowKey {
+    let record = unsafe record(slot).pointee
+    return record.isIPv6 ? unsafe .ipv6(ipv6Keys[Int(record.ipv6Slot)].forward) : .ipv4(record.forward)
+  }
+
+  /// Forgets a flow: its keys, its timer, its slot.
+  public mutating func remove(_ slot: UInt32) {
+    let record = record(slot)
+    if unsafe record.pointee.isIPv6 {
+      let keys = unsafe ipv6Keys + Int(record.pointee.ipv6Slot)
+      unsafe table.remove(keys.pointee.forward.hash(seed: seed), slot << 1)
+      if unsafe record.pointee.knowsReverse { unsafe table.remove(keys.pointee.reverse.hash(seed: seed), slot << 1 | 1) }
+      unsafe ipv6Slots.put(record.pointee.ipv6Slot)
+    } else {
+      unsafe table.remove(record.pointee.forward.hash(seed: seed), slot << 1)
+      if unsafe record.pointee.knowsReverse { unsafe table.remove(record.pointee.reverse.hash(seed: seed), slot << 1 | 1) }
+    }
+    noteEnd(of: slot)
     timers.cancel(slot)
-    if unsafe record(slot).pointee.isIPv6 { unsafe ipv6Slots.put(record(slot).pointee.ipv6Slot) }
-    unsafe record(slot).pointee.forward = .none
-    unsafe record(slot).pointee.reverse = .none
-    unsafe record(slot).pointee.isUsed = false
+    unsafe record.pointee.forward = .none
+    unsafe record.pointee.reverse = .none
+    unsafe record.pointee.isUsed = false
     slots.put(slot)
   }
+
+  // MARK: Ends, for replication
+
+  /// From now on the slots of flows that end are kept until they are passed over.
+  public mutating func logEnds(memory: MemorySource) { ended = SlotLog(capacity: capacity, memory: memory) }
+
+  public var logsEnds: Bool { ended.isKept }
+  public var firstEnded: UInt32? { ended.first }
+  public mutating func passOverEnded() { ended.removeFirst() }
+
+  /// The flow is somebody else's, though its record stays.
+  public mutating func noteEnd(of slot: UInt32) { ended.append(slot) }
 
   /// Both keys of a flow, for people; the reverse key is `nil` until it is known.
   public func describe(_ slot: UInt32) -> (forward: String, reverse: String?) {
@@ -335,40 +403,61 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
 
   /// When the flow will have been idle for its timeout, in milliseconds.
   private func deadline(of slot: UInt32, now: Tick) -> UInt64 {
-    let record = unsafe record(slot).pointee
-    let idle = UInt32(truncatingIfNeeded: now.milliseconds) &- record.lastSeen
-    return now.milliseconds - min(UInt64(idle), now.milliseconds) + UInt64(timeouts[Int(record.timeoutClass)])
+    let record = record(slot)
+    let idle = unsafe UInt32(truncatingIfNeeded: now.milliseconds) &- record.pointee.lastSeen
+    return unsafe now.milliseconds &- min(UInt64(idle), now.milliseconds) &+ UInt64(timeouts[Int(record.pointee.timeoutClass)])
   }
 
-  /// Looks at flows whose timers are due, at most `limit`, and hands those that are idle to `expire`, which
-  /// removes them. A flow that was used since its timer was armed gets a new one.
+  /// Looks at flows whose timers are due, at most `limit` and never more than 64. A flow that was used since its timer was
+  /// armed gets a new one; those that are idle are handed out by `nextIdle`, to be removed or postponed before the next call.
+  ///
+  /// All timers first, so that all records can be asked for before the first is read.
   ///
   /// - Returns: how many timers fired.
-  public mutating func advance(to now: Tick, limit: Int, expire: (inout FlowStore, UInt32) -> Void) -> Int {
+  public mutating func advance(to now: Tick, limit: Int) -> Int {
     let milliseconds = now.milliseconds
     // A record has only the low 32 bits of its time. In a capture time can leap by years: nothing from before
     // survives that, and it may take several calls until all of it is gone.
     if milliseconds &- lastAdvance > longestTimeout { leap = milliseconds }
     lastAdvance = milliseconds
     let sinceLeap = leap.map { milliseconds - $0 } ?? .max
-    let fired = withUnsafeTemporaryAllocation(of: UInt32.self, capacity: limit) { idle in
-      var idleCount = 0
-      let fired = timers.advance(to: milliseconds >> Self.timerShift, limit: limit) { [blocks, stride, timeouts] timers, slot in
-        let record = unsafe (blocks + Int(slot) &* stride).load(as: FlowRecord<Actor>.self)
-        let unused = UInt64(UInt32(truncatingIfNeeded: milliseconds) &- record.lastSeen)
-        let timeout = UInt64(timeouts[Int(record.timeoutClass)])
-        if unused >= timeout || unused > sinceLeap {
-          unsafe idle[idleCount] = slot
-          idleCount += 1
-        } else {
-          timers.arm(slot, at: (milliseconds + timeout - unused) >> Self.timerShift)
+    let limit = min(limit, Self.longestAdvance)
+    let fired = unsafe timers.advance(to: milliseconds >> Self.timerShift, into: UnsafeMutableBufferPointer(start: due, count: limit))
+    for index in 0..<fired { unsafe prefetch(due[index]) }
+    idleCount = 0
+    for index in 0..<fired {
+      let slot = unsafe due[index]
+      let record = record(slot)
+      let unused = unsafe UInt64(UInt32(truncatingIfNeeded: milliseconds) &- record.pointee.lastSeen)
+      let timeout = unsafe UInt64(timeouts[Int(record.pointee.timeoutClass)])
+      if unused >= timeout || unused > sinceLeap {
+        if unsafe !record.pointee.isIPv6 {
+          unsafe table.prefetch(record.pointee.forward.hash(seed: seed))
+          unsafe table.prefetch(record.pointee.reverse.hash(seed: seed))
         }
+        unsafe due[idleCount] = slot
+        idleCount &+= 1
+      } else {
+        // Not into a list that is not empty yet: its other members are to have their turn.
+        timers.arm(slot, at: max((milliseconds &+ timeout &- unused) >> Self.timerShift, milliseconds >> Self.timerShift &+ 1))
       }
-      for index in 0..<idleCount { unsafe expire(&self, idle[index]) }
-      return fired
     }
     if fired < limit { leap = nil }
     return fired
+  }
+
+  /// Shows the flows that the last `advance` found idle.
+  @inline(__always)
+  public func forEachIdle(_ body: (UInt32) -> Void) {
+    for index in 0..<idleCount { unsafe body(due[index]) }
+  }
+
+  /// One more of the flows that the last `advance` found idle.
+  @inline(__always)
+  public mutating func nextIdle() -> UInt32? {
+    guard idleCount > 0 else { return nil }
+    idleCount &-= 1
+    return unsafe due[idleCount]
   }
 
   // MARK: Room
@@ -415,13 +504,15 @@ public struct FlowRecord<Actor: BitwiseCopyable>: BitwiseCopyable {
   public var phase: MigrationPhase
   public var actor: Actor
 
-  init(actor: Actor) {
-    forward = .none
+  /// A new flow takes this record.
+  @inline(__always)
+  mutating func begin(_ key: IPv4FiveTuple, actor: Actor, timeoutClass: UInt8, seen: UInt32) {
+    forward = key
     reverse = .none
     ipv6Slot = .max
-    lastSeen = 0
+    lastSeen = seen
     burstMark = 0
-    timeoutClass = 0
+    self.timeoutClass = timeoutClass
     knowsReverse = false
     isUsed = true
     phase = .settled

@@ -60,6 +60,9 @@ public struct MigrationSettings: Equatable, Sendable {
   public var flowsPerBatch = 32
   /// Batches under way at once, at a source and, over all its sources, at a target.
   public var sourceBatches = 32
+  /// Of those, how many may be between the request for their routes and the target's answer: for so long packets wait at the
+  /// target. The others are prepared, and their flows served as ever. A pause is what is under way over the rate.
+  public var pausedBatches = 4
   public var targetBatches = 128
   /// Packets a target can hold for flows whose state has not come, and bytes of the longest.
   public var heldPackets = 4_096
@@ -76,4 +79,31 @@ public struct MigrationSettings: Equatable, Sendable {
 public protocol MigrationOutbox: ~Copyable {
   /// Sends to the peer with this index; `false` when its channel has no room now. The message is copied.
   mutating func send(_ message: RawSpan, to peer: UInt8) -> Bool
+
+  // Of a runtime whose flows are replicated; without a holder there is nothing to wait for.
+
+  /// Tells the holder of a flow's replica that the flow is about to be handed over to this peer; `false`: no room now.
+  mutating func announce(_ slot: UInt32, to peer: UInt8) -> Bool
+  /// Behind all that the holder was sent so far.
+  var commitMark: CommitMark { get }
+  /// Whether the holder has everything before this mark; also when there is another holder by now, or none.
+  func hasCommitted(_ mark: CommitMark) -> Bool
+}
+
+extension MigrationOutbox where Self: ~Copyable {
+  public mutating func announce(_ slot: UInt32, to peer: UInt8) -> Bool { true }
+  public var commitMark: CommitMark { CommitMark(stream: 0, sequence: 0) }
+  public func hasCommitted(_ mark: CommitMark) -> Bool { true }
+}
+
+/// A place in what was sent to the holder of replicas: behind it nothing was promised yet.
+public struct CommitMark: BitwiseCopyable, Equatable, Sendable {
+  public var stream: UInt32
+  /// Of the channel's frame.
+  public var sequence: UInt32
+
+  public init(stream: UInt32, sequence: UInt32) {
+    self.stream = stream
+    self.sequence = sequence
+  }
 }

@@ -10,13 +10,22 @@ public protocol DepartingFlows: ~Copyable {
   /// The flow state of the chain.
   func state(of slot: UInt32) -> UnsafeRawBufferPointer
   mutating func setPhase(_ phase: MigrationPhase, of slot: UInt32)
+  /// This flow is about to depart: asks for the memory that this takes.
+  func foresee(_ slot: UInt32)
   /// The flow is the target's: calls `flowMigratesOut`, and keeps the record for late packets in phase `departed`.
   mutating func depart(_ slot: UInt32, to peer: UInt8)
+  /// Gives a flow up whose replica, as its target left it, is among those that this runtime recovers; `false`: there is none.
+  mutating func yield(_ slot: UInt32) -> Bool
+}
+
+extension DepartingFlows where Self: ~Copyable {
+  public mutating func yield(_ slot: UInt32) -> Bool { false }
 }
 
 /// Moves many flows from this runtime to another: the source's half of the protocol (paper §V-B, Fig. 4).
 ///
-/// Flows move in batches; each batch goes through three steps, and a bounded number of batches is under way.
+/// Flows move in batches; each batch goes through three steps, and a bounded number of batches is under way. Fewer still may be in
+/// the last two steps, in which packets wait: those that are prepared take their turn (`MigrationSettings.pausedBatches`).
 ///
 ///     source                        switches                     target
 ///       │ prepare: keys ───────────────────────────────────────────▶│ makes room, will hold packets
@@ -35,7 +44,7 @@ public protocol DepartingFlows: ~Copyable {
 /// the switches can say who owns a flow. A silent one is waited for, as long as it lives; should the target's life end, they
 /// are asked to give the routes back, which they do for as long as the target owns them.
 public struct MigrationSource: ~Copyable {
-  private enum Step: UInt8, BitwiseCopyable { case free, preparing, rerouting, installing, reclaiming, abandoning }
+  private enum Step: UInt8, BitwiseCopyable { case free, preparing, ready, rerouting, installing, claiming, reclaiming, abandoning }
 
   private struct Batch: BitwiseCopyable {
     var step = Step.free
@@ -50,6 +59,9 @@ public struct MigrationSource: ~Copyable {
     var unanswered: UInt64 = 0
     var deadline: UInt64 = 0
     var bytes: UInt32 = 0
+    /// Flows whose hand-over the holder of their replicas was not told of yet; then, what it has to have before they leave.
+    var unannounced: UInt32 = 0
+    var mark: CommitMark?
   }
 
   private let settings: MigrationSettings
@@ -63,12 +75,17 @@ public struct MigrationSource: ~Copyable {
   private let scratch: UnsafeMutableRawPointer
 
   private var target = FlowOwner(node: 0, incarnation: 0)
+  /// Who has recovered the target's flows, if it has died.
+  private var heirPeer: UInt8 = 0
   public private(set) var targetPeer: UInt8 = 0
   /// Peers that are switches, as bits.
   private var switches: UInt64 = 0
   private var remaining = 0
   private var nextBatch: UInt32 = 0
   private var inFlight = 0
+  /// Batches that are rerouting or installing, and the numbers of those that are ready, oldest first by number.
+  private var paused = 0
+  private var ready = 0
   public private(set) var report: MigrationReport?
 
   /// - Parameters:
@@ -111,7 +128,9 @@ public struct MigrationSource: ~Copyable {
     guard isRunning else { return }
     report?.isCancelled = true
     remaining = 0
-    for index in 0..<settings.sourceBatches where batches[index].step == .preparing { abandon(index, &flows) }
+    for index in 0..<settings.sourceBatches where batches[index].step == .preparing || batches[index].step == .ready {
+      abandon(index, &flows)
+    }
   }
 
   /// Does what can be done now: begins batches, sends what a full channel has held up, asks again where a step has
@@ -124,11 +143,12 @@ public struct MigrationSource: ~Copyable {
       if batches[index].step == .free {
         if remaining > 0 { prepare(index, now, &flows) }
         if batches[index].step == .free { continue }
-      } else if now.nanoseconds >= batches[index].deadline {
+      } else if now.nanoseconds >= batches[index].deadline, batches[index].step != .ready {
         miss(index, now, &flows)
       }
       if batches[index].unsent != 0 { send(index, now, &flows, &outbox) }
     }
+    rerouteReady(now, &flows, &outbox)
     if remaining == 0, inFlight == 0 { report?.finished = now }
   }
 
@@ -145,19 +165,30 @@ public struct MigrationSource: ~Copyable {
     guard count > 0 else { return }
     nextBatch &+= 1
     inFlight += 1
+    // It was free: no number changes.
     batches[index] = Batch(number: nextBatch, count: UInt16(count), flows: count == 32 ? .max : (1 << UInt32(count)) &- 1)
     enter(.preparing, index, asking: 1 << UInt64(targetPeer), now)
   }
 
-  private mutating func enter(_ step: Step, _ index: Int, asking peers: UInt64, _ now: Tick) {
+  /// The only way from one step to another: it keeps the numbers of those that are ready or paused.
+  private mutating func turn(_ index: Int, to step: Step) {
+    func isPaused(_ step: Step) -> Bool { step == .rerouting || step == .installing }
+    let before = batches[index].step
+    paused += (isPaused(step) ? 1 : 0) - (isPaused(before) ? 1 : 0)
+    ready += (step == .ready ? 1 : 0) - (before == .ready ? 1 : 0)
     batches[index].step = step
+  }
+
+  private mutating func enter(_ step: Step, _ index: Int, asking peers: UInt64, _ now: Tick) {
+    turn(index, to: step)
     batches[index].unsent = peers
     batches[index].unanswered = peers
     batches[index].deadline = now.nanoseconds &+ settings.stepDeadline
+    if step == .installing { (batches[index].unannounced, batches[index].mark) = (batches[index].flows, nil) }
   }
 
   private mutating func free(_ index: Int) {
-    batches[index].step = .free
+    turn(index, to: .free)
     inFlight -= 1
   }
 
@@ -166,23 +197,38 @@ public struct MigrationSource: ~Copyable {
     forEachFlow(index) { _, slot in flows.setPhase(.settled, of: slot) }
     report?.returned += batches[index].flows.nonzeroBitCount
     batches[index].flows = 0
-    batches[index].step = .abandoning
+    turn(index, to: .abandoning)
     batches[index].unsent = 1 << UInt64(targetPeer)
   }
 
   private mutating func miss(_ index: Int, _ now: Tick, _ flows: inout some DepartingFlows & ~Copyable) {
-    report?.missedDeadlines += 1
     batches[index].deadline = now.nanoseconds &+ settings.stepDeadline
+    // Who has its flows is not known yet.
+    if batches[index].step == .installing, report?.targetEnded == true { return }
+    report?.missedDeadlines += 1
     switch batches[index].step {
     case .preparing: abandon(index, &flows)
-    case .installing: batches[index].unsent = batches[index].unanswered
+    case .installing, .claiming: batches[index].unsent = batches[index].unanswered
     // A switch is not asked twice: its answer is certain while it lives, and a second request that arrives after the flow
     // has come back would send it away again.
-    case .rerouting, .reclaiming, .abandoning, .free: break
+    case .ready, .rerouting, .reclaiming, .abandoning, .free: break
     }
   }
 
   // MARK: Requests
+
+  /// Whether the holder of the replicas has let go of the last packets that were processed here, and knows to whom the flows
+  /// go: only then may their states leave.
+  private mutating func hasCommitted(_ index: Int, _ outbox: inout some MigrationOutbox & ~Copyable) -> Bool {
+    while batches[index].unannounced != 0 {
+      let place = batches[index].unannounced.trailingZeroBitCount
+      guard outbox.announce(slots[index * MigrationMessage.mostFlows + place], to: targetPeer) else { return false }
+      batches[index].unannounced &= batches[index].unannounced &- 1
+    }
+    let mark = batches[index].mark ?? outbox.commitMark
+    batches[index].mark = mark
+    return outbox.hasCommitted(mark)
+  }
 
   private mutating func send(
     _ index: Int, _ now: Tick, _ flows: inout some DepartingFlows & ~Copyable, _ outbox: inout some MigrationOutbox & ~Copyable
@@ -190,10 +236,13 @@ public struct MigrationSource: ~Copyable {
     let batch = batches[index]
     let message: UnsafeRawBufferPointer
     switch batch.step {
-    case .free: return
+    case .free, .ready: return
     case .preparing: message = keyMessage(.prepare, index, flows)
     case .rerouting, .reclaiming: message = keyMessage(.changeRoute, index, flows)
-    case .installing, .abandoning: message = installMessage(index, flows, now)
+    case .claiming: message = keyMessage(.claim, index, flows)
+    case .installing, .abandoning:
+      guard batch.step == .abandoning || hasCommitted(index, &outbox) else { return }
+      message = installMessage(index, flows, now)
     }
     var peers = batch.unsent
     while peers != 0 {
@@ -277,11 +326,15 @@ public struct MigrationSource: ~Copyable {
     let isOurs = message.run == report?.run
     switch message.kind {
     case .prepared, .installed:
-      guard bytes.count == MigrationMessage.headerLength else { return false }
+      let isInstalled = message.kind == .installed
+      guard bytes.count == MigrationMessage.headerLength + (isInstalled ? Int(message.count) : 0) else { return false }
       guard let index, isOurs, peer == targetPeer, batches[index].unanswered != 0 else { return true }
       let flowBits = UInt32(truncatingIfNeeded: message.word)
       if message.kind == .prepared, batches[index].step == .preparing { prepared(index, flowBits, now, &flows) }
-      if message.kind == .installed, batches[index].step == .installing { installed(index, flowBits, now, &flows) }
+      if isInstalled, batches[index].step == .installing {
+        for place in bytes[MigrationMessage.headerLength...] where place != 0 { report?.pauses.note(place) }
+        installed(index, flowBits, now, &flows)
+      }
     case .routeChanged:
       guard bytes.count == MigrationMessage.headerLength + 4 * Int(message.count) else { return false }
       guard let index, isOurs, peer < 64, batches[index].unanswered & 1 << UInt64(peer) != 0 else { return true }
@@ -290,11 +343,44 @@ public struct MigrationSource: ~Copyable {
         message.count == batches[index].count
       else { return true }
       routeChanged(index, message, MigrationReader(bytes), by: peer, now, &flows)
-    case .prepare, .changeRoute, .install, .latePacket:
+    case .claimed:
+      guard bytes.count == MigrationMessage.headerLength else { return false }
+      guard let index, isOurs, peer == heirPeer, batches[index].step == .claiming else { return true }
+      claimed(index, UInt32(truncatingIfNeeded: message.word), now, &flows)
+    case .prepare, .changeRoute, .install, .latePacket, .claim, .returned:
       return false
     }
     if let index, batches[index].unsent != 0 { send(index, now, &flows, &outbox) }
+    rerouteReady(now, &flows, &outbox)
     return true
+  }
+
+  /// Asks for the routes of as many batches as may be paused.
+  private mutating func rerouteReady(
+    _ now: Tick, _ flows: inout some DepartingFlows & ~Copyable, _ outbox: inout some MigrationOutbox & ~Copyable
+  ) {
+    while ready > 0, paused < settings.pausedBatches, let index = nextReady() {
+      reroute(index, now)
+      send(index, now, &flows, &outbox)
+    }
+  }
+
+  /// The batch that has been ready for longest.
+  private func nextReady() -> Int? {
+    var oldest: Int?
+    for index in 0..<settings.sourceBatches where batches[index].step == .ready {
+      if let found = oldest, Int32(bitPattern: batches[index].number &- batches[found].number) > 0 { continue }
+      oldest = index
+    }
+    return oldest
+  }
+
+  private mutating func reroute(_ index: Int, _ now: Tick) {
+    if switches == 0 {
+      enter(.installing, index, asking: 1 << UInt64(targetPeer), now)
+    } else {
+      enter(.rerouting, index, asking: switches, now)
+    }
   }
 
   private mutating func prepared(_ index: Int, _ accepted: UInt32, _ now: Tick, _ flows: inout some DepartingFlows & ~Copyable) {
@@ -302,8 +388,7 @@ public struct MigrationSource: ~Copyable {
     leave(index, stays, &flows)
     report?.refused += stays.nonzeroBitCount
     guard batches[index].flows != 0 else { return free(index) }
-    enter(.rerouting, index, asking: switches, now)
-    if switches == 0 { enter(.installing, index, asking: 1 << UInt64(targetPeer), now) }
+    enter(.ready, index, asking: 0, now)
   }
 
   /// Takes flows out of the batch; they are served here.
@@ -349,6 +434,7 @@ public struct MigrationSource: ~Copyable {
     let moved = batches[index].flows & taken
     let others = batches[index].flows & ~taken
     batches[index].flows = moved
+    forEachFlow(index) { _, slot in flows.foresee(slot) }
     forEachFlow(index) { _, slot in flows.depart(slot, to: targetPeer) }
     report?.moved += moved.nonzeroBitCount
     report?.bytes += UInt64(batches[index].bytes)
@@ -367,21 +453,51 @@ public struct MigrationSource: ~Copyable {
     }
   }
 
+  /// The heir of the target's flows has some of the batch: they had arrived, and their replicas too. The others come back.
+  private mutating func claimed(_ index: Int, _ taken: UInt32, _ now: Tick, _ flows: inout some DepartingFlows & ~Copyable) {
+    let others = batches[index].flows & ~taken
+    batches[index].flows &= taken
+    forEachFlow(index) { _, slot in flows.depart(slot, to: heirPeer) }
+    report?.moved += batches[index].flows.nonzeroBitCount
+    batches[index].flows = others
+    if others == 0 { free(index) } else { reclaim(index, now, &flows) }
+  }
+
   // MARK: Losses
 
   /// Lives of a peer before `incarnation` are over, by a new session with it or by the coordinator's word. If it is the
-  /// target, what it has not acknowledged is ours as soon as the switches say so.
-  public mutating func ended(_ peer: UInt8, before incarnation: UInt64, now: Tick, flows: inout some DepartingFlows & ~Copyable) {
+  /// target, what it has not acknowledged is ours as soon as the switches say so; unless somebody has recovered its flows:
+  /// who is asked first, since a flow that had arrived had a replica before that was acknowledged.
+  ///
+  /// - Parameter heir: who has the flows of that life. While it is unknown, what was handed over waits for word.
+  public mutating func ended(
+    _ peer: UInt8, before incarnation: UInt64, heir: FlowHeir = .nobody, now: Tick, flows: inout some DepartingFlows & ~Copyable
+  ) {
     guard isRunning, peer == targetPeer, target.incarnation < incarnation else { return }
     remaining = 0
     report?.targetEnded = true
     for index in 0..<settings.sourceBatches {
       switch batches[index].step {
-      case .free, .reclaiming: break
+      case .free, .reclaiming, .claiming: break
       case .abandoning: free(index)
-      case .preparing:
+      case .preparing, .ready:
         abandon(index, &flows)
         free(index)
+      case .installing where batches[index].unsent == 0 && heir != .nobody:
+        switch heir {
+        case .unknown, .nobody: break
+        case .peer(let heir):
+          heirPeer = heir
+          enter(.claiming, index, asking: 1 << UInt64(heir), now)
+        case .own:
+          var rest = batches[index].flows
+          while rest != 0 {
+            let place = rest.trailingZeroBitCount
+            rest &= rest &- 1
+            if flows.yield(slots[index * MigrationMessage.mostFlows + place]) { batches[index].flows &= ~(1 << UInt32(place)) }
+          }
+          if batches[index].flows == 0 { free(index) } else { reclaim(index, now, &flows) }
+        }
       case .rerouting, .installing: reclaim(index, now, &flows)
       }
     }
@@ -399,6 +515,16 @@ public struct MigrationSource: ~Copyable {
   }
 }
 
+/// Who has the flows of a life that is over.
+public enum FlowHeir: Equatable, Sendable {
+  /// Nobody has said so yet.
+  case unknown
+  case nobody
+  case peer(UInt8)
+  /// This runtime itself.
+  case own
+}
+
 /// What a run has come to. Counts are flows.
 public struct MigrationReport: Equatable, Sendable {
   public let run: UInt32
@@ -411,6 +537,8 @@ public struct MigrationReport: Equatable, Sendable {
   /// Taken back: a deadline, a cancellation, the end of the target.
   public internal(set) var returned = 0
   public internal(set) var missedDeadlines = 0
+  /// How long the packets of flows waited for them at the target, by its clock.
+  public internal(set) var pauses = MigrationPauses()
   /// Bytes of the messages that carried flow states.
   public internal(set) var bytes: UInt64 = 0
   public internal(set) var isCancelled = false

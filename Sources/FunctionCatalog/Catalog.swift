@@ -19,7 +19,20 @@ public struct Catalog: Sendable {
     let name: String
     let make: Factory
     /// Reads the settings and makes nothing that lasts.
-    let check: @Sendable (SettingsReader) throws(SettingsError) -> Void
+    let check: @Sendable (SettingsReader) throws(SettingsError) -> Entrance
+  }
+
+  /// What a virtual switch has to know of functions: whether the server side may open flows, and to which endpoints.
+  public struct Entrance: Sendable {
+    public var isOpen = false
+    public var endpoints: ServerSideEndpoints?
+
+    init() {}
+
+    init(_ function: some NetworkFunction) {
+      isOpen = function.opensFromServerSide
+      endpoints = function.serverSideEndpoints
+    }
   }
 
   struct Fusion: Sendable {
@@ -45,12 +58,17 @@ public struct Catalog: Sendable {
       Registration(
         name: name,
         make: { reader, share throws(SettingsError) in ServiceStage(name, try make(reader), share: share) },
-        check: { reader throws(SettingsError) in _ = try make(reader) }))
+        check: { reader throws(SettingsError) in Entrance(try make(reader)) }))
   }
 
   /// Adds a function whose stage depends on the runtime's share, or that is a chain of its own.
   public mutating func register(_ name: String, stage make: @escaping Factory) {
-    add(Registration(name: name, make: make, check: { reader throws(SettingsError) in _ = try make(reader, .whole) }))
+    add(Registration(name: name, make: make, check: { reader throws(SettingsError) in
+      let stage = try make(reader, .whole)
+      var entrance = Entrance()
+      entrance.isOpen = stage.opensFromServerSide
+      return entrance
+    }))
   }
 
   mutating func add(_ registration: Registration) {
@@ -70,7 +88,7 @@ public struct Catalog: Sendable {
   /// Every setting of every function is read, and the first that is wrong is thrown.
   public func validate(_ spec: ServiceChainSpec) throws(SettingsError) {
     for (function, reader) in zip(spec.functions, readers(spec)) {
-      try registration(function.kind, reader).check(reader)
+      _ = try registration(function.kind, reader).check(reader)
     }
     guard !spec.functions.isEmpty else {
       throw SettingsError(path: "chain", line: 0, message: "a chain needs at least one function")
@@ -102,6 +120,17 @@ public struct Catalog: Sendable {
       throw SettingsError(path: "chain", line: 0, message: "the functions have \(reasons) drop reasons together; at most 96 fit")
     }
     return ServiceChain(stages)
+  }
+
+  /// What all functions of a chain together let in from the server side.
+  public func entrance(of spec: ServiceChainSpec) throws(SettingsError) -> Entrance {
+    var whole = Entrance()
+    for (function, reader) in zip(spec.functions, readers(spec)) {
+      let part = try registration(function.kind, reader).check(reader)
+      whole.isOpen = whole.isOpen || part.isOpen
+      whole.endpoints = whole.endpoints ?? part.endpoints
+    }
+    return whole
   }
 
   private func readers(_ spec: ServiceChainSpec) -> [SettingsReader] {

@@ -55,20 +55,19 @@ extension Firewall {
   // MARK: Connections
 
   /// A segment that may change the state of its connection.
-  @usableFromInline @inline(never)
+  @inline(__always)
   func change(
-    _ segment: TCPSegment, _ direction: Direction, _ flow: inout FlowState, _ shared: inout SharedState
+    _ segment: TCPSegment, _ way: Direction, _ flow: inout FlowState, _ shared: inout SharedState
   ) -> Verdict {
     let before = flow.connection
-    let ruling = flow.connection.handleChange(segment, flow.way(direction))
-    switch (before.isHalfOpen, flow.connection.isHalfOpen) {
-    case (false, true):
-      guard shared.halfOpen.admit(flow.clientBucket) else {
+    let ruling = flow.connection.handleChange(segment, way)
+    if before.isHalfOpen != flow.connection.isHalfOpen {
+      if before.isHalfOpen {
+        shared.halfOpen.remove(flow.clientBucket)
+      } else if !shared.halfOpen.admit(flow.clientBucket) {
         flow.connection = before
         return .drop(Firewall.halfOpenLimit)
       }
-    case (true, false): shared.halfOpen.remove(flow.clientBucket)
-    case (true, true), (false, false): break
     }
     return switch ruling {
     case .accept: .forward
@@ -83,7 +82,13 @@ extension Firewall {
 
   /// Puts another rule set in the place of the present one. Called between two bursts, by the worker's thread.
   public func replaceRules(_ ruleSet: FirewallRuleSet, shared: inout SharedState) {
-    shared.ruleSet = ruleSet
+    var ruleSet = ruleSet
+    exchangeRules(&ruleSet, shared: &shared)
+  }
+
+  /// The same, and hands back what it had: freeing a large rule set takes its time, which is not the worker's.
+  public func exchangeRules(_ ruleSet: inout FirewallRuleSet, shared: inout SharedState) {
+    swap(&shared.ruleSet, &ruleSet)
     shared.replacements &+= 1
     guard established == .reevaluate else { return }
     shared.generation = shared.generation == RuleGeneration.last ? RuleGeneration.first : shared.generation + 1
@@ -91,7 +96,7 @@ extension Firewall {
 
   // MARK: Fates
 
-  public func flowExpires(_ flow: inout FlowState, shared: inout SharedState) { leave(flow, &shared) }
+  public func flowExpires(_ flow: inout FlowState, shared: inout SharedState, now: Tick) { leave(flow, &shared) }
   public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) { leave(flow, &shared) }
   public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) { arrive(&flow, &shared) }
   public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) { arrive(&flow, &shared) }

@@ -24,6 +24,9 @@ public struct FirewallRuleSet: Sendable {
     classifier = try compiler(rules)
   }
 
+  /// Whether there is a rule that lets the server side open flows.
+  public var admitsFromServerSide: Bool { rules.contains { $0.action == .allow && $0.direction != .forward } }
+
   public struct Decision: Hashable, Sendable {
     public let action: FirewallRule.Action
     /// Position of the rule; `nil` for the default.

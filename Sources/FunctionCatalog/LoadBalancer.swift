@@ -24,21 +24,23 @@ import Wire
 /// ## Backends that come and go
 ///
 /// A backend is `up`, `draining` or `down`; only one that is up gets new flows, and all keep theirs. Which they
-/// are is a `LoadBalancerPlan`: a value that the control side makes, from what its health checks say, and that
-/// replaces another between two bursts (`adopt`, or `setState(of:)` for one backend).
+/// are, and which services and backends there are, is a `LoadBalancerPlan`: a value that the control side makes, from
+/// the configuration and from what its health checks say, and that replaces another between two bursts (`adopt`).
 ///
-/// Not supported: IPv6 services; a health check of the balancer's own; taking flows away from a dead backend.
+/// Not supported: IPv6 services; taking flows away from a dead backend.
 ///
 /// Settings:
 ///
 ///     services:
 ///       - virtual: 10.1.0.100:80/tcp
 ///         policy: least-loaded   # or 'maglev'
-///         backends: [10.2.0.11:80, {address: 10.2.0.12:80, weight: 2}]
+///         backends: [10.2.0.11:80, {address: 10.2.0.12:80, weight: 2}, {address: 10.2.0.13:80, drain: true}]
+///         health: {interval: 2s, timeout: 1s, rise: 2, fall: 3}   # no checks if left out
 ///     other: drop            # packets to no virtual address: 'drop' (if left out) or 'forward'
 public struct LoadBalancer: NetworkFunction, Sendable {
   public enum Other: UInt8, Hashable, Sendable { case drop, forward }
 
+  /// What it begins with; `SharedState.plan` says what there is now.
   public let services: [LoadBalancerService]
   public let other: Other
 
@@ -50,6 +52,13 @@ public struct LoadBalancer: NetworkFunction, Sendable {
 
   public init(reader: SettingsReader) throws(SettingsError) {
     try reader.allow(["services", "other"])
+    let services = try LoadBalancer.services(reader)
+    let other = try reader.optional("other")?.choice(["drop": Other.drop, "forward": Other.forward]) ?? .drop
+    self.init(services: services, other: other)
+  }
+
+  /// Reads `services`.
+  public static func services(_ reader: SettingsReader) throws(SettingsError) -> [LoadBalancerService] {
     var services: [LoadBalancerService] = []
     let list = try reader.required("services")
     for item in try list.items() {
@@ -61,8 +70,7 @@ public struct LoadBalancer: NetworkFunction, Sendable {
     guard services.count <= 1024, services.reduce(0, { $0 + $1.backends.count }) <= 65_535 else {
       throw list.error("at most 1024 services with at most 65535 backends together")
     }
-    let other = try reader.optional("other")?.choice(["drop": Other.drop, "forward": Other.forward]) ?? .drop
-    self.init(services: services, other: other)
+    return services
   }
 
   // MARK: State
@@ -90,9 +98,8 @@ public struct LoadBalancer: NetworkFunction, Sendable {
   }
 
   public struct SharedState {
-    /// Flows of every backend, services one after the other; and where each service's begin.
+    /// Flows of every backend, by its number in the plan.
     let flows: FixedMemory<UInt32>
-    let offsets: [Int]
     let share: Int
     public internal(set) var plan: LoadBalancerPlan
   }
@@ -110,14 +117,9 @@ public struct LoadBalancer: NetworkFunction, Sendable {
   }
 
   public func makeSharedState(for runtime: RuntimeShare) -> SharedState {
-    var offsets: [Int] = []
-    var count = 0
-    for service in services {
-      offsets.append(count)
-      count += service.backends.count
-    }
-    return SharedState(
-      flows: FixedMemory(count: count, repeating: 0), offsets: offsets, share: runtime.index, plan: LoadBalancerPlan(services))
+    SharedState(
+      flows: FixedMemory(count: LoadBalancerPlan.capacity(for: services), repeating: 0), share: runtime.index,
+      plan: LoadBalancerPlan(services))
   }
 
   @inlinable public func makeFlowState() -> FlowState { FlowState() }
@@ -145,52 +147,56 @@ public struct LoadBalancer: NetworkFunction, Sendable {
       flow.phase = FlowState.Phase.other
       return .forward
     }
-    guard frame.family == .ipv4, let index = service(of: frame) else {
+    guard frame.family == .ipv4, let index = service(of: frame, &shared) else {
       guard other == .forward else { return .drop(LoadBalancer.noService) }
       flow.phase = FlowState.Phase.other
       return .forward
     }
-    let choice =
-      switch services[index].policy {
-      case .leastLoaded: leastLoaded(index, shared)
+    let front = shared.plan.fronts[index]
+    let chosen: Int? =
+      switch front.policy {
+      case .leastLoaded: leastLoaded(front, &shared)
       case .maglev: shared.plan.tables[index]?.backend(for: frame.fiveTuple)
       }
-    guard let chosen = choice else { return .drop(LoadBalancer.noBackend) }
-    let backend = services[index].backends[chosen]
-    flow.virtual = services[index].address
-    flow.virtualPort = services[index].port
-    flow.backend = backend.address
-    flow.backendPort = backend.port
-    flow.protocolNumber = frame.protocolNumber
-    flow.number = UInt16(truncatingIfNeeded: shared.offsets[index] + chosen + 1)
+    guard let chosen else { return .drop(LoadBalancer.noBackend) }
+    let candidate = shared.plan.candidates[Int(front.first) &+ chosen]
+    flow.virtual = front.address
+    flow.virtualPort = front.port
+    flow.backend = candidate.address
+    flow.backendPort = candidate.port
+    flow.protocolNumber = front.protocolNumber
+    flow.number = candidate.number &+ 1
     flow.phase = FlowState.Phase.balanced
-    shared.flows[Int(flow.number) - 1] &+= 1
+    shared.flows[Int(candidate.number)] &+= 1
     return .forward
   }
 
-  func service(of frame: borrowing Frame) -> Int? {
+  @inline(__always)
+  func service(of frame: borrowing Frame, _ shared: inout SharedState) -> Int? {
     let (address, port, number) = (frame.fiveTuple.destination, frame.destinationPort, frame.protocolNumber)
-    return services.firstIndex { $0.port == port && $0.address == address && $0.protocolNumber == number }
+    return shared.plan.fronts.firstIndex { $0.port == port && $0.address == address && $0.protocolNumber == number }
   }
 
-  /// The backend for which (flows + 1) / weight is smallest, compared without dividing.
-  func leastLoaded(_ index: Int, _ shared: SharedState) -> Int? {
-    let backends = services[index].backends
-    let states = shared.plan.states[index]
-    var best: (position: Int, load: UInt64, weight: UInt64)?
-    for step in backends.indices {
-      let position = (step + shared.share) % backends.count
-      let weight = UInt64(backends[position].weight)
-      guard weight > 0, states[position] == .up else { continue }
-      let load = UInt64(shared.flows[shared.offsets[index] + position]) + 1
-      if best.map({ load * $0.weight < $0.load * weight }) ?? true { best = (position, load, weight) }
+  /// The position of the backend for which (flows + 1) / weight is smallest, compared without dividing.
+  @inline(__always)
+  func leastLoaded(_ front: LoadBalancerPlan.Front, _ shared: inout SharedState) -> Int? {
+    let count = Int(front.count)
+    guard count > 0 else { return nil }
+    var position = shared.share < count ? shared.share : shared.share % count
+    var best: (position: Int, load: UInt64, weight: UInt64) = (-1, 0, 0)
+    for _ in 0..<count {
+      let candidate = shared.plan.candidates[Int(front.first) &+ position]
+      let (load, weight) = (UInt64(shared.flows[Int(candidate.number)]) &+ 1, UInt64(candidate.weight))
+      if weight > 0, best.position < 0 || load &* best.weight < best.load &* weight { best = (position, load, weight) }
+      position &+= 1
+      if position == count { position = 0 }
     }
-    return best?.position
+    return best.position < 0 ? nil : best.position
   }
 
   // MARK: Counters
 
-  public func flowExpires(_ flow: inout FlowState, shared: inout SharedState) { leave(&flow, shared) }
+  public func flowExpires(_ flow: inout FlowState, shared: inout SharedState, now: Tick) { leave(&flow, shared) }
   public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) { leave(&flow, shared) }
   public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) { arrive(&flow, shared) }
   public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) { arrive(&flow, shared) }
@@ -204,12 +210,12 @@ public struct LoadBalancer: NetworkFunction, Sendable {
   func arrive(_ flow: inout FlowState, _ shared: SharedState) {
     flow.number = 0
     guard flow.phase == FlowState.Phase.balanced else { return }
-    for (service, offset) in zip(services, shared.offsets)
+    for (service, numbers) in zip(shared.plan.services, shared.plan.numbers)
     where service.address == flow.virtual && service.port == flow.virtualPort && service.protocolNumber == flow.protocolNumber {
       guard let position = service.backends.firstIndex(where: { $0.address == flow.backend && $0.port == flow.backendPort })
       else { return }
-      flow.number = UInt16(truncatingIfNeeded: offset + position + 1)
-      shared.flows[offset + position] &+= 1
+      flow.number = numbers[position] &+ 1
+      shared.flows[Int(numbers[position])] &+= 1
       return
     }
   }
@@ -218,8 +224,14 @@ public struct LoadBalancer: NetworkFunction, Sendable {
 
   /// Puts another plan in the place of the present one. Called between two bursts, by the worker's thread.
   public func adopt(_ plan: LoadBalancerPlan, shared: inout SharedState) {
-    precondition(plan.states.map(\.count) == services.map(\.backends.count), "a plan is of the services it was made for")
-    shared.plan = plan
+    var plan = plan
+    exchange(&plan, shared: &shared)
+  }
+
+  /// The same, and hands back the plan that there was, to be freed elsewhere.
+  public func exchange(_ plan: inout LoadBalancerPlan, shared: inout SharedState) {
+    precondition(plan.numbers.allSatisfy { $0.allSatisfy { $0 < shared.flows.count } }, "every backend has a place to be counted")
+    swap(&shared.plan, &plan)
   }
 
   /// Sets the state of a backend in every service that has it; `false` if none has.
@@ -231,18 +243,19 @@ public struct LoadBalancer: NetworkFunction, Sendable {
     of backend: LoadBalancerService.Backend, _ state: LoadBalancerPlan.BackendState, shared: inout SharedState
   ) -> Bool {
     var plan = shared.plan
-    guard plan.setState(of: backend, state, services) else { return false }
+    guard plan.setState(of: backend, state) else { return false }
     adopt(plan, shared: &shared)
     return true
   }
 
   public func observe(_ shared: borrowing SharedState) -> [Observation] {
-    services.indices.flatMap { service in
-      services[service].backends.enumerated().flatMap { position, backend in
-        let name = "load-balancer.\(services[service].name).\(backend)"
+    let plan = shared.plan
+    return plan.services.indices.flatMap { service in
+      plan.services[service].backends.enumerated().flatMap { position, backend in
+        let name = "load-balancer.\(plan.services[service].name).\(backend)"
         return [
-          Observation("\(name).flows", UInt64(shared.flows[shared.offsets[service] + position])),
-          Observation("\(name).up", shared.plan.states[service][position] == .up ? 1 : 0),
+          Observation("\(name).flows", UInt64(shared.flows[Int(plan.numbers[service][position])])),
+          Observation("\(name).up", plan.states[service][position] == .up ? 1 : 0),
         ]
       }
     }

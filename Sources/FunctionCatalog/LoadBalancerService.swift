@@ -4,7 +4,7 @@ import Wire
 /// One virtual address with the servers behind it.
 public struct LoadBalancerService: Hashable, Sendable {
   /// How the first packet of a flow chooses.
-  public enum Policy: UInt8, Hashable, Sendable {
+  public enum Policy: UInt8, Hashable, Sendable, BitwiseCopyable {
     /// The backend with the fewest flows for its weight, of this runtime's own.
     case leastLoaded
     /// The same on every runtime, from the five-tuple alone: see `MaglevTable`.
@@ -16,14 +16,19 @@ public struct LoadBalancerService: Hashable, Sendable {
     public var port: UInt16
     /// How many flows it gets compared with the others; with 0 it gets none, and keeps what it has.
     public var weight: UInt16
+    /// It gets no new flows, and keeps what it has until they end.
+    public var isDraining: Bool
 
-    public init(_ address: IPv4Address, port: UInt16, weight: UInt16 = 1) {
+    public init(_ address: IPv4Address, port: UInt16, weight: UInt16 = 1, isDraining: Bool = false) {
+      self.isDraining = isDraining
       self.address = address
       self.port = port
       self.weight = weight
     }
 
     public var description: String { "\(address):\(port)" }
+
+    func isSameServer(as other: Backend) -> Bool { address == other.address && port == other.port }
   }
 
   public var address: IPv4Address
@@ -31,11 +36,14 @@ public struct LoadBalancerService: Hashable, Sendable {
   public var protocolNumber: UInt8
   public var backends: [Backend]
   public var policy: Policy
+  /// How its backends are checked; `nil`: they are not.
+  public var health: HealthCheck?
 
   public init(
     _ address: IPv4Address, port: UInt16, protocolNumber: UInt8 = IPProtocol.tcp, backends: [Backend],
-    policy: Policy = .leastLoaded
+    policy: Policy = .leastLoaded, health: HealthCheck? = nil
   ) {
+    self.health = health
     self.address = address
     self.port = port
     self.protocolNumber = protocolNumber
@@ -48,7 +56,7 @@ public struct LoadBalancerService: Hashable, Sendable {
 
 extension LoadBalancerService {
   public init(reader: SettingsReader) throws(SettingsError) {
-    try reader.allow(["virtual", "backends", "policy"])
+    try reader.allow(["virtual", "backends", "policy", "health"])
     let virtual = try reader.required("virtual")
     let text = try virtual.string()
     let parts = text.split(separator: "/", omittingEmptySubsequences: false)
@@ -68,7 +76,11 @@ extension LoadBalancerService {
     self.init(
       endpoint.address, port: endpoint.port, protocolNumber: parts[1] == "tcp" ? IPProtocol.tcp : IPProtocol.udp,
       backends: backends,
-      policy: try reader.optional("policy")?.choice(["least-loaded": .leastLoaded, "maglev": .maglev]) ?? .leastLoaded)
+      policy: try reader.optional("policy")?.choice(["least-loaded": .leastLoaded, "maglev": .maglev]) ?? .leastLoaded,
+      health: try reader.optional("health").map { reader throws(SettingsError) in try HealthCheck(reader: reader) })
+    if let health = try reader.optional("health"), parts[1] == "udp", self.health?.port == nil {
+      throw health.error("backends of a UDP service are checked by connecting to a TCP port of theirs: say which with 'port'")
+    }
   }
 }
 
@@ -80,9 +92,11 @@ extension LoadBalancerService.Backend {
       self.init(endpoint.address, port: endpoint.port)
       return
     }
-    try reader.allow(["address", "weight"])
+    try reader.allow(["address", "weight", "drain"])
     let endpoint = try reader.required("address").ipv4Endpoint()
     let weight = try reader.optional("weight")?.integer(in: 0...1000) ?? 1
-    self.init(endpoint.address, port: endpoint.port, weight: UInt16(weight))
+    self.init(
+      endpoint.address, port: endpoint.port, weight: UInt16(weight),
+      isDraining: try reader.optional("drain")?.boolean() ?? false)
   }
 }

@@ -12,6 +12,27 @@ extension NAT {
     public let externalPort: UInt16
     public let vlan: UInt16
     public let realm: UInt8
+
+    /// As it travels: client and external address; both ports, VLAN and realm.
+    var words: SIMD2<UInt64> {
+      SIMD2(
+        UInt64(client.value) | UInt64(external.value) << 32,
+        UInt64(clientPort) | UInt64(externalPort) << 16 | UInt64(vlan) << 32 | UInt64(realm) << 48)
+    }
+
+    init(words: SIMD2<UInt64>) {
+      client = IPv4Address(UInt32(truncatingIfNeeded: words[0]))
+      external = IPv4Address(UInt32(truncatingIfNeeded: words[0] >> 32))
+      clientPort = UInt16(truncatingIfNeeded: words[1])
+      externalPort = UInt16(truncatingIfNeeded: words[1] >> 16)
+      vlan = UInt16(truncatingIfNeeded: words[1] >> 32)
+      realm = UInt8(truncatingIfNeeded: words[1] >> 48)
+    }
+
+    init(_ flow: FlowState) {
+      (client, clientPort, vlan, realm) = (flow.client, flow.clientPort, flow.vlan, flow.realm)
+      (external, externalPort) = (flow.external, flow.externalPort)
+    }
   }
 
   public struct SharedState {
@@ -46,7 +67,7 @@ extension NAT {
       pool = NATPool(addresses: nat.addresses, ports: nat.ports, share: share)
       foreignByShare = FixedMemory(count: share.count, repeating: 0)
       mappings = NATMappings(capacity: nat.mappingCapacity, indexesExternals: nat.filtering != .addressAndPortDependent)
-      resting = NATResting(capacity: nat.mappingCapacity)
+      resting = NATResting(capacity: nat.hold == 0 ? 0 : nat.mappingCapacity)
       contacts = NATContacts(
         capacity: nat.filtering == .addressDependent ? nat.mappingCapacity * 2 : 0, mappings: nat.mappingCapacity)
       clients = nat.mappingsPerClient == .max ? nil : NATClientCounts(capacity: nat.mappingCapacity)
@@ -93,6 +114,7 @@ extension NAT {
       return .forward
     }
 
+    @inline(__always)
     private mutating func use(_ index: UInt32, _ flow: inout FlowState) {
       mappings.records[Int(index)].here += 1
       let record = mappings.records[Int(index)]
@@ -109,7 +131,9 @@ extension NAT {
     // MARK: A flow's end and its travels
 
     @usableFromInline
-    mutating func release(_ flow: inout FlowState) {
+    mutating func release(_ flow: inout FlowState, at time: Tick) {
+      now = max(now, time)
+      defer { know(time) }
       guard flow.phase == FlowState.Phase.translating else { return }
       flow.phase = FlowState.Phase.new
       guard flow.mapping != 0 else {
@@ -185,9 +209,7 @@ extension NAT {
       let flow = owed[firstOwed]
       firstOwed = (firstOwed + 1) % owed.count
       owedCount -= 1
-      return Return(
-        client: flow.client, external: flow.external, clientPort: flow.clientPort, externalPort: flow.externalPort,
-        vlan: flow.vlan, realm: flow.realm)
+      return Return(flow)
     }
 
     /// Books a return at the owner. One that fits no record with flows away changes nothing; beyond that, who

@@ -21,9 +21,9 @@ import Wire
 ///
 /// An answer belongs to its flow. Of other packets to an external endpoint `filtering` says which open a flow to
 /// the client behind it (RFC 4787 §5): none (`address-and-port-dependent`), those of an address that the client has
-/// spoken to (`address-dependent`), or all (`endpoint-independent`). A packet between two clients of this NAT is
-/// such a packet: it leaves as from outside, and must come in again (`turnsRound`; hairpinning, RFC 4787 REQ-9). A
-/// platform that never hands a first packet in the reverse direction has the strictest filtering and no hairpins.
+/// spoken to (`address-dependent`), or all (`endpoint-independent`). A virtual switch hands it to the runtime whose
+/// share has the endpoint (`serverSideEndpoints`). A packet between two clients of this NAT is such a packet: the switch
+/// sees where it goes and hands it in again (hairpinning, RFC 4787 REQ-9).
 ///
 /// An endpoint that fell free rests for `hold` before another client gets it (RFC 6888 REQ-8). With the strictest
 /// filtering there is no need, and none is the default; with the others it is two minutes. How long a flow, and
@@ -45,8 +45,8 @@ import Wire
 ///     a return arrives away - 1                          -
 ///
 /// The endpoint is free again when both counts are zero. So an endpoint that left with a flow is not handed
-/// out to somebody else, and is not lost, provided that returns reach the owner: `SharedState.takeReturn()`
-/// hands them out one by one for the platform to send, `SharedState.accept(_:)` books them at the owner.
+/// out to somebody else, and is not lost, provided that returns reach the owner: the platform takes them one by
+/// one (`takeReturn`) and brings each to the runtime that has the owning share (`takeBack`), once.
 ///
 /// A return that was not sent before its runtime died is lost: the endpoint stays "away" until its owner
 /// restarts. And a share that is given to a new runtime while flows of its old one live on elsewhere knows
@@ -160,13 +160,23 @@ public struct NAT: NetworkFunction, Sendable {
     return .forward
   }
 
-  /// Whether a packet that has passed in the forward direction is for another client of this NAT. Its runtime must
-  /// then hand it in again as a packet from outside, and send what comes of that to the client side.
-  public func turnsRound(_ frame: borrowing Frame) -> Bool {
-    frame.family == .ipv4 && frame.direction == .forward && addresses.contains(frame.fiveTuple.destination)
+  @inlinable @inline(__always)
+  public func foresee(_ frame: borrowing Frame, shared: inout SharedState) {
+    guard frame.direction == .forward, frame.family == .ipv4, let realm = NATRealm.of(frame) else { return }
+    shared.foresee(frame.fiveTuple, realm)
   }
 
-  public func flowExpires(_ flow: inout FlowState, shared: inout SharedState) { shared.release(&flow) }
+  @inlinable @inline(__always)
+  public func foreseeEnd(_ flow: inout FlowState, shared: inout SharedState) {
+    if flow.phase == FlowState.Phase.translating { shared.foreseeEnd(&flow) }
+  }
+
+  public var opensFromServerSide: Bool { filtering != .addressAndPortDependent }
+  public var serverSideEndpoints: ServerSideEndpoints? { ServerSideEndpoints(addresses: addresses, ports: ports) }
+
+  public func flowExpires(_ flow: inout FlowState, shared: inout SharedState, now: Tick) {
+    shared.release(&flow, at: now)
+  }
   public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) { shared.lend(&flow) }
   public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) { shared.welcome(&flow) }
   public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) { shared.welcome(&flow) }
@@ -176,6 +186,13 @@ public struct NAT: NetworkFunction, Sendable {
       count(share, Int(shared.foreignByShare[share]))
     }
   }
+
+  public func takeReturn(_ shared: inout SharedState) -> SharedReturn? {
+    guard let returned = shared.takeReturn(), let share = shared.pool.share(of: returned.externalPort) else { return nil }
+    return SharedReturn(share: UInt16(share), words: returned.words)
+  }
+
+  public func takeBack(_ returned: SharedReturn, shared: inout SharedState) -> Bool { shared.accept(Return(words: returned.words)) }
 
   public func observe(_ shared: borrowing SharedState) -> [Observation] { shared.observations() }
 }

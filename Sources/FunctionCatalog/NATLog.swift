@@ -11,8 +11,7 @@ public struct NATLogEntry: Hashable, Sendable, BitwiseCopyable {
   }
 
   public let event: Event
-  /// Of the packet that made the mapping. Flows end without a packet: of a removal it is the time of the last first
-  /// packet before it.
+  /// Of the packet that made the mapping, or when it was found that the mapping is needed no more.
   public let time: Tick
   public let client: IPv4Address
   public let clientPort: UInt16
@@ -31,6 +30,8 @@ public struct NATLog {
   public let entries: RingBuffer<NATLogEntry>?
   public private(set) var written: UInt64 = 0
   public private(set) var lost: UInt64 = 0
+
+  var isKept: Bool { entries != nil }
 
   init(isKept: Bool) { entries = isKept ? RingBuffer(capacity: 16_384) : nil }
 

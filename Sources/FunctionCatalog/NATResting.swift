@@ -1,8 +1,8 @@
 /// External endpoints that nobody uses and that are not to be given to another client yet (RFC 6888 REQ-8):
 /// packets for the old one may still be on their way.
 ///
-/// A list of mapping records in the order in which they fell idle. The end of a flow comes without the time, so
-/// a record begins to rest at the next moment that is known, the arrival of a first packet: it rests a
+/// A list of mapping records in the order in which they fell idle. A return from another runtime comes without the time:
+/// its record begins to rest at the next moment that is known, the beginning or end of a flow, so it rests a
 /// little longer than asked, never shorter. Everything is O(1), amortised over the records.
 struct NATResting {
   private struct Link: BitwiseCopyable {
@@ -20,9 +20,10 @@ struct NATResting {
   /// From here on it is not known since when.
   private var firstUnknown: UInt32 = 0
 
+  /// - Parameter capacity: of records that may rest at once; where none ever does, 0.
   init(capacity: Int) { links = FixedMemory(count: capacity + 1, repeating: Link()) }
 
-  func contains(_ index: UInt32) -> Bool { links[Int(index)].since != NATResting.notResting }
+  func contains(_ index: UInt32) -> Bool { links.count > 1 && links[Int(index)].since != NATResting.notResting }
 
   mutating func add(_ index: UInt32) {
     links[Int(index)] = Link(previous: last, next: 0, since: NATResting.sinceUnknown)

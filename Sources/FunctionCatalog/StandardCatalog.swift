@@ -13,7 +13,7 @@ extension Catalog {
       Registration(
         name: "nat",
         make: { reader, share throws(SettingsError) in ServiceStage("nat", try nat(reader, share), share: share) },
-        check: { reader throws(SettingsError) in _ = try NAT(reader: reader) }))
+        check: { reader throws(SettingsError) in Entrance(try NAT(reader: reader)) }))
     catalog.register("load-balancer") { reader throws(SettingsError) in try LoadBalancer(reader: reader) }
     catalog.register("ips") { reader throws(SettingsError) in try IntrusionPrevention(reader: reader) }
     catalog.register("packet-counter") { reader throws(SettingsError) in try PacketCounter(reader: reader) }
@@ -25,7 +25,7 @@ extension Catalog {
       return ServiceStage("firewall-nat-load-balancer", chain, share: share)
     }
     catalog.fuse(["firewall", "nat", "ips"]) { readers, share throws(SettingsError) in
-      let chain = try Firewall(reader: readers[0]).then(
+      let chain = try Firewall(reader: readers[0], compiler: compiler).then(
         try nat(readers[1], share).then(try IntrusionPrevention(reader: readers[2])))
       return ServiceStage("firewall-nat-ips", chain, share: share)
     }

@@ -84,12 +84,12 @@ public final class TestRuntime {
     let flow = Flow(chain)
     frame.direction = side
     if let reason = process(&frame, flow) {
-      flow.tell(chain, .expires)
+      flow.tell(chain, .expires(now))
       return reason
     }
     let otherKey = Key(frame).reversed
     guard flows[otherKey] == nil else {
-      flow.tell(chain, .expires)
+      flow.tell(chain, .expires(now))
       return .keyTaken
     }
     flow.forwardKey = side == .forward ? key : otherKey
@@ -131,12 +131,12 @@ public final class TestRuntime {
   @discardableResult
   public func expire(flowOf packet: TestPacket) -> Bool {
     guard let flow = remove(flowOf: packet) else { return false }
-    flow.tell(chain, .expires)
+    flow.tell(chain, .expires(now))
     return true
   }
 
   public func expireAll() {
-    for flow in removeAll() { flow.tell(chain, .expires) }
+    for flow in removeAll() { flow.tell(chain, .expires(now)) }
   }
 
   /// The flow moves to another runtime of the same chain.

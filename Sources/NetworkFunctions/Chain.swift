@@ -67,6 +67,18 @@ public struct Chain<First: NetworkFunction, Rest: NetworkFunction>: NetworkFunct
     }
   }
 
+  @inlinable @inline(__always)
+  public func foresee(_ frame: borrowing Frame, shared: inout SharedState) {
+    first.foresee(frame, shared: &shared.first)
+    rest.foresee(frame, shared: &shared.rest)
+  }
+
+  @inlinable @inline(__always)
+  public func foreseeEnd(_ flow: inout FlowState, shared: inout SharedState) {
+    first.foreseeEnd(&flow.first, shared: &shared.first)
+    rest.foreseeEnd(&flow.rest, shared: &shared.rest)
+  }
+
   public func processError(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict {
     let isForward = frame.direction == .forward
     let verdict =
@@ -84,9 +96,9 @@ public struct Chain<First: NetworkFunction, Rest: NetworkFunction>: NetworkFunct
     return .drop(reason.shifted(by: First.dropReasons.count))
   }
 
-  @inlinable public func flowExpires(_ flow: inout FlowState, shared: inout SharedState) {
-    first.flowExpires(&flow.first, shared: &shared.first)
-    rest.flowExpires(&flow.rest, shared: &shared.rest)
+  @inlinable public func flowExpires(_ flow: inout FlowState, shared: inout SharedState, now: Tick) {
+    first.flowExpires(&flow.first, shared: &shared.first, now: now)
+    rest.flowExpires(&flow.rest, shared: &shared.rest, now: now)
   }
 
   @inlinable public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) {
@@ -109,8 +121,36 @@ public struct Chain<First: NetworkFunction, Rest: NetworkFunction>: NetworkFunct
     rest.countBorrowed(shared.rest, count)
   }
 
+  // A place in a chain is a path: the lowest bit says `first` or `rest`, those above it the place in there.
+
+  public func takeReturn(_ shared: inout SharedState) -> SharedReturn? {
+    if var returned = first.takeReturn(&shared.first) {
+      returned.place <<= 1
+      return returned
+    }
+    guard var returned = rest.takeReturn(&shared.rest) else { return nil }
+    returned.place = returned.place << 1 | 1
+    return returned
+  }
+
+  public func takeBack(_ returned: SharedReturn, shared: inout SharedState) -> Bool {
+    var inner = returned
+    inner.place >>= 1
+    return returned.place & 1 == 0 ? first.takeBack(inner, shared: &shared.first) : rest.takeBack(inner, shared: &shared.rest)
+  }
+
   public func observe(_ shared: borrowing SharedState) -> [Observation] {
     first.observe(shared.first) + rest.observe(shared.rest)
+  }
+
+  public var opensFromServerSide: Bool { first.opensFromServerSide || rest.opensFromServerSide }
+
+  /// Of the first function that has some.
+  public var serverSideEndpoints: ServerSideEndpoints? { first.serverSideEndpoints ?? rest.serverSideEndpoints }
+
+  public func accept(_ visitor: inout some FunctionVisitor, shared: inout SharedState) {
+    first.accept(&visitor, shared: &shared.first)
+    rest.accept(&visitor, shared: &shared.rest)
   }
 }
 

@@ -49,6 +49,16 @@ public protocol NetworkFunction {
   /// be: the platform calls `flowExpires` and `freeFlowState` at once, so what was taken is given back.
   func process(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict
 
+  /// Asks for memory that `process` will need for the first packet of a flow, besides the flow's own (`nfv_prefetch`).
+  ///
+  /// All first packets of a burst are shown before one of them is processed. They are as they came, whatever functions stand
+  /// before this one. Changes nothing, though it is given state to change (what is
+  /// lent for reading may be copied), and must not wait for what it asks for.
+  func foresee(_ frame: borrowing Frame, shared: inout SharedState)
+
+  /// The same for `flowExpires`.
+  func foreseeEnd(_ flow: inout FlowState, shared: inout SharedState)
+
   /// Handles an ICMP error about a packet of the flow (RFC 792, RFC 4443), which it quotes (`ICMPError`).
   ///
   /// It meets the chain as an answer to that packet would, and says nothing of the flow's liveliness: neither is a
@@ -56,8 +66,8 @@ public protocol NetworkFunction {
   /// the quotation too; any other lets errors pass.
   func processError(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict
 
-  /// The flow ended here: give back what it took from the shared state (`flow_expires`).
-  func flowExpires(_ flow: inout FlowState, shared: inout SharedState)
+  /// The flow ended here, in the worker's time `now`: give back what it took from the shared state (`flow_expires`).
+  func flowExpires(_ flow: inout FlowState, shared: inout SharedState, now: Tick)
 
   /// The flow left for another runtime, with its state (`flow_migrate_out`).
   func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState)
@@ -73,8 +83,33 @@ public protocol NetworkFunction {
   /// millisecond: keep books instead of searching.
   func countBorrowed(_ shared: borrowing SharedState, _ count: (_ share: Int, _ flows: Int) -> Void)
 
+  /// The next of what flows took from another runtime's shared state and need no more; `nil` when there is none. Asked some
+  /// thousand times a second.
+  func takeReturn(_ shared: inout SharedState) -> SharedReturn?
+
+  /// Takes back what a flow had taken here and needed no more on another runtime. Each comes once.
+  ///
+  /// - Returns: `false` when it is nothing that is missing here: it comes again if a flow may still be leaving.
+  func takeBack(_ returned: SharedReturn, shared: inout SharedState) -> Bool
+
   /// Numbers of the shared state worth showing: pool usage, connections per server. Called seldom.
   func observe(_ shared: borrowing SharedState) -> [Observation]
+
+  /// Whether a packet of no known flow from the server side is handed in, in the reverse direction, and may open a flow.
+  /// One function of a chain that wants it is enough; the others are asked by `process`, as ever.
+  var opensFromServerSide: Bool { get }
+
+  /// The endpoints of the server side that belong to this function's flows, if it hands out any: to which runtime a
+  /// virtual switch gives a packet from outside that is of no flow known to it.
+  var serverSideEndpoints: ServerSideEndpoints? { get }
+
+  /// Shows this function and its shared state to a visitor; a chain shows each of its own. Authors do not write it.
+  func accept(_ visitor: inout some FunctionVisitor, shared: inout SharedState)
+}
+
+/// Somebody who goes through the functions of a chain between two bursts (`ServiceChain.betweenBursts`).
+public protocol FunctionVisitor {
+  mutating func visit<Function: NetworkFunction>(_ function: Function, shared: inout Function.SharedState)
 }
 
 /// The part of the cluster's shared pools that one runtime owns: of every pool (NAT ports, for example) cut
@@ -91,6 +126,34 @@ public struct RuntimeShare: Hashable, Sendable {
 
   /// All of it: one runtime alone.
   public static let whole = RuntimeShare(index: 0, count: 1)
+}
+
+/// Addresses and ports that the runtimes of a cluster share: each owns one block of the ports of every address.
+///
+///     ports 1024 ... 65535 of each address, three runtimes:
+///     | share 0          | share 1          | share 2          | rest, unused
+public struct ServerSideEndpoints: Hashable, Sendable {
+  public let addresses: [IPv4Address]
+  public let ports: ClosedRange<UInt16>
+
+  public init(addresses: [IPv4Address], ports: ClosedRange<UInt16>) {
+    self.addresses = addresses
+    self.ports = ports
+  }
+
+  public func block(of share: RuntimeShare) -> Range<Int> {
+    let size = ports.count / share.count
+    let first = Int(ports.lowerBound) + size * share.index
+    return first..<first + size
+  }
+
+  /// Which of `count` shares has a port; `nil` when none has.
+  public func share(of port: UInt16, count: Int) -> Int? {
+    let size = ports.count / count
+    guard size > 0, ports.contains(port) else { return nil }
+    let index = (Int(port) - Int(ports.lowerBound)) / size
+    return index < count ? index : nil
+  }
 }
 
 /// A named number: `servers.10.2.0.11:80.flows = 12`.
@@ -114,15 +177,24 @@ extension NetworkFunction {
   public static var layoutVersion: UInt16 { 1 }
   public static var dropReasons: [DropReasonDescription] { [] }
   @inlinable public func freeFlowState(_ flow: inout FlowState) {}
+  @inlinable @inline(__always)
+  public func foresee(_ frame: borrowing Frame, shared: inout SharedState) {}
+  @inlinable @inline(__always)
+  public func foreseeEnd(_ flow: inout FlowState, shared: inout SharedState) {}
   @inlinable public func processError(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict {
     .forward
   }
-  @inlinable public func flowExpires(_ flow: inout FlowState, shared: inout SharedState) {}
+  @inlinable public func flowExpires(_ flow: inout FlowState, shared: inout SharedState, now: Tick) {}
   @inlinable public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) {}
   @inlinable public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) {}
   @inlinable public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) {}
   public func countBorrowed(_ shared: borrowing SharedState, _ count: (_ share: Int, _ flows: Int) -> Void) {}
+  public func takeReturn(_ shared: inout SharedState) -> SharedReturn? { nil }
+  public func takeBack(_ returned: SharedReturn, shared: inout SharedState) -> Bool { false }
   public func observe(_ shared: borrowing SharedState) -> [Observation] { [] }
+  public var opensFromServerSide: Bool { false }
+  public var serverSideEndpoints: ServerSideEndpoints? { nil }
+  public func accept(_ visitor: inout some FunctionVisitor, shared: inout SharedState) { visitor.visit(self, shared: &shared) }
 }
 
 extension NetworkFunction where SharedState == Nothing {

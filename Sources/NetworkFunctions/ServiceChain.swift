@@ -15,6 +15,7 @@ public struct ServiceChain {
   public let dropReasons: [DropReasonDescription]
   /// Bytes of flow state per flow, a multiple of 16.
   public let stateSize: Int
+  @usableFromInline let events: FlowEvents
 
   public init(_ stages: [ServiceStage]) {
     precondition(!stages.isEmpty, "a chain has at least one stage")
@@ -35,6 +36,9 @@ public struct ServiceChain {
     self.reasonOffsets = reasonOffsets
     self.dropReasons = dropReasons
     stateSize = max(16, (offset + 15) / 16 * 16)
+    var events: FlowEvents?
+    for (stage, offset) in zip(stages, offsets).reversed() { events = FlowEvents(stage, offset, then: events) }
+    self.events = events!
   }
 
   /// Names, layout versions and sizes of the stages: two runtimes can exchange flows only if these are equal.
@@ -107,7 +111,7 @@ public struct ServiceChain {
   @inlinable
   @unsafe
   public func tell(_ event: FlowEvent, state: UnsafeMutableRawPointer) {
-    for stage in 0..<stages.count { unsafe stages[stage].flowEvent(event, state + offsets[stage]) }
+    unsafe events.tell(event, state)
   }
 
   /// Flows here that hold a part of another runtime's share, by the share's index; a share may be named more than once.
@@ -115,12 +119,116 @@ public struct ServiceChain {
     for stage in 0..<stages.count { stages[stage].countBorrowed(count) }
   }
 
+  /// The next of what flows took from another runtime's shared state and need no more.
+  public func takeReturn() -> SharedReturn? {
+    for stage in stages.indices {
+      guard var returned = stages[stage].takeReturn() else { continue }
+      returned.place = returned.place << 8 | UInt32(stage)
+      return returned
+    }
+    return nil
+  }
+
+  /// Takes back what was taken here and needed no more elsewhere; `false` when nothing of it is missing here.
+  public func takeBack(_ returned: SharedReturn) -> Bool {
+    let stage = Int(returned.place & 0xff)
+    guard stage < stages.count else { return false }
+    var inner = returned
+    inner.place >>= 8
+    return stages[stage].takeBack(inner)
+  }
+
+  /// Shows the first packets of flows that are about to be opened to every stage, which may ask for memory.
+  @inlinable
+  @unsafe
+  public func foresee(_ frames: UnsafeMutablePointer<Frame>, mask: UInt64) { unsafe events.foresee(frames, mask) }
+
+  /// Shows the state of a flow that is about to end to every stage, which may ask for memory.
+  @inlinable
+  @unsafe
+  public func foreseeEnd(_ state: UnsafeMutableRawPointer) { unsafe events.foreseeEnd(state) }
+
   public func observe() -> [Observation] { stages.flatMap { $0.observe() } }
+
+  /// Whether packets of no known flow are to be handed in from the server side, too.
+  public var opensFromServerSide: Bool { stages.contains { $0.opensFromServerSide } }
+
+  /// Calls `body` with every function of this type, from first to last, and its shared state: to replace rules, set
+  /// states, take what a log holds. Called by the thread that processes packets, or before there is one.
+  ///
+  /// Costs a packet nothing, and what `body` costs is a pause between two bursts: whatever takes its time is made
+  /// before, elsewhere, and only exchanged here.
+  public func betweenBursts<Function: NetworkFunction>(
+    _ type: Function.Type, _ body: (Function, inout Function.SharedState) -> Void
+  ) {
+    for stage in stages {
+      withoutActuallyEscaping(body) { body in
+        var search: any FunctionVisitor = FunctionSearch<Function>(body: body)
+        stage.accept(&search)
+      }
+    }
+  }
+}
+
+/// Calls its body with the functions of one type.
+private struct FunctionSearch<Wanted: NetworkFunction>: FunctionVisitor {
+  let body: (Wanted, inout Wanted.SharedState) -> Void
+
+  func visit<Function: NetworkFunction>(_ function: Function, shared: inout Function.SharedState) {
+    guard let function = function as? Wanted else { return }
+    // The same function, so the same state, by another name.
+    unsafe withUnsafeMutablePointer(to: &shared) { shared in
+      unsafe shared.withMemoryRebound(to: Wanted.SharedState.self, capacity: 1) { unsafe body(function, &$0.pointee) }
+    }
+  }
+}
+
+/// The stages' ears for what happens to a flow, one behind the other.
+///
+/// Constants of an object that somebody holds: they can be called without being retained, unlike elements of an array.
+@usableFromInline
+final class FlowEvents {
+  private let hear: (FlowEvent, UnsafeMutableRawPointer) -> Void
+  private let foreseeFirst: (UnsafeMutablePointer<Frame>, UInt64) -> Void
+  private let foreseeLast: (UnsafeMutableRawPointer) -> Void
+  private let offset: Int
+  private let next: FlowEvents?
+
+  init(_ stage: ServiceStage, _ offset: Int, then next: FlowEvents?) {
+    unsafe hear = stage.flowEvent
+    unsafe foreseeFirst = stage.foresee
+    unsafe foreseeLast = stage.foreseeEnd
+    self.offset = offset
+    self.next = next
+  }
+
+  @usableFromInline
+  @unsafe
+  func tell(_ event: FlowEvent, _ state: UnsafeMutableRawPointer) {
+    unsafe hear(event, state + offset)
+    unsafe next?.tell(event, state)
+  }
+
+  @usableFromInline
+  @unsafe
+  func foresee(_ frames: UnsafeMutablePointer<Frame>, _ mask: UInt64) {
+    unsafe foreseeFirst(frames, mask)
+    unsafe next?.foresee(frames, mask)
+  }
+
+  @usableFromInline
+  @unsafe
+  func foreseeEnd(_ state: UnsafeMutableRawPointer) {
+    unsafe foreseeLast(state + offset)
+    unsafe next?.foreseeEnd(state)
+  }
 }
 
 /// What happens to a flow's state besides packets.
 public enum FlowEvent: Sendable {
-  case begins, expires, migratesOut, migratesIn, recovers
+  case begins, migratesOut, migratesIn, recovers
+  /// In the worker's time.
+  case expires(Tick)
 }
 
 /// The frames of a burst that one stage shall process, and where their flow states are.
@@ -158,7 +266,13 @@ public struct ServiceStage {
   @usableFromInline let processError: (FrameSelection) -> UInt64
   @usableFromInline let flowEvent: (FlowEvent, UnsafeMutableRawPointer) -> Void
   @usableFromInline let countBorrowed: ((_ share: Int, _ flows: Int) -> Void) -> Void
+  @usableFromInline let takeReturn: () -> SharedReturn?
+  @usableFromInline let takeBack: (SharedReturn) -> Bool
+  @usableFromInline let foresee: (UnsafeMutablePointer<Frame>, UInt64) -> Void
+  @usableFromInline let foreseeEnd: (UnsafeMutableRawPointer) -> Void
   public let observe: () -> [Observation]
+  public let opensFromServerSide: Bool
+  @usableFromInline let accept: (inout any FunctionVisitor) -> Void
 
   @inlinable
   public init<Function: NetworkFunction>(_ name: String, _ function: Function, share: RuntimeShare) {
@@ -172,7 +286,13 @@ public struct ServiceStage {
     unsafe processError = { selection in unsafe host.processError(selection) }
     unsafe flowEvent = { event, state in unsafe host.tell(event, state) }
     countBorrowed = { count in host.countBorrowed(count) }
+    takeReturn = { host.takeReturn() }
+    takeBack = { host.takeBack($0) }
+    unsafe foresee = { frames, mask in unsafe host.foresee(frames, mask) }
+    unsafe foreseeEnd = { state in unsafe host.foreseeEnd(state) }
     observe = { host.observe() }
+    opensFromServerSide = function.opensFromServerSide
+    accept = { visitor in host.accept(&visitor) }
   }
 }
 
@@ -237,8 +357,8 @@ final class FunctionHost<Function: NetworkFunction> {
     let state = unsafe memory.assumingMemoryBound(to: Function.FlowState.self)
     switch event {
     case .begins: unsafe state.initialize(to: function.makeFlowState())
-    case .expires:
-      unsafe function.flowExpires(&state.pointee, shared: &shared.pointee)
+    case .expires(let now):
+      unsafe function.flowExpires(&state.pointee, shared: &shared.pointee, now: now)
       unsafe function.freeFlowState(&state.pointee)
     case .migratesOut: unsafe function.flowMigratesOut(&state.pointee, shared: &shared.pointee)
     case .migratesIn: unsafe function.flowMigratesIn(&state.pointee, shared: &shared.pointee)
@@ -250,5 +370,34 @@ final class FunctionHost<Function: NetworkFunction> {
   func countBorrowed(_ count: (_ share: Int, _ flows: Int) -> Void) { unsafe function.countBorrowed(shared.pointee, count) }
 
   @inlinable
+  func takeReturn() -> SharedReturn? { unsafe function.takeReturn(&shared.pointee) }
+
+  @inlinable
+  func takeBack(_ returned: SharedReturn) -> Bool { unsafe function.takeBack(returned, shared: &shared.pointee) }
+
+  @inlinable
+  @unsafe
+  func foresee(_ frames: UnsafeMutablePointer<Frame>, _ mask: UInt64) {
+    var rest = mask
+    while rest != 0 {
+      let index = rest.trailingZeroBitCount
+      rest &= rest &- 1
+      unsafe function.foresee(frames[index], shared: &shared.pointee)
+    }
+  }
+
+  @inlinable
+  @unsafe
+  func foreseeEnd(_ memory: UnsafeMutableRawPointer) {
+    let state = unsafe memory.assumingMemoryBound(to: Function.FlowState.self)
+    unsafe function.foreseeEnd(&state.pointee, shared: &shared.pointee)
+  }
+
+  @inlinable
   func observe() -> [Observation] { unsafe function.observe(shared.pointee) }
+
+  @usableFromInline
+  func accept(_ visitor: inout any FunctionVisitor) { open(&visitor) }
+
+  private func open(_ visitor: inout some FunctionVisitor) { unsafe function.accept(&visitor, shared: &shared.pointee) }
 }

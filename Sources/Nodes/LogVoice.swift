@@ -19,6 +19,8 @@ final class LogVoice {
   /// the reader knows them by their sequence.
   private var unsettled: [(id: UInt64, partition: UInt32, record: [UInt8])] = []
   private(set) var lost: UInt64 = 0
+  /// Facts that are not in the log yet.
+  var backlog: Int { unsettled.count }
 
   private static var longestQueue: Int { 65_536 }
 

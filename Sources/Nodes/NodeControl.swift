@@ -5,6 +5,7 @@ import FlowActors
 import Glibc
 import KafkaLog
 import Logging
+import NetworkFunctions
 import NodeSupport
 import Wire
 
@@ -23,6 +24,8 @@ final class NodeControl: @unchecked Sendable {
   private let dropNames: [UInt8: String]
   private let started: NodeStarted
   private let logger: Logger
+  /// Of a runtime.
+  private let functions: FunctionControl?
 
   private var workload: WorkloadMeter
   /// Commands whose effect the worker has not confirmed yet, by the version of their table.
@@ -43,8 +46,9 @@ final class NodeControl: @unchecked Sendable {
 
   init(
     order: LaunchOrder, slot: Slot, spec: LaunchSpec, consumer: KafkaConsumer, rings: WorkerRings, published: PublishedCounters,
-    dropNames: [UInt8: String], started: NodeStarted, capacity: Int, logger: Logger
+    dropNames: [UInt8: String], started: NodeStarted, capacity: Int, functions: FunctionControl?, logger: Logger
   ) throws(KafkaError) {
+    self.functions = functions
     self.order = order
     self.spec = spec
     self.consumer = consumer
@@ -78,10 +82,13 @@ final class NodeControl: @unchecked Sendable {
     var nextWorkload = now + spec.workloadInterval
     var isReachable = true
     workload.begin(published, at: now)
+    let pages = NodePages(at: order.pages, spec: spec, startup: started.startup, logger: logger)
+    defer { pages.stop() }
     while !Shutdown.isRequested {
       follow(waiting: Int(min(10, spec.heartbeatInterval)))
       listenToWorker()
       let now = CycleClock.monotonicNanoseconds() / 1_000_000
+      attendToFunctions(now: now)
       endIfFrozen(passes: published.read().passes, now: now)
       if now >= nextHeartbeat {
         let counters = published.read()
@@ -98,6 +105,8 @@ final class NodeControl: @unchecked Sendable {
           logger.notice(isReachable ? "The log is reachable again." : "The log cannot be reached; packets go on.", metadata: ["bootstrap": "\(order.kafka.bootstrap)"])
         }
         voice.logProblems()
+        pages.post(
+          published, dropNames: dropNames, factsLost: voice.lost, factsUnsettled: voice.backlog, isLogReachable: isReachable)
       }
       voice.settle()
     }
@@ -167,6 +176,8 @@ final class NodeControl: @unchecked Sendable {
       migrate(move, slot: command.slot)
     case .cancelMigration(let slot) where moves[UInt32(truncatingIfNeeded: slot.number)] != nil:
       _ = rings.commands.put(.cancelMigration(run: UInt32(truncatingIfNeeded: slot.number)))
+    case .changeSettings(let change):
+      functions?.change(change, slot: command.slot)
     case .drainRuntime, .setMigrationTarget, .cancelMigration:
       break  // the table says who drains, and its flows are moved by commands of their own
     case .setReplicas(let assignment) where assignment.owner == life: replicate(to: assignment.holder, slot: command.slot)
@@ -184,6 +195,23 @@ final class NodeControl: @unchecked Sendable {
     voice.say(
       .commandAcknowledged(CommandAcknowledgement(slot: slot, by: .node(spec.node), outcome: outcome)), to: order.partition,
       causation: .command(slot))
+  }
+
+  // MARK: Functions
+
+  private func attendToFunctions(now: UInt64) {
+    guard let functions else { return }
+    for change in functions.check(now: now) {
+      voice.say(.backendChanged(change), to: order.partition)
+      logger.notice("A backend's state has changed.", metadata: ["what": "\(Event.Body.backendChanged(change).summary)"])
+    }
+    // While the log is away the rings hold what they can, and count the rest.
+    if voice.backlog < 1_024, let log = functions.takeLog(now: now) { voice.say(.functionLog(log), to: order.partition) }
+    let errand = functions.nextErrand { slot, reason in
+      answer(slot, .rejected(reason: reason))
+      logger.error("Settings cannot be changed.", metadata: ["problem": "\(reason)", "slot": "\(slot)"])
+    }
+    if let errand, !rings.commands.put(.errand(errand)) { preconditionFailure("there is room for one errand") }
   }
 
   // MARK: Replicas and recoveries
@@ -261,6 +289,11 @@ final class NodeControl: @unchecked Sendable {
         if let slot = moves[report.run] { tell(report, slot) }
       case .migrationRefused(let run, let reason):
         if let slot = moves.removeValue(forKey: run) { answer(slot, .rejected(reason: reason)) }
+      case .done:
+        if let slot = functions?.errandDone() {
+          answer(slot, .applied)
+          logger.notice("Settings have changed.", metadata: ["slot": "\(slot)"])
+        }
       case .protected(let stream, let flows):
         guard let current = protection, current.stream == stream else { continue }
         protection = nil
@@ -313,6 +346,9 @@ extension MigrationFinished {
     microseconds = (finished.nanoseconds - report.started.nanoseconds) / 1_000
     isCancelled = report.isCancelled
     targetEnded = report.targetEnded
+    paused = UInt64(report.pauses.count)
+    (pauseP50, pauseP99) = (report.pauses.percentile(0.5) / 1_000, report.pauses.percentile(0.99) / 1_000)
+    longestPause = report.pauses.percentile(1) / 1_000
   }
 }
 
@@ -323,7 +359,8 @@ extension RuntimeTable.Entry {
     self.init(
       node: member.node.number, incarnation: member.incarnation.number, input: MACAddress(ports.input.bits),
       output: MACAddress(ports.output.bits), isServing: member.state == .serving,
-      isAlive: member.state == .serving || member.state == .stopping, flows: member.load.activeFlows)
+      isAlive: member.state == .serving || member.state == .stopping, flows: member.load.activeFlows, 
+      share: member.poolShare.map { RuntimeShare(index: Int($0.index), count: Int($0.count)) })
   }
 }
 

@@ -28,15 +28,18 @@ public enum RuntimeNode {
     defer { environment.stop() }
     // Rules are classified by the environment's `rte_acl`.
     let chain = try Catalog.standard(classifyingBy: AccessLists.compiler).makeChain(spec: spec.chain, share: poolShare)
-    let port = try DPDKPort(portSpec, number: 0, pool: MbufPool(name: "packets", count: packetBuffers))
+    let pool = try MbufPool(name: "packets", count: packetBuffers)
+    let port = try DPDKPort(portSpec, number: 0, pool: pool, large: LargePackets(name: "large packets", pool: pool))
     defer { port.close() }
     let address = FabricAddress(cluster: UInt16(order.partition), node: spec.node.number)
     let rings = WorkerRings()
     let worker = Worker.runtime(
       port: port, address: address, identity: FlowOwner(spec), chain: chain, rules: rules, seed: .random(in: .min ... .max),
       rings: rings, now: .zero, memory: environment.containerMemory)
+    let clock = CycleClock()
     try launch.serve(
-      worker, rings: rings, address: address, dropReasons: chain.dropReasons, capacity: rules.capacity, begun: begun)
+      worker, rings: rings, clock: clock, address: address, dropReasons: chain.dropReasons, capacity: rules.capacity,
+      functions: FunctionControl(chain: chain, spec: spec.chain, node: spec.node, clock: clock), begun: begun)
   }
 }
 
@@ -70,19 +73,24 @@ public enum SwitchNode {
       usesPCI: ports.client.isPCI || ports.server.isPCI || ports.fabric.isPCI, logger: launch.logger)
     defer { environment.stop() }
     let pool = try MbufPool(name: "packets", count: packetBuffers)
-    let client = try DPDKPort(ports.client, number: 0, pool: pool)
+    let large = try LargePackets(name: "large packets", pool: pool)
+    let client = try DPDKPort(ports.client, number: 0, pool: pool, large: large)
     defer { client.close() }
-    let server = try DPDKPort(ports.server, number: 1, pool: pool)
+    let server = try DPDKPort(ports.server, number: 1, pool: pool, large: large)
     defer { server.close() }
-    let fabric = try DPDKPort(ports.fabric, number: 2, pool: pool)
+    let fabric = try DPDKPort(ports.fabric, number: 2, pool: pool, large: large)
     defer { fabric.close() }
     let address = FabricAddress(cluster: UInt16(order.partition), node: spec.node.number)
     let rings = WorkerRings()
+    let entrance = try Catalog.standard.entrance(of: spec.chain)
     let worker = Worker.virtualSwitch(
       ports: SwitchPorts(client: client, server: server, fabric: fabric), address: address, identity: FlowOwner(spec),
+      entrance: ServerSideEntrance(isOpen: entrance.isOpen, endpoints: entrance.endpoints),
       client: UplinkSettings(network.client), server: UplinkSettings(network.server), rules: rules,
       seed: .random(in: .min ... .max), rings: rings, now: .zero, memory: environment.containerMemory)
-    try launch.serve(worker, rings: rings, address: address, dropReasons: [], capacity: rules.capacity, begun: begun)
+    try launch.serve(
+      worker, rings: rings, clock: CycleClock(), address: address, dropReasons: [], capacity: rules.capacity, functions: nil,
+      begun: begun)
   }
 }
 
@@ -111,7 +119,8 @@ struct Launch {
 
   /// Tells the log that the node has started, and turns the worker on this thread until shutdown.
   func serve(
-    _ worker: Worker, rings: WorkerRings, address: FabricAddress, dropReasons: [DropReasonDescription], capacity: Int, begun: UInt64
+    _ worker: Worker, rings: WorkerRings, clock: CycleClock, address: FabricAddress, dropReasons: [DropReasonDescription],
+    capacity: Int, functions: FunctionControl?, begun: UInt64
   ) throws {
     let started = NodeStarted(
       node: spec.node, kind: spec.kind, host: spec.host, processID: UInt32(getpid()),
@@ -123,10 +132,10 @@ struct Launch {
       canReplicate: spec.kind == .runtime)
     let control = try NodeControl(
       order: order, slot: slot, spec: spec, consumer: consumer, rings: rings, published: worker.published,
-      dropNames: dropNames(of: dropReasons), started: started, capacity: capacity, logger: logger)
+      dropNames: dropNames(of: dropReasons), started: started, capacity: capacity, functions: functions, logger: logger)
     logger.info("Serving.", metadata: ["startup": "\(started.startup) ms", "polling": "\(spec.polling)"])
     let thread = control.start()
-    WorkerLoop(worker: worker, clock: CycleClock(), polling: spec.polling == .busy ? .busy : .adaptive).run()
+    WorkerLoop(worker: worker, clock: clock, polling: spec.polling == .busy ? .busy : .adaptive).run()
     pthread_join(thread, nil)
     logger.info("Stopped.")
   }

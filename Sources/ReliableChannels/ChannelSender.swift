@@ -83,6 +83,9 @@ struct ChannelSender: ~Copyable {
     unsafe bodies + Int(sequence.number & mask) &* bodySize
   }
 
+  /// Behind every message taken so far: the frame after the one that the last of them ends in.
+  var mark: SequenceNumber { openLength == 0 ? tail : tail.advanced(by: 1) }
+
   // MARK: Messages in
 
   /// Takes a message; `false` when there is no room for all of it.
@@ -93,6 +96,27 @@ struct ChannelSender: ~Copyable {
     openMessages &+= 1
     unacknowledged &+= 1
     return true
+  }
+
+  /// Takes a message of `count` bytes that the caller writes to where this points; `nil` when there is no room for it in one
+  /// frame.
+  @inlinable @inline(__always)
+  mutating func reserve(_ count: Int) -> UnsafeMutableRawPointer? {
+    guard count &+ 2 <= openRoom else { return unsafe reserveElsewhere(count) }
+    let place = unsafe openBody + openLength
+    unsafe place.storeBytes(of: UInt16(truncatingIfNeeded: count).littleEndian, as: UInt16.self)
+    openLength &+= count &+ 2
+    openRoom &-= count &+ 2
+    openMessages &+= 1
+    unacknowledged &+= 1
+    return unsafe place + 2
+  }
+
+  @usableFromInline
+  mutating func reserveElsewhere(_ count: Int) -> UnsafeMutableRawPointer? {
+    guard count + 2 <= bodySize, capacity - tail.since(base) > 1 else { return nil }
+    close()
+    return unsafe reserve(count)
   }
 
   @inlinable @inline(__always)

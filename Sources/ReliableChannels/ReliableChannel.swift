@@ -50,6 +50,8 @@ public struct ReliableChannel: ~Copyable {
     }
   }
 
+  /// Lives of the peer up to this one are over, by somebody's word: nothing of theirs is taken any more.
+  private var fencedIncarnation: UInt64 = 0
   private var owesHello = true
   private var owesAcknowledgement = false
   private var nextHello: UInt64
@@ -103,8 +105,20 @@ public struct ReliableChannel: ~Copyable {
     return false
   }
 
+  /// Takes a message of `count` bytes, which the caller writes to where this points before it asks the channel for anything
+  /// else: a message that is made piece by piece is so copied once less. `nil` when it does not fit into a frame, or there
+  /// is no room now.
+  @inlinable @inline(__always)
+  @unsafe
+  public mutating func reserve(_ count: Int) -> UnsafeMutableRawPointer? { unsafe sender.reserve(count) }
+
   @usableFromInline
   mutating func refuse() { tally.messagesRefused &+= 1 }
+
+  /// A place in the stream of messages: behind all that `send` has taken so far.
+  public var mark: SequenceNumber { sender.mark }
+  /// Whether the peer has everything before this place, which is of the present session.
+  public func hasArrived(_ mark: SequenceNumber) -> Bool { sender.base.since(mark) >= 0 }
 
   // MARK: Frames in
 
@@ -134,6 +148,21 @@ public struct ReliableChannel: ~Copyable {
   @unsafe
   public mutating func nextMessage() -> UnsafeRawBufferPointer? { unsafe receiver.next(counters: &tally) }
 
+  /// The next messages, in order, as many as can be valid at once: until this is called again or the next frame is received.
+  ///
+  /// - Returns: how many there are in `messages`; 0 when there are no more.
+  @inlinable @inline(__always)
+  @unsafe
+  public mutating func nextMessages(into messages: UnsafeMutableBufferPointer<UnsafeRawBufferPointer>) -> Int {
+    var count = 0
+    while count < messages.count, let message = unsafe receiver.next(counters: &tally) {
+      unsafe messages.initializeElement(at: count, to: message)
+      count &+= 1
+      if receiver.isAssembled(message) { break }
+    }
+    return count
+  }
+
   /// Takes one frame and hands each message to `message`, whose bytes are valid during that call.
   @inlinable
   public mutating func receive(_ frame: UnsafeRawBufferPointer, now: Tick, _ message: (RawSpan) -> Void) -> Reception {
@@ -153,6 +182,7 @@ public struct ReliableChannel: ~Copyable {
     case .refused(let reason): return .settled(refuse(reason))
     case .header(let header, let bodyOffset):
       guard header.sourceNode == peerNode, header.destinationNode == localNode else { return .settled(refuse(.node)) }
+      guard header.sourceIncarnation > fencedIncarnation else { return .settled(refuse(.session)) }
       if header.kind == .hello { return .settled(hear(header, now: now)) }
       guard header.sourceIncarnation == peerIncarnation, peerIncarnation != 0, header.destinationIncarnation == incarnation else {
         // The peer, or somebody's late frame, does not know who lives here now.
@@ -211,6 +241,12 @@ public struct ReliableChannel: ~Copyable {
   private mutating func establish(_ hello: ChannelHeader, now: Tick) {
     isEstablished = true
     if !sender.acknowledge(hello, now: now, counters: &tally) { tally.refuse(.window) }
+  }
+
+  /// This life of the peer is over: whatever still comes of it, or of an earlier one, is refused.
+  public mutating func fence(_ incarnation: UInt64) {
+    fencedIncarnation = max(fencedIncarnation, incarnation)
+    if peerIncarnation <= fencedIncarnation { isEstablished = false }
   }
 
   // MARK: Frames out

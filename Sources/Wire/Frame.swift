@@ -146,21 +146,34 @@ extension Frame {
     unsafe bytes.storeBytes(of: UInt32(truncatingIfNeeded: destination >> 16), toByteOffset: 8, as: UInt32.self)
   }
 
+  /// Makes the source address that of a packet that somebody else releases for its sender: another address of that node,
+  /// so that no bridge takes the one for the other.
+  @inlinable @inline(__always)
+  public func markReleased() {
+    guard length >= 14 else { return }
+    let last = unsafe bytes.load(fromByteOffset: 11, as: UInt8.self)
+    unsafe bytes.storeBytes(of: last | 0x10, toByteOffset: 11, as: UInt8.self)
+  }
+
   // MARK: Network
 
   @inlinable public var sourceAddress: IPAddress {
-    switch family {
-    case .ipv4: IPAddress(fiveTuple.source)
-    case .ipv6: IPAddress(high: load64(Int(networkOffset) + 8), low: load64(Int(networkOffset) + 16))
-    case .arp, .none: IPAddress(high: 0, low: 0)
+    @inline(__always) get {
+      switch family {
+      case .ipv4: IPAddress(fiveTuple.source)
+      case .ipv6: IPAddress(high: load64(Int(networkOffset) + 8), low: load64(Int(networkOffset) + 16))
+      case .arp, .none: IPAddress(high: 0, low: 0)
+      }
     }
   }
 
   @inlinable public var destinationAddress: IPAddress {
-    switch family {
-    case .ipv4: IPAddress(fiveTuple.destination)
-    case .ipv6: IPAddress(high: load64(Int(networkOffset) + 24), low: load64(Int(networkOffset) + 32))
-    case .arp, .none: IPAddress(high: 0, low: 0)
+    @inline(__always) get {
+      switch family {
+      case .ipv4: IPAddress(fiveTuple.destination)
+      case .ipv6: IPAddress(high: load64(Int(networkOffset) + 24), low: load64(Int(networkOffset) + 32))
+      case .arp, .none: IPAddress(high: 0, low: 0)
+      }
     }
   }
 

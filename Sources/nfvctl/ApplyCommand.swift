@@ -45,6 +45,7 @@ struct ApplyCommand: OperatorCommand {
       return
     }
     let follower = try log.readLog(only: spec.name)
+    try Self.checkChange(to: spec, follower)
     let intent = try Intent.apply(spec, follower, log)
     switch output.output {
     case .text: Terminal.put(intent.sentence)
@@ -52,6 +53,22 @@ struct ApplyCommand: OperatorCommand {
     case .jsonl: Terminal.put(intent.json.line + "\n")
     }
     if let wait { try Progress(spec.name, follower, log).wait(seconds: wait, until: .complete, after: intent.offset) }
+  }
+
+  /// A change of settings that running functions would take over is looked at as they will look at it.
+  private static func checkChange(to spec: ClusterSpec, _ follower: ClusterFollower) throws {
+    guard let state = follower.cluster(spec.name)?.state, !state.isDeleted, let present = state.spec,
+      state.rules >= DecisionRules.liveSettings, present.chain.functions != spec.chain.functions,
+      present.chain.hasSameFixedSettings(as: spec.chain)
+    else { return }
+    let entrance = try Catalog.standard.entrance(of: present.chain)
+    do throws(SettingsError) {
+      _ = try ChainChange(
+        from: present.chain, to: spec.chain.functions, plans: [], opensFromServerSide: entrance.isOpen,
+        compiler: { RuleClassifier.linearScan($0) })
+    } catch {
+      throw Complaint("\(error); or delete the cluster and apply it again")
+    }
   }
 
   /// The spec of a file that makes sense as a whole, the settings of its functions included.
@@ -137,24 +154,5 @@ struct Intent: Equatable {
       "cluster": .text(cluster), "result": .string(verb.rawValue), "partition": .number(partition),
       "offset": offset.map { JSON.number($0.value) }, "correlation": correlation.map { JSON.string($0) },
     ])
-  }
-}
-
-extension Settings {
-  mutating func removeLines() {
-    line = 0
-    switch value {
-    case .scalar: break
-    case .list(var items):
-      for index in items.indices { items[index].removeLines() }
-      value = .list(items)
-    case .map(let entries):
-      value = .map(
-        entries.map { entry in
-          var inner = entry.value
-          inner.removeLines()
-          return Entry(entry.key, inner)
-        })
-    }
   }
 }

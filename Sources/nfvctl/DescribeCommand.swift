@@ -98,6 +98,15 @@ struct ClusterDescription: Described {
   }
 
   private var nodes: [NodeListing] { NodeKind.allCases.reversed().flatMap { NodeListing.all($0, of: state) } }
+  /// The backends that runtimes check, and how many of them find each down.
+  private var backends: [(name: String, runtimes: Int, down: Int, reason: String)] {
+    let all = state.nodes.flatMap(\.backends)
+    let names = Set(all.map { "\($0.backend) of \($0.service)" }).sorted()
+    return names.map { name in
+      let those = all.filter { "\($0.backend) of \($0.service)" == name }
+      return (name, those.count, those.count { !$0.isUp }, those.last { !$0.isUp }?.reason ?? "")
+    }
+  }
   private var hosts: [HostListing] { state.hosts.map { HostListing($0, of: state) } }
 
   var text: String {
@@ -124,6 +133,13 @@ struct ClusterDescription: Described {
     }
     say("Last slot", "\(state.lastSlot)")
     say("Table", "version \(state.table.version)")
+    say("Settings", "version \(state.settingsVersion)")
+    if case let backends = backends, !backends.isEmpty {
+      say("Backends", "\(backends.count { $0.down == 0 }) of \(backends.count) up")
+      for backend in backends where backend.down > 0 {
+        say("  \(backend.name)", "down for \(backend.down) of \(backend.runtimes) runtimes: \(backend.reason)")
+      }
+    }
     say("Log time", listing.logTime.iso8601)
     let ignored = state.ignored
     say("Ignored", "\(ignored.repeated) repeated, \(ignored.unknown) unknown, \(ignored.misdirected) misdirected")
@@ -156,6 +172,14 @@ struct ClusterDescription: Described {
         .init(key: "pendingChanges", value: .array(state.pendingChanges.map { .string($0) })),
         .init(key: "runtimes", value: .array(NodeListing.all(.runtime, of: state).map(\.json))),
         .init(key: "switches", value: .array(NodeListing.all(.virtualSwitch, of: state).map(\.json))),
+        .init(
+          key: "backends",
+          value: .array(
+            backends.map {
+              .object([
+                "name": .string($0.name), "runtimes": .number($0.runtimes), "down": .number($0.down), "reason": .string($0.reason),
+              ])
+            })), .init(key: "settingsVersion", value: .number(state.settingsVersion)),
         .init(key: "hosts", value: .array(hosts.map(\.json))), .init(key: "commands", value: .array(commands.map(\.json))),
       ])
   }
@@ -201,6 +225,12 @@ struct NodeDescription: Described {
     say("Heard", "\(Quantity.span(milliseconds: listing.heardAgo)) ago, at \(node.workerLoops) loops of the worker")
     say("Acknowledged", "slot \(node.acknowledged)")
     if let unprotected = listing.unprotected { say("Unprotected", unprotected) }
+    if node.kind == .runtime {
+      say("Settings", "version \(node.settingsVersion)" + (node.settingsProblem.isEmpty ? "" : "; newer ones refused: \(node.settingsProblem)"))
+    }
+    for backend in node.backends {
+      say("Backend", "\(backend.backend) of \(backend.service): \(backend.isUp ? "up" : "down") since \(backend.since.iso8601), \(backend.reason)")
+    }
     say("Failures", "\(node.failures)")
     say("Problem", node.lastProblem.isEmpty ? nil : node.lastProblem)
     if let ports = node.ports { say("Ports", "input \(ports.input), output \(ports.output), control \(ports.control)") }

@@ -172,6 +172,13 @@ extension Event.Body {
     case .drainRequested(let drain):
       .object(["node": .number(drain.node.number), "afterwards": .string("\(drain.afterwards)")])
     case .migrationFinished(let end): MigrationListing.json(end)
+    case .functionLog(let log):
+      .object(["node": .number(log.node.number), "lost": .number(log.lost), "entries": .array(log.entries.map(\.json))])
+    case .backendChanged(let change):
+      .object([
+        "node": .number(change.node.number), "service": .string(change.service), "backend": .string(change.backend),
+        "up": .bool(change.isUp), "reason": .string(change.reason),
+      ])
     case .recoveryFinished(let end): RecoveryListing.json(end)
     case .beacon(let beacon):
       .object([
@@ -181,6 +188,29 @@ extension Event.Body {
     case .tick: .object([JSON.Member]())
     case .unknown(let body): .object(["tag": .number(body.tag)])
     }
+  }
+}
+
+extension FunctionLog.Entry {
+  fileprivate var json: JSON {
+    let what: JSON =
+      switch kind {
+      case .alert(let gid, let sid, let revision, let priority, let isDropped):
+        .object([
+          "kind": .string("alert"), "gid": .number(gid), "sid": .number(sid), "revision": .number(revision),
+          "priority": .number(priority), "dropped": .bool(isDropped),
+        ])
+      case .ruling(let rule, let isAllowed):
+        .object(["kind": .string("ruling"), "rule": .number(rule), "allowed": .bool(isAllowed)])
+      case .mapping(let event, let vlan):
+        .object(["kind": .string("mapping"), "event": .string("\(event)"), "vlan": .number(vlan)])
+      }
+    let packet: KeyValuePairs<String, JSON?> = [
+      "time": .string(time.iso8601), "protocol": .number(protocolNumber), "source": .string(source),
+      "sourcePort": .number(sourcePort), "destination": .string(destination), "destinationPort": .number(destinationPort),
+    ]
+    guard case .object(let first) = JSON.object(packet), case .object(let second) = what else { return .null }
+    return .object(first + second)
   }
 }
 

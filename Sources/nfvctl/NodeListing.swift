@@ -80,7 +80,15 @@ struct NodeListing: Listed, Equatable {
       "inputAddress": address(ports?.input), "outputAddress": address(ports?.output), "controlAddress": address(ports?.control),
       "heardMillisecondsAgo": running(heardAgo), "workerLoops": running(node.workerLoops),
       "acknowledgedSlot": .number(node.acknowledged.number), "failures": .number(node.failures),
-      "lastProblem": .string(node.lastProblem), "workload": workload,
+      "lastProblem": .string(node.lastProblem), "workload": workload, "settingsVersion": .number(node.settingsVersion),
+      "settingsProblem": .string(node.settingsProblem),
+      "backends": .array(
+        node.backends.map {
+          .object([
+            "service": .string($0.service), "backend": .string($0.backend), "up": .bool($0.isUp), "reason": .string($0.reason),
+            "since": .string($0.since.iso8601),
+          ])
+        }),
       "replicasOn": node.protection?.holder.map { JSON.number($0.node.number) },
       "protected": node.protection.map { JSON.bool($0.isComplete) }, "unprotected": unprotected.map { JSON.string($0) },
     ])

@@ -154,6 +154,7 @@ extension Command {
     case .drainRuntime(let node, let incarnation): "\(slot) drain \(node)/\(incarnation)"
     case .setMigrationTarget(let move): "\(slot) move \(move.flows) flows from \(move.source) to \(move.target)"
     case .cancelMigration(let cancelled): "\(slot) cancel \(cancelled)"
+    case .changeSettings(let change): "\(slot) settings \(change.version)"
     case .stopNode(let node, let incarnation): "\(slot) stop \(node)/\(incarnation)"
     case .setReplicas(let assignment):
       "\(slot) replicas of \(assignment.owner.short) on \(assignment.holder?.short ?? "nobody")"

@@ -92,6 +92,19 @@ struct ClusterWorld {
         Bool.random(using: &random)
           ? .moveRequested(MoveRequest(source: source.id, target: target.id, flows: UInt64.random(in: 0...9_000, using: &random)))
           : .drainRequested(DrainRequest(node: source.id, afterwards: afterwards)), by: .tool(4))
+    case 22, 23 where rules >= DecisionRules.liveSettings:
+      guard rules >= DecisionRules.liveSettings, var spec = story.core.state.spec, spec.chain.functions.first?.kind == "firewall"
+      else { break }
+      let number = String(Int.random(in: 0...9, using: &random))
+      spec.chain.functions[0].settings = Settings(.map([.init("rules", Settings(.scalar(number)))]))
+      story.apply(spec)
+      guard let command = story.commands.last, case .changeSettings = command.body else { break }
+      for process in processes where process.hasStarted && process.launch.kind == .runtime {
+        let outcome: CommandAcknowledgement.Outcome = Bool.random(using: &random) ? .applied : .rejected(reason: "no")
+        story.say(
+          .commandAcknowledged(.init(slot: command.slot, by: .node(process.launch.node), outcome: outcome)),
+          by: .node(.runtime, Samples.cluster, process.launch.node), life: process.launch.incarnation.number)
+      }
     default: break
     }
   }

@@ -85,6 +85,13 @@ enum Samples {
       .init(node: NodeID(4)!, kind: .runtime, incarnation: Incarnation(1), host: host, state: .stopping),
     ])
 
+  static let tableWithShares: ClusterTable = {
+    var shared = table
+    shared.members[1].poolShare = PoolShare(index: 0, of: 4)
+    shared.members[2].poolShare = PoolShare(index: 3, of: 4)
+    return shared
+  }()
+
   static let bodies: [(name: String, body: Event.Body)] = [
     ("tick", .tick),
     ("heartbeat", .heartbeat(Heartbeat(node: node, workerLoops: 1 << 40, busyLoops: 77))),
@@ -118,13 +125,31 @@ enum Samples {
     ("drain-stop", .drainRequested(DrainRequest(node: node, afterwards: .stop))),
     ("drain-undo", .drainRequested(DrainRequest(node: node, afterwards: .undo))),
     ("migration-finished", .migrationFinished(migrationEnd)),
+    ("function-log", .functionLog(functionLog)),
+    ("backend-changed", .backendChanged(
+      BackendChanged(node: node, service: "10.1.0.100:80/tcp", backend: "10.2.0.11:80", isUp: true, reason: "connected"))),
     ("recovery-finished", .recoveryFinished(recoveryEnd)),
     ("workload-replicating", .workload(replicatingWorkload)),
     ("node-started-replicating", .nodeStarted(
       NodeStarted(
         node: node, kind: .runtime, host: host, processID: 4_242, ports: ports, startup: 210, canMigrate: true, canReplicate: true))),
     ("cluster-applied-replicated", .clusterApplied(replicatedSpec)),
+    ("migration-finished-pauses", .migrationFinished(migrationEndWithPauses)),
   ]
+
+  static let functionLog: FunctionLog = {
+    func entry(_ kind: FunctionLog.Entry.Kind) -> FunctionLog.Entry {
+      FunctionLog.Entry(
+        time: Timestamp(milliseconds: 1_800_000_000_123), source: "2001:db8::1", sourcePort: 5_000, destination: "10.2.0.9",
+        destinationPort: 65_535, protocolNumber: 17, kind: kind)
+    }
+    return FunctionLog(
+      node: node,
+      entries: [
+        entry(.alert(gid: 1, sid: 2_000_001, revision: 3, priority: 2, isDropped: true)),
+        entry(.ruling(rule: 7, isAllowed: true)), entry(.ruling(rule: 0, isAllowed: false)),
+      ] + FunctionLog.Entry.MappingEvent.allCases.map { entry(.mapping($0, vlan: 12)) }, lost: 99)
+  }()
 
   static let recoveryEnd: RecoveryFinished = {
     var end = RecoveryFinished(slot: Slot(18), node: NodeID(4)!, lost: NodeLife(node, Incarnation(9)))
@@ -168,6 +193,12 @@ enum Samples {
     end.missedDeadlines = 2
     end.microseconds = 1_700
     end.targetEnded = true
+    return end
+  }()
+
+  static let migrationEndWithPauses: MigrationFinished = {
+    var end = migrationEnd
+    (end.paused, end.pauseP50, end.pauseP99, end.longestPause) = (40, 120, 300, 512)
     return end
   }()
 
@@ -219,6 +250,8 @@ enum Samples {
     ("set-migration-target", .node(node, Incarnation(9)), .setMigrationTarget(
       FlowMove(source: node, sourceIncarnation: Incarnation(9), target: NodeID(4)!, targetIncarnation: Incarnation(1), flows: 500))),
     ("cancel-migration", .node(node, Incarnation(9)), .cancelMigration(Slot(5))),
+    ("change-settings", .cluster, .changeSettings(SettingsChange(version: 4, functions: chain.functions))),
+    ("notify-with-shares", .cluster, .notifyClusterConfig(tableWithShares)),
     ("set-replicas", .node(node, Incarnation(9)), .setReplicas(
       ReplicaAssignment(owner: NodeLife(node, Incarnation(9)), holder: NodeLife(NodeID(4)!, Incarnation(1))))),
     ("set-replicas-none", .node(node, Incarnation(9)), .setReplicas(

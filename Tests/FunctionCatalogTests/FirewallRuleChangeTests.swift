@@ -13,10 +13,7 @@ import Wire
     try! FirewallRuleSet(reader: SettingsReader(text: text), compiler: { RuleClassifier.linearScan($0) })
   }
 
-  static func runtime(_ text: String) -> (TestRuntime, Steering<Firewall>) {
-    let steering = Steering<Firewall>()
-    return (TestRuntime(Steered(try! Firewall(reader: SettingsReader(text: text)), steering)), steering)
-  }
+  static func runtime(_ text: String) -> TestRuntime { TestRuntime(try! Firewall(reader: SettingsReader(text: text))) }
 
   let query = TestPacket.udp("10.0.0.1:1234", "192.0.2.1:53")
   let other = TestPacket.udp("10.0.0.2:1234", "192.0.2.1:53")
@@ -24,20 +21,20 @@ import Wire
   // MARK: Replacement
 
   @Test func `flows keep their verdict when the rules are replaced`() {
-    let (runtime, steering) = Self.runtime("default: allow")
+    let runtime = Self.runtime("default: allow")
     #expect(runtime.send(query).packet != nil)
-    steering.betweenBursts { firewall, shared in firewall.replaceRules(Self.ruleSet("default: deny"), shared: &shared) }
+    runtime.chain.betweenBursts(Firewall.self) { firewall, shared in firewall.replaceRules(Self.ruleSet("default: deny"), shared: &shared) }
     #expect(runtime.send(query).packet != nil && runtime.send(query.answered()).packet != nil)
     #expect(runtime.send(other) == .dropped("denied-by-rule"))
     #expect(runtime.observed("firewall.rules.replaced") == 1)
   }
 
   @Test func `or are asked about once more, as their opener's packet, whoever sends next`() {
-    let (runtime, steering) = Self.runtime("established: re-evaluate\ndefault: allow")
+    let runtime = Self.runtime("established: re-evaluate\ndefault: allow")
     let third = TestPacket.udp("10.0.0.3:1234", "192.0.2.1:53")
     for packet in [query, other, third] { #expect(runtime.send(packet).packet != nil) }
     let stricter = Self.ruleSet("default: deny\nrules:\n  - {action: allow, protocol: udp, from: 10.0.0.1, to-ports: 53}")
-    steering.betweenBursts { firewall, shared in firewall.replaceRules(stricter, shared: &shared) }
+    runtime.chain.betweenBursts(Firewall.self) { firewall, shared in firewall.replaceRules(stricter, shared: &shared) }
     #expect(runtime.send(query.answered()).packet != nil)
     for _ in 0..<3 {
       #expect(runtime.send(other.answered()) == .dropped("denied-by-rule"))
@@ -48,16 +45,16 @@ import Wire
     #expect(runtime.observed("firewall.allowed") == 4)
 
     // The rules change back, and the flow is where it was.
-    steering.betweenBursts { firewall, shared in firewall.replaceRules(Self.ruleSet("default: allow"), shared: &shared) }
+    runtime.chain.betweenBursts(Firewall.self) { firewall, shared in firewall.replaceRules(Self.ruleSet("default: allow"), shared: &shared) }
     #expect(runtime.send(other.answered()).packet != nil && runtime.send(third).packet != nil)
   }
 
   @Test func `a connection goes on where it was when new rules still allow it`() {
-    let (runtime, steering) = Self.runtime("established: re-evaluate\ndefault: allow")
+    let runtime = Self.runtime("established: re-evaluate\ndefault: allow")
     let syn = TestPacket.tcp("10.0.0.1:1234", "192.0.2.1:80", .syn, seq: 100)
     runtime.send(syn)
     runtime.send(syn.answered([.syn, .ack], seq: 500))
-    steering.betweenBursts { firewall, shared in firewall.replaceRules(Self.ruleSet("default: allow"), shared: &shared) }
+    runtime.chain.betweenBursts(Firewall.self) { firewall, shared in firewall.replaceRules(Self.ruleSet("default: allow"), shared: &shared) }
     #expect(runtime.send(.tcp("10.0.0.1:1234", "192.0.2.1:80", .ack, seq: 101, ack: 501)).packet != nil)
     #expect(runtime.state(ofFlowOf: syn, as: Firewall.FlowState.self)?.connection.state == .established)
   }
@@ -87,10 +84,10 @@ import Wire
   // MARK: Log
 
   @Test func `a rule with a log writes down what it decides, in a ring that does not grow`() throws {
-    let (runtime, steering) = Self.runtime(
+    let runtime = Self.runtime(
       "rules:\n  - {action: allow, protocol: tcp}\n  - {action: deny, protocol: udp, log: true}")
     var ring: RingBuffer<FirewallLogEntry>?
-    steering.betweenBursts { _, shared in ring = shared.log.entries }
+    runtime.chain.betweenBursts(Firewall.self) { _, shared in ring = shared.log.entries }
     runtime.now = Tick(milliseconds: 77)
     runtime.send(query)
     let entry = try #require(ring?.take())
@@ -127,7 +124,7 @@ import Wire
   }
 
   @Test func `of a flow without connections it is known whether it was answered`() {
-    let (runtime, _) = Self.runtime("default: allow")
+    let runtime = Self.runtime("default: allow")
     let code = { (packet: TestPacket) in
       runtime.state(ofFlowOf: packet, as: Firewall.FlowState.self).flatMap { PseudoState(rawValue: $0.connection.stateCode) }
     }
@@ -147,7 +144,7 @@ import Wire
   }
 
   @Test func `a client may have so many half-open connections, and all together so many`() {
-    let (runtime, _) = Self.runtime("default: allow\nhalf-open: {total: 5, per-client: 3}")
+    let runtime = Self.runtime("default: allow\nhalf-open: {total: 5, per-client: 3}")
     for port in UInt16(1)...3 { #expect(runtime.send(Self.syn(1, port: port)).packet != nil) }
     #expect(runtime.send(Self.syn(1, port: 4)) == .dropped("half-open-limit"))
     for port in UInt16(1)...2 { #expect(runtime.send(Self.syn(2, port: port)).packet != nil) }

@@ -237,11 +237,11 @@ import Wire
     let ips = IntrusionPrevention(
       rules: #"alert udp any any -> any any (dsize:>0; sid:9;)"#,
       options: {
-        var o = IntrusionPrevention.Options(); o.alertCapacity = 3; return o
+        var o = IntrusionPrevention.Options(); o.alertCapacity = 4; return o
       }())
     var shared = ips.makeSharedState(for: .whole)
     for round in 0..<2 {
-      for index in 0..<5 {
+      for index in 0..<6 {
         var packet = udp("\(round)\(index)")
         var flow = ips.makeFlowState()
         packet.withFrame(arrival: Tick(milliseconds: UInt64(index))) { frame in
@@ -249,7 +249,7 @@ import Wire
           _ = ips.process(&frame, flow: &flow, shared: &shared)
         }
       }
-      #expect(ips.takeAlerts(from: &shared).map(\.arrival.milliseconds) == [0, 1, 2])
+      #expect(ips.takeAlerts(from: &shared).map(\.arrival.milliseconds) == [0, 1, 2, 3])
     }
     #expect(ips.observe(shared).first { $0.name == "ips.alerts.lost" }?.value == 4)
   }

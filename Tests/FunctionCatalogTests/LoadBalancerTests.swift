@@ -78,9 +78,8 @@ import Wire
     var services = try! LoadBalancer(reader: SettingsReader(text: Example.loadBalancer)).services
     services[0].policy = seed % 2 == 0 ? .leastLoaded : .maglev
     let balancer = LoadBalancer(services: services)
-    let steerings = (0..<3).map { _ in Steering<LoadBalancer>() }
     func start(_ index: Int) -> TestRuntime {
-      TestRuntime(Steered(balancer, steerings[index]), share: RuntimeShare(index: index, count: 3))
+      TestRuntime(balancer, share: RuntimeShare(index: index, count: 3))
     }
     var runtimes = (0..<3).map(start)
     var home: [Int: (runtime: Int, backend: Endpoint)] = [:]
@@ -91,7 +90,7 @@ import Wire
       if step % 300 == 299 {
         let backend = services[0].backends.randomElement(using: &random)!
         let state = LoadBalancerPlan.BackendState.allCases.randomElement(using: &random)!
-        steerings[target].betweenBursts { balancer, shared in
+        runtimes[target].chain.betweenBursts(LoadBalancer.self) { balancer, shared in
           for other in balancer.services[0].backends { balancer.setState(of: other, .up, shared: &shared) }
           balancer.setState(of: backend, state, shared: &shared)
         }
@@ -129,12 +128,11 @@ import Wire
   ) {
     let backends = (1...3).map { LoadBalancerService.Backend(IPv4Address(0x0a02_0000 + $0), port: 80) }
     let service = LoadBalancerService("10.1.0.100", port: 80, backends: backends, policy: policy)
-    let steering = Steering<LoadBalancer>()
-    let runtime = TestRuntime(Steered(LoadBalancer(services: [service]), steering))
+    let runtime = TestRuntime(LoadBalancer(services: [service]))
     let before = (0..<60).map { runtime.send(.tcp(Self.client($0), "10.1.0.100:80", .syn)).packet!.destination }
     #expect(Set(before).count == 3)
 
-    steering.betweenBursts { balancer, shared in
+    runtime.chain.betweenBursts(LoadBalancer.self) { balancer, shared in
       let isKnown = balancer.setState(of: backends[0], state, shared: &shared)
       let isStrangerKnown = balancer.setState(of: .init("10.9.9.9", port: 80), state, shared: &shared)
       #expect(isKnown && !isStrangerKnown)
@@ -146,11 +144,11 @@ import Wire
     #expect(!after.contains("10.2.0.1:80") && Set(after).count == 2)
     #expect(runtime.observed("load-balancer.10.1.0.100:80/tcp.10.2.0.1:80.up") == 0)
 
-    steering.betweenBursts { balancer, shared in _ = balancer.setState(of: backends[0], .up, shared: &shared) }
+    runtime.chain.betweenBursts(LoadBalancer.self) { balancer, shared in _ = balancer.setState(of: backends[0], .up, shared: &shared) }
     let again = (120..<180).map { runtime.send(.tcp(Self.client($0), "10.1.0.100:80", .syn)).packet!.destination }
     #expect(again.contains("10.2.0.1:80"))
     for backend in backends {
-      steering.betweenBursts { balancer, shared in _ = balancer.setState(of: backend, .down, shared: &shared) }
+      runtime.chain.betweenBursts(LoadBalancer.self) { balancer, shared in _ = balancer.setState(of: backend, .down, shared: &shared) }
     }
     #expect(runtime.send(.tcp(Self.client(200), "10.1.0.100:80", .syn)) == .dropped("no-backend"))
   }
@@ -187,7 +185,7 @@ import Wire
     ),
     (
       "services:\n  - {virtual: 10.1.0.100:80/tcp, backends: [{address: 10.0.0.1:1, wieght: 2}]}",
-      "line 2: services[0].backends[0].wieght: unknown key 'wieght'; did you mean 'weight'? (known: address, weight)"
+      "line 2: services[0].backends[0].wieght: unknown key 'wieght'; did you mean 'weight'? (known: address, weight, drain)"
     ),
   ])
   func `a wrong setting is refused with its line`(text: String, message: String) {

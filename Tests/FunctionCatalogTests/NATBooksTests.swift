@@ -114,7 +114,7 @@ import Wire
 
     mutating func expire(_ index: Int) {
       var flow = flows.remove(at: index)
-      nat.flowExpires(&flow.state, shared: &books[flow.runtime]!)
+      nat.flowExpires(&flow.state, shared: &books[flow.runtime]!, now: .zero)
     }
 
     mutating func migrate(_ index: Int, to target: Int) {

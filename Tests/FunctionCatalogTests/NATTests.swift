@@ -132,7 +132,7 @@ import Wire
     }
     nat.flowMigratesOut(&flow, shared: &owner)
     nat.flowMigratesIn(&flow, shared: &borrower)
-    nat.flowExpires(&flow, shared: &borrower)
+    nat.flowExpires(&flow, shared: &borrower, now: .zero)
     #expect(owner.used == 1)
     let returned = borrower.takeReturn()!
     let next = borrower.takeReturn()

@@ -34,7 +34,7 @@ struct CountingFunction: NetworkFunction {
 
   func freeFlowState(_ flow: inout FlowState) { books.freed += 1 }
 
-  func flowExpires(_ flow: inout FlowState, shared: inout Books) {
+  func flowExpires(_ flow: inout FlowState, shared: inout Books, now: Tick) {
     if flow.began != 0x600d { shared.strangeStates += 1 }
     shared.expired += 1
   }

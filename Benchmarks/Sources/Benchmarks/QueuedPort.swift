@@ -61,6 +61,15 @@ class QueuedPort: PacketPort {
 
   deinit { queue.deallocate() }
 
+  /// Gives back what nobody will fetch any more.
+  func discard() {
+    while waiting > 0 {
+      memory.give(queue[first].bytes)
+      first = (first + 1) & (Self.capacity - 1)
+      waiting -= 1
+    }
+  }
+
   /// Takes a frame over; `false` when the queue is full.
   func put(_ bytes: UnsafeMutableRawPointer, length: Int) -> Bool {
     guard waiting < Self.capacity else { return false }
@@ -101,13 +110,29 @@ class QueuedPort: PacketPort {
 
 /// A node's port on the fabric: what it sends is in the queue of the node with the destination's address.
 final class FabricPort: QueuedPort {
-  /// By node number.
-  private var nodes: [Int: FabricPort] = [:]
-  /// Bytes of the frames of channels that it has sent.
+  /// By node number; looking one up costs no more than a port's table of addresses would.
+  private static let mostNodes = 64
+  private let nodes: UnsafeMutablePointer<Unmanaged<FabricPort>?>
+  private var kept: [Int: FabricPort] = [:]
+  /// Bytes of the frames of channels that it has sent, and how many there were.
   private(set) var channelBytes = 0
+  private(set) var channelFrames = 0
+
+  override init(_ name: String, _ address: MACAddress, memory: FrameMemory) {
+    nodes = .allocate(capacity: Self.mostNodes)
+    nodes.initialize(repeating: nil, count: Self.mostNodes)
+    super.init(name, address, memory: memory)
+  }
+
+  deinit { nodes.deallocate() }
 
   static func connect(_ ports: [(node: UInt32, port: FabricPort)]) {
-    for (_, port) in ports { for (node, other) in ports { port.nodes[Int(node)] = other } }
+    for (_, port) in ports { for (node, other) in ports { port.connect(node, other) } }
+  }
+
+  private func connect(_ node: UInt32, _ other: FabricPort) {
+    kept[Int(node)] = other
+    nodes[Int(node)] = .passUnretained(other)
   }
 
   override func transmit(_ batch: PacketBatch, mask: UInt64) -> UInt64 {
@@ -115,8 +140,12 @@ final class FabricPort: QueuedPort {
     PacketBatch.forEach(in: mask) { index in
       let node = Int(batch[index].destinationMAC.value >> 8 & 0xffff)
       let (bytes, length) = (batch[index].buffer!, Int(batch[index].length))
-      if nodes[node]?.put(bytes, length: length) != true { refused |= 1 << UInt64(index) }
-      if bytes.load(fromByteOffset: 12, as: UInt16.self) == UInt16(0x88b5).bigEndian { channelBytes += length }
+      let other = node < Self.mostNodes ? nodes[node] : nil
+      if other?._withUnsafeGuaranteedRef({ $0.put(bytes, length: length) }) != true { refused |= 1 << UInt64(index) }
+      if bytes.load(fromByteOffset: 12, as: UInt16.self) == UInt16(0x88b5).bigEndian {
+        channelBytes += length
+        channelFrames += 1
+      }
     }
     return refused
   }

@@ -23,6 +23,8 @@ typedef struct Nfvactor__V1__Member Nfvactor__V1__Member;
 typedef struct Nfvactor__V1__Launch Nfvactor__V1__Launch;
 typedef struct Nfvactor__V1__FlowMove Nfvactor__V1__FlowMove;
 typedef struct Nfvactor__V1__CancelMigration Nfvactor__V1__CancelMigration;
+typedef struct Nfvactor__V1__SettingsChange Nfvactor__V1__SettingsChange;
+typedef struct Nfvactor__V1__PoolShare Nfvactor__V1__PoolShare;
 typedef struct Nfvactor__V1__ReplicaAssignment Nfvactor__V1__ReplicaAssignment;
 typedef struct Nfvactor__V1__Recovery Nfvactor__V1__Recovery;
 
@@ -59,7 +61,8 @@ typedef enum {
   NFVACTOR__V1__COMMAND__BODY_FENCE = 22,
   NFVACTOR__V1__COMMAND__BODY_RECOVER = 23,
   NFVACTOR__V1__COMMAND__BODY_DRAIN_RUNTIME = 24,
-  NFVACTOR__V1__COMMAND__BODY_CANCEL_MIGRATION = 25
+  NFVACTOR__V1__COMMAND__BODY_CANCEL_MIGRATION = 25,
+  NFVACTOR__V1__COMMAND__BODY_CHANGE_SETTINGS = 80
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__COMMAND__BODY__CASE)
 } Nfvactor__V1__Command__BodyCase;
 
@@ -104,6 +107,7 @@ struct  Nfvactor__V1__Command
     Nfvactor__V1__Recovery *recover;
     Nfvactor__V1__NodeLife *drain_runtime;
     Nfvactor__V1__CancelMigration *cancel_migration;
+    Nfvactor__V1__SettingsChange *change_settings;
   };
 };
 #define NFVACTOR__V1__COMMAND__INIT \
@@ -150,10 +154,14 @@ struct  Nfvactor__V1__Member
    */
   uint32_t busy_share;
   uint64_t drops_per_second;
+  /*
+   * Of the pools, while it lives.
+   */
+  Nfvactor__V1__PoolShare *pool_share;
 };
 #define NFVACTOR__V1__MEMBER__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__member__descriptor) \
-    , 0, NFVACTOR__V1__NODE_KIND__NODE_KIND_UNSPECIFIED, 0, (char *)protobuf_c_empty_string, NFVACTOR__V1__MEMBER__STATE__STATE_UNSPECIFIED, NULL, 0, 0, 0 }
+    , 0, NFVACTOR__V1__NODE_KIND__NODE_KIND_UNSPECIFIED, 0, (char *)protobuf_c_empty_string, NFVACTOR__V1__MEMBER__STATE__STATE_UNSPECIFIED, NULL, 0, 0, 0, NULL }
 
 
 struct  Nfvactor__V1__Launch
@@ -212,6 +220,35 @@ struct  Nfvactor__V1__CancelMigration
 #define NFVACTOR__V1__CANCEL_MIGRATION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__cancel_migration__descriptor) \
     , 0 }
+
+
+/*
+ * The functions of the chain as they are to be from now on; only settings differ that running functions can change.
+ */
+struct  Nfvactor__V1__SettingsChange
+{
+  ProtobufCMessage base;
+  uint64_t version;
+  size_t n_functions;
+  Nfvactor__V1__NetworkFunction **functions;
+};
+#define NFVACTOR__V1__SETTINGS_CHANGE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__settings_change__descriptor) \
+    , 0, 0,NULL }
+
+
+/*
+ * Share `index` of `count`.
+ */
+struct  Nfvactor__V1__PoolShare
+{
+  ProtobufCMessage base;
+  uint32_t index;
+  uint32_t count;
+};
+#define NFVACTOR__V1__POOL_SHARE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__pool_share__descriptor) \
+    , 0, 0 }
 
 
 /*
@@ -375,6 +412,44 @@ Nfvactor__V1__CancelMigration *
 void   nfvactor__v1__cancel_migration__free_unpacked
                      (Nfvactor__V1__CancelMigration *message,
                       ProtobufCAllocator *allocator);
+/* Nfvactor__V1__SettingsChange methods */
+void   nfvactor__v1__settings_change__init
+                     (Nfvactor__V1__SettingsChange         *message);
+size_t nfvactor__v1__settings_change__get_packed_size
+                     (const Nfvactor__V1__SettingsChange   *message);
+size_t nfvactor__v1__settings_change__pack
+                     (const Nfvactor__V1__SettingsChange   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__settings_change__pack_to_buffer
+                     (const Nfvactor__V1__SettingsChange   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__SettingsChange *
+       nfvactor__v1__settings_change__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__settings_change__free_unpacked
+                     (Nfvactor__V1__SettingsChange *message,
+                      ProtobufCAllocator *allocator);
+/* Nfvactor__V1__PoolShare methods */
+void   nfvactor__v1__pool_share__init
+                     (Nfvactor__V1__PoolShare         *message);
+size_t nfvactor__v1__pool_share__get_packed_size
+                     (const Nfvactor__V1__PoolShare   *message);
+size_t nfvactor__v1__pool_share__pack
+                     (const Nfvactor__V1__PoolShare   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__pool_share__pack_to_buffer
+                     (const Nfvactor__V1__PoolShare   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__PoolShare *
+       nfvactor__v1__pool_share__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__pool_share__free_unpacked
+                     (Nfvactor__V1__PoolShare *message,
+                      ProtobufCAllocator *allocator);
 /* Nfvactor__V1__ReplicaAssignment methods */
 void   nfvactor__v1__replica_assignment__init
                      (Nfvactor__V1__ReplicaAssignment         *message);
@@ -436,6 +511,12 @@ typedef void (*Nfvactor__V1__FlowMove_Closure)
 typedef void (*Nfvactor__V1__CancelMigration_Closure)
                  (const Nfvactor__V1__CancelMigration *message,
                   void *closure_data);
+typedef void (*Nfvactor__V1__SettingsChange_Closure)
+                 (const Nfvactor__V1__SettingsChange *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__PoolShare_Closure)
+                 (const Nfvactor__V1__PoolShare *message,
+                  void *closure_data);
 typedef void (*Nfvactor__V1__ReplicaAssignment_Closure)
                  (const Nfvactor__V1__ReplicaAssignment *message,
                   void *closure_data);
@@ -456,6 +537,8 @@ extern const ProtobufCEnumDescriptor    nfvactor__v1__member__state__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__launch__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__flow_move__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__cancel_migration__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__settings_change__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__pool_share__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__replica_assignment__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__recovery__descriptor;
 

@@ -45,11 +45,24 @@ typedef struct Nfvactor__V1__DrainRequested__Keep Nfvactor__V1__DrainRequested__
 typedef struct Nfvactor__V1__DrainRequested__Stop Nfvactor__V1__DrainRequested__Stop;
 typedef struct Nfvactor__V1__DrainRequested__Undo Nfvactor__V1__DrainRequested__Undo;
 typedef struct Nfvactor__V1__MigrationFinished Nfvactor__V1__MigrationFinished;
+typedef struct Nfvactor__V1__FunctionLog Nfvactor__V1__FunctionLog;
+typedef struct Nfvactor__V1__FunctionLogEntry Nfvactor__V1__FunctionLogEntry;
+typedef struct Nfvactor__V1__FunctionLogEntry__Alert Nfvactor__V1__FunctionLogEntry__Alert;
+typedef struct Nfvactor__V1__FunctionLogEntry__Ruling Nfvactor__V1__FunctionLogEntry__Ruling;
+typedef struct Nfvactor__V1__FunctionLogEntry__Mapping Nfvactor__V1__FunctionLogEntry__Mapping;
+typedef struct Nfvactor__V1__BackendChanged Nfvactor__V1__BackendChanged;
 typedef struct Nfvactor__V1__RecoveryFinished Nfvactor__V1__RecoveryFinished;
 
 
 /* --- enums --- */
 
+typedef enum _Nfvactor__V1__FunctionLogEntry__MappingEvent {
+  NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT__MAPPING_EVENT_UNSPECIFIED = 0,
+  NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT__MAPPING_EVENT_CREATED = 1,
+  NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT__MAPPING_EVENT_REMOVED = 2,
+  NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT__MAPPING_EVENT_EXHAUSTED = 3
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT)
+} Nfvactor__V1__FunctionLogEntry__MappingEvent;
 
 /* --- messages --- */
 
@@ -81,6 +94,8 @@ typedef enum {
   NFVACTOR__V1__EVENT__BODY_MOVE_REQUESTED = 32,
   NFVACTOR__V1__EVENT__BODY_DRAIN_REQUESTED = 33,
   NFVACTOR__V1__EVENT__BODY_MIGRATION_FINISHED = 34,
+  NFVACTOR__V1__EVENT__BODY_FUNCTION_LOG = 80,
+  NFVACTOR__V1__EVENT__BODY_BACKEND_CHANGED = 81,
   NFVACTOR__V1__EVENT__BODY_RECOVERY_FINISHED = 40
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__EVENT__BODY__CASE)
 } Nfvactor__V1__Event__BodyCase;
@@ -103,6 +118,11 @@ struct  Nfvactor__V1__Event
    * A reader that does not know the body stops.
    */
   protobuf_c_boolean critical;
+  /*
+   * Of a critical event: the first release whose programs can follow it, for those that cannot. Numbers below 16 are the
+   * envelope's; a reader takes any other that it does not know for a body.
+   */
+  char *needed_release;
   Nfvactor__V1__Event__CausationCase causation_case;
   union {
     uint64_t caused_by_event;
@@ -129,12 +149,14 @@ struct  Nfvactor__V1__Event
     Nfvactor__V1__MoveRequested *move_requested;
     Nfvactor__V1__DrainRequested *drain_requested;
     Nfvactor__V1__MigrationFinished *migration_finished;
+    Nfvactor__V1__FunctionLog *function_log;
+    Nfvactor__V1__BackendChanged *backend_changed;
     Nfvactor__V1__RecoveryFinished *recovery_finished;
   };
 };
 #define NFVACTOR__V1__EVENT__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__event__descriptor) \
-    , 0, (char *)protobuf_c_empty_string, 0, 0, (char *)protobuf_c_empty_string, 0, NFVACTOR__V1__EVENT__CAUSATION__NOT_SET, {0}, NFVACTOR__V1__EVENT__BODY__NOT_SET, {0} }
+    , 0, (char *)protobuf_c_empty_string, 0, 0, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, NFVACTOR__V1__EVENT__CAUSATION__NOT_SET, {0}, NFVACTOR__V1__EVENT__BODY__NOT_SET, {0} }
 
 
 /*
@@ -587,10 +609,130 @@ struct  Nfvactor__V1__MigrationFinished
    * The life of the target ended meanwhile.
    */
   protobuf_c_boolean target_ended;
+  /*
+   * Flows of which packets waited at the target, and how long they did.
+   */
+  uint64_t paused;
+  uint64_t pause_p50_microseconds;
+  uint64_t pause_p99_microseconds;
+  uint64_t longest_pause_microseconds;
 };
 #define NFVACTOR__V1__MIGRATION_FINISHED__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__migration_finished__descriptor) \
-    , 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    , 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+
+/*
+ * What the functions of a runtime had to say: alerts, decisions of rules that are logged, mappings that began or ended.
+ */
+struct  Nfvactor__V1__FunctionLog
+{
+  ProtobufCMessage base;
+  uint32_t node;
+  size_t n_entries;
+  Nfvactor__V1__FunctionLogEntry **entries;
+  /*
+   * Entries that there was no room for since the last record.
+   */
+  uint64_t lost;
+};
+#define NFVACTOR__V1__FUNCTION_LOG__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__function_log__descriptor) \
+    , 0, 0,NULL, 0 }
+
+
+struct  Nfvactor__V1__FunctionLogEntry__Alert
+{
+  ProtobufCMessage base;
+  uint32_t gid;
+  uint32_t sid;
+  uint32_t revision;
+  uint32_t priority;
+  protobuf_c_boolean dropped;
+};
+#define NFVACTOR__V1__FUNCTION_LOG_ENTRY__ALERT__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__function_log_entry__alert__descriptor) \
+    , 0, 0, 0, 0, 0 }
+
+
+struct  Nfvactor__V1__FunctionLogEntry__Ruling
+{
+  ProtobufCMessage base;
+  /*
+   * Position of the rule, from 0.
+   */
+  uint32_t rule;
+  protobuf_c_boolean allowed;
+};
+#define NFVACTOR__V1__FUNCTION_LOG_ENTRY__RULING__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__function_log_entry__ruling__descriptor) \
+    , 0, 0 }
+
+
+struct  Nfvactor__V1__FunctionLogEntry__Mapping
+{
+  ProtobufCMessage base;
+  Nfvactor__V1__FunctionLogEntry__MappingEvent event;
+  uint32_t vlan;
+};
+#define NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__function_log_entry__mapping__descriptor) \
+    , NFVACTOR__V1__FUNCTION_LOG_ENTRY__MAPPING_EVENT__MAPPING_EVENT_UNSPECIFIED, 0 }
+
+
+typedef enum {
+  NFVACTOR__V1__FUNCTION_LOG_ENTRY__KIND__NOT_SET = 0,
+  NFVACTOR__V1__FUNCTION_LOG_ENTRY__KIND_ALERT = 7,
+  NFVACTOR__V1__FUNCTION_LOG_ENTRY__KIND_RULING = 8,
+  NFVACTOR__V1__FUNCTION_LOG_ENTRY__KIND_MAPPING = 9
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__FUNCTION_LOG_ENTRY__KIND__CASE)
+} Nfvactor__V1__FunctionLogEntry__KindCase;
+
+struct  Nfvactor__V1__FunctionLogEntry
+{
+  ProtobufCMessage base;
+  /*
+   * Milliseconds since 1970.
+   */
+  uint64_t time;
+  /*
+   * Of the packet; of a mapping, the client's and the external endpoint.
+   */
+  char *source;
+  uint32_t source_port;
+  char *destination;
+  uint32_t destination_port;
+  uint32_t protocol;
+  Nfvactor__V1__FunctionLogEntry__KindCase kind_case;
+  union {
+    Nfvactor__V1__FunctionLogEntry__Alert *alert;
+    Nfvactor__V1__FunctionLogEntry__Ruling *ruling;
+    Nfvactor__V1__FunctionLogEntry__Mapping *mapping;
+  };
+};
+#define NFVACTOR__V1__FUNCTION_LOG_ENTRY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__function_log_entry__descriptor) \
+    , 0, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0, 0, NFVACTOR__V1__FUNCTION_LOG_ENTRY__KIND__NOT_SET, {0} }
+
+
+/*
+ * A runtime's checks of a backend have come to a verdict, for the first time or another than before.
+ */
+struct  Nfvactor__V1__BackendChanged
+{
+  ProtobufCMessage base;
+  uint32_t node;
+  char *service;
+  char *backend;
+  protobuf_c_boolean up;
+  /*
+   * What the last check said.
+   */
+  char *reason;
+};
+#define NFVACTOR__V1__BACKEND_CHANGED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__backend_changed__descriptor) \
+    , 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string }
 
 
 /*
@@ -1006,6 +1148,72 @@ Nfvactor__V1__MigrationFinished *
 void   nfvactor__v1__migration_finished__free_unpacked
                      (Nfvactor__V1__MigrationFinished *message,
                       ProtobufCAllocator *allocator);
+/* Nfvactor__V1__FunctionLog methods */
+void   nfvactor__v1__function_log__init
+                     (Nfvactor__V1__FunctionLog         *message);
+size_t nfvactor__v1__function_log__get_packed_size
+                     (const Nfvactor__V1__FunctionLog   *message);
+size_t nfvactor__v1__function_log__pack
+                     (const Nfvactor__V1__FunctionLog   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__function_log__pack_to_buffer
+                     (const Nfvactor__V1__FunctionLog   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__FunctionLog *
+       nfvactor__v1__function_log__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__function_log__free_unpacked
+                     (Nfvactor__V1__FunctionLog *message,
+                      ProtobufCAllocator *allocator);
+/* Nfvactor__V1__FunctionLogEntry__Alert methods */
+void   nfvactor__v1__function_log_entry__alert__init
+                     (Nfvactor__V1__FunctionLogEntry__Alert         *message);
+/* Nfvactor__V1__FunctionLogEntry__Ruling methods */
+void   nfvactor__v1__function_log_entry__ruling__init
+                     (Nfvactor__V1__FunctionLogEntry__Ruling         *message);
+/* Nfvactor__V1__FunctionLogEntry__Mapping methods */
+void   nfvactor__v1__function_log_entry__mapping__init
+                     (Nfvactor__V1__FunctionLogEntry__Mapping         *message);
+/* Nfvactor__V1__FunctionLogEntry methods */
+void   nfvactor__v1__function_log_entry__init
+                     (Nfvactor__V1__FunctionLogEntry         *message);
+size_t nfvactor__v1__function_log_entry__get_packed_size
+                     (const Nfvactor__V1__FunctionLogEntry   *message);
+size_t nfvactor__v1__function_log_entry__pack
+                     (const Nfvactor__V1__FunctionLogEntry   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__function_log_entry__pack_to_buffer
+                     (const Nfvactor__V1__FunctionLogEntry   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__FunctionLogEntry *
+       nfvactor__v1__function_log_entry__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__function_log_entry__free_unpacked
+                     (Nfvactor__V1__FunctionLogEntry *message,
+                      ProtobufCAllocator *allocator);
+/* Nfvactor__V1__BackendChanged methods */
+void   nfvactor__v1__backend_changed__init
+                     (Nfvactor__V1__BackendChanged         *message);
+size_t nfvactor__v1__backend_changed__get_packed_size
+                     (const Nfvactor__V1__BackendChanged   *message);
+size_t nfvactor__v1__backend_changed__pack
+                     (const Nfvactor__V1__BackendChanged   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__backend_changed__pack_to_buffer
+                     (const Nfvactor__V1__BackendChanged   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__BackendChanged *
+       nfvactor__v1__backend_changed__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__backend_changed__free_unpacked
+                     (Nfvactor__V1__BackendChanged *message,
+                      ProtobufCAllocator *allocator);
 /* Nfvactor__V1__RecoveryFinished methods */
 void   nfvactor__v1__recovery_finished__init
                      (Nfvactor__V1__RecoveryFinished         *message);
@@ -1114,6 +1322,24 @@ typedef void (*Nfvactor__V1__DrainRequested_Closure)
 typedef void (*Nfvactor__V1__MigrationFinished_Closure)
                  (const Nfvactor__V1__MigrationFinished *message,
                   void *closure_data);
+typedef void (*Nfvactor__V1__FunctionLog_Closure)
+                 (const Nfvactor__V1__FunctionLog *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__FunctionLogEntry__Alert_Closure)
+                 (const Nfvactor__V1__FunctionLogEntry__Alert *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__FunctionLogEntry__Ruling_Closure)
+                 (const Nfvactor__V1__FunctionLogEntry__Ruling *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__FunctionLogEntry__Mapping_Closure)
+                 (const Nfvactor__V1__FunctionLogEntry__Mapping *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__FunctionLogEntry_Closure)
+                 (const Nfvactor__V1__FunctionLogEntry *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__BackendChanged_Closure)
+                 (const Nfvactor__V1__BackendChanged *message,
+                  void *closure_data);
 typedef void (*Nfvactor__V1__RecoveryFinished_Closure)
                  (const Nfvactor__V1__RecoveryFinished *message,
                   void *closure_data);
@@ -1152,6 +1378,13 @@ extern const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__keep__des
 extern const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__stop__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__undo__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__migration_finished__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__function_log__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__function_log_entry__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__function_log_entry__alert__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__function_log_entry__ruling__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__function_log_entry__mapping__descriptor;
+extern const ProtobufCEnumDescriptor    nfvactor__v1__function_log_entry__mapping_event__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__backend_changed__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__recovery_finished__descriptor;
 
 PROTOBUF_C__END_DECLS

@@ -52,6 +52,7 @@ typedef struct Nfvactor__V1__FlowRequest__Open Nfvactor__V1__FlowRequest__Open;
 typedef struct Nfvactor__V1__FlowRequest__Completed Nfvactor__V1__FlowRequest__Completed;
 typedef struct Nfvactor__V1__FlowRequest__Failed Nfvactor__V1__FlowRequest__Failed;
 typedef struct Nfvactor__V1__SeenProducer Nfvactor__V1__SeenProducer;
+typedef struct Nfvactor__V1__BackendState Nfvactor__V1__BackendState;
 
 
 /* --- enums --- */
@@ -189,6 +190,12 @@ struct  Nfvactor__V1__CoreState
    */
   Nfvactor__V1__NewerBody *needs_newer_version;
   /*
+   * How often the functions' settings have changed, and which of these changes was told to the runtimes, by which command.
+   */
+  uint64_t settings_version;
+  uint64_t settings_told;
+  uint64_t settings_slot;
+  /*
    * Oldest first.
    */
   size_t n_lost_lives;
@@ -209,7 +216,7 @@ struct  Nfvactor__V1__CoreState
 };
 #define NFVACTOR__V1__CORE_STATE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__core_state__descriptor) \
-    , 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0, NULL, NULL, 0,NULL, 0, (char *)protobuf_c_empty_string, NULL, 0,NULL, 0, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0, 0, NULL, 0, 0, 0,NULL, 0, 0, 0, NULL, 0,NULL, 0,NULL, NFVACTOR__V1__CORE_STATE__MASS_SILENCE__NOT_SET, {0}, NFVACTOR__V1__CORE_STATE__STILLNESS__NOT_SET, {0} }
+    , 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0, NULL, NULL, 0,NULL, 0, (char *)protobuf_c_empty_string, NULL, 0,NULL, 0, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0, 0, NULL, 0, 0, 0,NULL, 0, 0, 0, NULL, 0, 0, 0, 0,NULL, 0,NULL, NFVACTOR__V1__CORE_STATE__MASS_SILENCE__NOT_SET, {0}, NFVACTOR__V1__CORE_STATE__STILLNESS__NOT_SET, {0} }
 
 
 struct  Nfvactor__V1__UnansweredMove
@@ -391,10 +398,14 @@ struct  Nfvactor__V1__NewerBody
   ProtobufCMessage base;
   uint32_t tag;
   ProtobufCBinaryData record;
+  /*
+   * As the record's envelope said; empty if it did not.
+   */
+  char *needed_release;
 };
 #define NFVACTOR__V1__NEWER_BODY__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__newer_body__descriptor) \
-    , 0, {0,NULL} }
+    , 0, {0,NULL}, (char *)protobuf_c_empty_string }
 
 
 struct  Nfvactor__V1__HostState
@@ -531,6 +542,10 @@ struct  Nfvactor__V1__NodeState
    */
   size_t n_unheard_by;
   Nfvactor__V1__PeerWitness **unheard_by;
+  uint64_t settings_version;
+  char *settings_problem;
+  size_t n_backends;
+  Nfvactor__V1__BackendState **backends;
   Nfvactor__V1__NodeState__PhaseCase phase_case;
   union {
     Nfvactor__V1__NodeState__Waiting *waiting;
@@ -545,7 +560,7 @@ struct  Nfvactor__V1__NodeState
 };
 #define NFVACTOR__V1__NODE_STATE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__node_state__descriptor) \
-    , 0, NFVACTOR__V1__NODE_KIND__NODE_KIND_UNSPECIFIED, 0, (char *)protobuf_c_empty_string, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, (char *)protobuf_c_empty_string, 0, NULL, NULL, 0, NULL, 0,NULL, NFVACTOR__V1__NODE_STATE__PHASE__NOT_SET, {0}, NFVACTOR__V1__NODE_STATE__SHARE__NOT_SET, {0} }
+    , 0, NFVACTOR__V1__NODE_KIND__NODE_KIND_UNSPECIFIED, 0, (char *)protobuf_c_empty_string, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, (char *)protobuf_c_empty_string, 0, NULL, NULL, 0, NULL, 0,NULL, 0, (char *)protobuf_c_empty_string, 0,NULL, NFVACTOR__V1__NODE_STATE__PHASE__NOT_SET, {0}, NFVACTOR__V1__NODE_STATE__SHARE__NOT_SET, {0} }
 
 
 struct  Nfvactor__V1__PeerWitness
@@ -794,6 +809,26 @@ struct  Nfvactor__V1__SeenProducer
 #define NFVACTOR__V1__SEEN_PRODUCER__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__seen_producer__descriptor) \
     , (char *)protobuf_c_empty_string, 0, 0, 0, 0 }
+
+
+/*
+ * What a runtime's checks say of a backend.
+ */
+struct  Nfvactor__V1__BackendState
+{
+  ProtobufCMessage base;
+  char *service;
+  char *backend;
+  protobuf_c_boolean up;
+  char *reason;
+  /*
+   * Milliseconds since 1970.
+   */
+  uint64_t since;
+};
+#define NFVACTOR__V1__BACKEND_STATE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__backend_state__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, 0 }
 
 
 /* Nfvactor__V1__SnapshotRecord methods */
@@ -1202,6 +1237,25 @@ Nfvactor__V1__SeenProducer *
 void   nfvactor__v1__seen_producer__free_unpacked
                      (Nfvactor__V1__SeenProducer *message,
                       ProtobufCAllocator *allocator);
+/* Nfvactor__V1__BackendState methods */
+void   nfvactor__v1__backend_state__init
+                     (Nfvactor__V1__BackendState         *message);
+size_t nfvactor__v1__backend_state__get_packed_size
+                     (const Nfvactor__V1__BackendState   *message);
+size_t nfvactor__v1__backend_state__pack
+                     (const Nfvactor__V1__BackendState   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__backend_state__pack_to_buffer
+                     (const Nfvactor__V1__BackendState   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__BackendState *
+       nfvactor__v1__backend_state__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__backend_state__free_unpacked
+                     (Nfvactor__V1__BackendState *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Nfvactor__V1__SnapshotRecord_Closure)
@@ -1306,6 +1360,9 @@ typedef void (*Nfvactor__V1__FlowRequest_Closure)
 typedef void (*Nfvactor__V1__SeenProducer_Closure)
                  (const Nfvactor__V1__SeenProducer *message,
                   void *closure_data);
+typedef void (*Nfvactor__V1__BackendState_Closure)
+                 (const Nfvactor__V1__BackendState *message,
+                  void *closure_data);
 
 /* --- services --- */
 
@@ -1346,6 +1403,7 @@ extern const ProtobufCMessageDescriptor nfvactor__v1__flow_request__open__descri
 extern const ProtobufCMessageDescriptor nfvactor__v1__flow_request__completed__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__flow_request__failed__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__seen_producer__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__backend_state__descriptor;
 
 PROTOBUF_C__END_DECLS
 

@@ -56,7 +56,7 @@ public struct IntrusionPrevention: NetworkFunction {
 
   /// What the runtime keeps beside the rules: counters, alerts, thresholds, and room to work in.
   public struct SharedState {
-    var alerts: AlertRing
+    public internal(set) var alerts: AlertRing
     var thresholds: RuleThresholds
     var candidates: CandidateRules
     /// Alerts of every rule.
@@ -119,7 +119,11 @@ public struct IntrusionPrevention: NetworkFunction {
   // MARK: Alerts
 
   /// Takes the alerts that wait, oldest first.
-  public func takeAlerts(from shared: inout SharedState) -> [RuleAlert] { shared.alerts.takeAll() }
+  public func takeAlerts(from shared: inout SharedState) -> [RuleAlert] {
+    var alerts: [RuleAlert] = []
+    while let alert = shared.alerts.ring.take() { alerts.append(alert) }
+    return alerts
+  }
 
   public func observe(_ shared: borrowing SharedState) -> [Observation] {
     let counters = shared.counters

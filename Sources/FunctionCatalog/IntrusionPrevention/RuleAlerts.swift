@@ -1,3 +1,4 @@
+import FixedContainers
 import Wire
 
 /// A rule matched: what is worth telling, flat, so that the packet path only copies it.
@@ -40,29 +41,14 @@ public struct RuleAlert: Hashable, Sendable, BitwiseCopyable {
 /// Alerts waiting to be taken, oldest first, in memory set aside at start.
 ///
 /// A full ring keeps what it has and counts what it could not take: the first alerts of a flood say more than the last.
-struct AlertRing {
-  private let slots: FixedMemory<RuleAlert?>
-  private var start = 0
-  private(set) var count = 0
-  private(set) var lost: UInt64 = 0
+/// `ring.take()` may be called by one other thread.
+public struct AlertRing {
+  public let ring: RingBuffer<RuleAlert>
+  public private(set) var lost: UInt64 = 0
 
-  init(capacity: Int) { slots = FixedMemory(count: capacity, repeating: nil) }
+  init(capacity: Int) { ring = RingBuffer(capacity: capacity) }
 
   mutating func append(_ alert: RuleAlert) {
-    guard count < slots.count else {
-      lost &+= 1
-      return
-    }
-    slots[(start + count) % slots.count] = alert
-    count += 1
-  }
-
-  /// Allocates: not for the packet path.
-  mutating func takeAll() -> [RuleAlert] {
-    defer {
-      start = (start + count) % max(1, slots.count)
-      count = 0
-    }
-    return (0..<count).compactMap { slots[(start + $0) % slots.count] }
+    if !ring.put(alert) { lost &+= 1 }
   }
 }

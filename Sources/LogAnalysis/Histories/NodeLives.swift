@@ -65,7 +65,8 @@ public struct NodeLives: Sendable {
       lives[key]?.stopSlot = record.command.slot
       lives[key]?.stopAskedAt = record.timestamp
       lives[key]?.stopReason = record.command.reason
-    case .notifyClusterConfig, .drainRuntime, .setMigrationTarget, .cancelMigration, .setReplicas, .recover, .unknown: break
+    case .notifyClusterConfig, .drainRuntime, .setMigrationTarget, .cancelMigration, .changeSettings, .setReplicas, .recover, .unknown:
+      break
     }
   }
 

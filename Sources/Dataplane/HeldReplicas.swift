@@ -1,0 +1,202 @@
+import FixedContainers
+import FlowActors
+import NetworkFunctions
+import Wire
+
+/// The replicas a runtime holds of other runtimes' flows, by life of their owner; and, of owners that have died, those
+/// that it has not taken over yet.
+@safe
+struct HeldReplicas: ~Copyable {
+  /// Lives whose replicas can be held at once: one as a rule, more after failures.
+  static var capacity: Int { 4 }
+
+  private enum Use { case free, held, recovering }
+
+  private let stores: UnsafeMutablePointer<ReplicaStore>
+  private var uses: [Use] = []
+  private var reports: [RecoveryReport?] = []
+  /// The store that messages of a peer are for, `.max` when there is none.
+  private var current = InlineArray<64, UInt8>(repeating: .max)
+  private(set) var isRecovering = false
+  /// Messages that made no sense, or came from a life that has no store here.
+  private(set) var malformed: UInt64 = 0
+
+  private let layoutHash: UInt64
+  private let stateSize: Int
+  private let rules: FlowRules
+  private let seed: UInt64
+  private let memory: MemorySource
+
+  init(chain: ServiceChain, rules: FlowRules, seed: UInt64, memory: MemorySource) {
+    unsafe stores = .allocate(capacity: Self.capacity)
+    layoutHash = MigrationMessage.layoutHash(chain.layout)
+    stateSize = chain.stateSize
+    self.rules = rules
+    self.seed = seed
+    self.memory = memory
+  }
+
+  deinit {
+    unsafe stores.deinitialize(count: uses.count)
+    unsafe stores.deallocate()
+  }
+
+  /// Replicas there are, those being taken over included.
+  var count: Int { uses.indices.reduce(0) { unsafe $0 + stores[$1].count } }
+
+  subscript(index: Int) -> ReplicaStore {
+    _read { yield unsafe stores[index] }
+    _modify { yield unsafe &stores[index] }
+  }
+
+  private func index(of owner: FlowOwner) -> Int? {
+    uses.indices.first { unsafe uses[$0] != .free && stores[$0].owner == owner }
+  }
+
+  // MARK: Messages
+
+  /// The store that updates of this life go to; `nil` when there is none.
+  @inline(__always)
+  func holding(_ peer: UInt8, _ life: FlowOwner) -> Int? {
+    let index = Int(current[Int(peer)])
+    return unsafe index < uses.count && uses[index] == .held && stores[index].owner == life ? index : nil
+  }
+
+  /// Asks for what updates will need.
+  @inline(__always)
+  func foresee(_ messages: UnsafeBufferPointer<UnsafeRawBufferPointer>, in index: Int) {
+    for message in unsafe messages { unsafe stores[index].foresee(message, .buckets) }
+    for message in unsafe messages { unsafe stores[index].foresee(message, .records) }
+  }
+
+  /// Stores an update, as `ReplicaStore.update` does.
+  @inline(__always)
+  mutating func update(_ message: UnsafeRawBufferPointer, in index: Int, milliseconds: UInt32) -> UnsafeRawBufferPointer? {
+    unsafe stores[index].update(message, milliseconds: milliseconds)
+  }
+
+  /// Takes any message of a living owner; what it releases goes to `release`.
+  mutating func receive(
+    _ message: UnsafeRawBufferPointer, from peer: UInt8, life: FlowOwner, now: Tick, release: (UnsafeRawBufferPointer) -> Void
+  ) -> ReplicaStore.Understanding {
+    let opened = unsafe ReplicaStore.streamOpened(by: message)
+    if opened != nil { current[Int(peer)] = store(for: life, now: now) }
+    guard let index = holding(peer, life) else {
+      malformed &+= 1
+      return opened.map { .refused($0) } ?? .malformed
+    }
+    let understanding = unsafe stores[index].receive(message, now: now, release: release)
+    if understanding == .malformed { malformed &+= 1 }
+    return understanding
+  }
+
+  /// The store for a life's replicas, made if need be; `.max` when there are too many.
+  private mutating func store(for life: FlowOwner, now: Tick) -> UInt8 {
+    if let index = index(of: life) { return UInt8(index) }
+    if let index = uses.firstIndex(of: .free) {
+      unsafe stores[index].assign(to: life)
+      uses[index] = .held
+      return UInt8(index)
+    }
+    guard uses.count < Self.capacity else { return .max }
+    unsafe (stores + uses.count).initialize(
+      to: ReplicaStore(
+        of: life, layout: layoutHash, stateSize: stateSize, capacity: rules.capacity, ipv6Capacity: rules.ipv6Capacity,
+        seed: seed, now: now, memory: memory))
+    uses.append(.held)
+    reports.append(nil)
+    return UInt8(uses.count - 1)
+  }
+
+  // MARK: Recovery
+
+  /// The flows of this life are to be taken over, from now on with every packet that asks for one.
+  mutating func beginRecovery(_ order: RecoveryOrder, now: Tick) -> RecoveryReport? {
+    var report = RecoveryReport(run: order.run, lost: order.lost, started: now)
+    guard let index = index(of: order.lost) else {
+      report.finished = now
+      return report
+    }
+    guard uses[index] == .held else { return nil }
+    uses[index] = .recovering
+    reports[index] = report
+    isRecovering = true
+    return report
+  }
+
+  /// Somebody else has this life's flows, or nobody.
+  mutating func drop(_ life: FlowOwner) {
+    guard let index = index(of: life), uses[index] == .held else { return }
+    unsafe stores[index].removeAll()
+    uses[index] = .free
+  }
+
+  /// The store that has a replica with this key among those to be taken over, and its place there.
+  func find(_ frame: borrowing Frame) -> (index: Int, place: UInt32)? {
+    for index in uses.indices where uses[index] == .recovering {
+      if let place = unsafe stores[index].find(frame) { return (index, place) }
+    }
+    return nil
+  }
+
+  func find(_ key: FlowKey) -> (index: Int, place: UInt32)? {
+    for index in uses.indices where uses[index] == .recovering {
+      if let place = unsafe stores[index].find(key) { return (index, place) }
+    }
+    return nil
+  }
+
+  /// The next replica to be taken over without being asked for.
+  mutating func next() -> (index: Int, place: UInt32)? {
+    for index in uses.indices where uses[index] == .recovering {
+      if let place = unsafe stores[index].next() { return (index, place) }
+    }
+    return nil
+  }
+
+  /// Replicas of flows that may have reached another runtime before their owner died.
+  mutating func doubtful(limit: Int) -> (index: Int, peer: UInt8, places: [UInt32])? {
+    for index in uses.indices where uses[index] == .recovering {
+      if let (peer, places) = unsafe stores[index].doubtful(limit: limit) { return (index, peer, places) }
+    }
+    return nil
+  }
+
+  mutating func noteHandOver(_ slot: UInt32, from peer: UInt8, to target: UInt8) {
+    let index = Int(current[Int(peer)])
+    if index < uses.count, uses[index] == .held { unsafe stores[index].noteHandOver(slot, to: target) }
+  }
+
+  mutating func settleDoubt(_ index: Int, _ places: [UInt32], _ phase: MigrationPhase) {
+    for place in places { unsafe stores[index].settleDoubt(place, phase) }
+  }
+
+  /// Whether there is a replica with one of these keys of a flow of this life.
+  func has(_ keys: FlowKeyPair, of life: FlowOwner) -> Bool {
+    guard let index = index(of: life) else { return false }
+    return unsafe stores[index].find(keys.forward) != nil
+  }
+
+  /// The flow is another runtime's: its replica is of no use.
+  mutating func discard(_ index: Int, _ place: UInt32) { unsafe stores[index].remove(place) }
+
+  /// What became of a replica: its place is free again.
+  mutating func settle(_ index: Int, _ place: UInt32, isServed: Bool, onDemand: Bool) {
+    unsafe stores[index].remove(place)
+    if isServed { reports[index]?.recovered += 1 } else { reports[index]?.refused += 1 }
+    if onDemand { reports[index]?.onDemand += 1 }
+  }
+
+  /// A recovery that has come to its end, once each.
+  mutating func takeFinished(now: Tick) -> RecoveryReport? {
+    for index in uses.indices where unsafe uses[index] == .recovering && stores[index].count == 0 {
+      uses[index] = .free
+      unsafe stores[index].removeAll()
+      isRecovering = uses.contains(.recovering)
+      defer { reports[index] = nil }
+      reports[index]?.finished = now
+      return reports[index]
+    }
+    return nil
+  }
+}
