@@ -13,10 +13,11 @@ extension Worker {
   ///   - identity: of a member of a cluster, whose flows can move; `nil` for a runtime by itself.
   ///   - share: what the chain was made with: the part of the pools that flows give back to this runtime.
   ///   - isReplicated: whether its flows can be replicated: then there is memory for what the holder has.
+  ///   - announces: whether it tells the fabric's bridges where it is.
   public static func runtime(
     port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, share: RuntimeShare = .whole, isReplicated: Bool = false,
     chain: ServiceChain, rules: FlowRules, seed: UInt64,
-    rings: WorkerRings, now: Tick, memory: MemorySource
+    rings: WorkerRings, now: Tick, memory: MemorySource, announces: Bool = false
   ) -> Worker {
     let published = PublishedCounters()
     let borrowed = BorrowedFlows()
@@ -31,7 +32,7 @@ extension Worker {
       if case .errand(let errand) = command { errand.run(on: runtime.core.chain) }
       migration?.obey(command, now: now)
     }
-    let announcement = identity.map { _ in AnnouncementGraph(port: port, address: address) }
+    let announcement = announces ? AnnouncementGraph(port: port, address: address) : nil
     return Worker(
       graphs: [runtime] + (migration.map { [$0] } ?? []) + (announcement.map { [$0] } ?? []) + [TimerGraph { now in runtime.core.expireIdle(now: now, limit: 64) }],
       liaison: liaison, published: published,

@@ -35,7 +35,7 @@ public enum RuntimeNode {
     let rings = WorkerRings()
     let worker = Worker.runtime(
       port: port, address: address, identity: FlowOwner(spec), share: poolShare, chain: chain, rules: rules, seed: .random(in: .min ... .max),
-      rings: rings, now: .zero, memory: environment.containerMemory)
+      rings: rings, now: .zero, memory: environment.containerMemory, announces: true)
     let clock = CycleClock()
     try launch.serve(
       worker, rings: rings, clock: clock, address: address, dropReasons: chain.dropReasons, capacity: rules.capacity,
@@ -87,7 +87,7 @@ public enum SwitchNode {
       ports: SwitchPorts(client: client, server: server, fabric: fabric), address: address, identity: FlowOwner(spec),
       entrance: ServerSideEntrance(isOpen: entrance.isOpen, endpoints: entrance.endpoints),
       client: UplinkSettings(network.client), server: UplinkSettings(network.server), rules: rules,
-      seed: .random(in: .min ... .max), rings: rings, now: .zero, memory: environment.containerMemory)
+      seed: .random(in: .min ... .max), rings: rings, now: .zero, memory: environment.containerMemory, announces: true)
     try launch.serve(
       worker, rings: rings, clock: CycleClock(), address: address, dropReasons: [], capacity: rules.capacity, functions: nil,
       begun: begun)
