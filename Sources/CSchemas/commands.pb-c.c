@@ -412,7 +412,97 @@ void   nfvactor__v1__pool_share__free_unpacked
   assert(message->base.descriptor == &nfvactor__v1__pool_share__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor nfvactor__v1__command__field_descriptors[20] =
+void   nfvactor__v1__replica_assignment__init
+                     (Nfvactor__V1__ReplicaAssignment         *message)
+{
+  static const Nfvactor__V1__ReplicaAssignment init_value = NFVACTOR__V1__REPLICA_ASSIGNMENT__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__replica_assignment__get_packed_size
+                     (const Nfvactor__V1__ReplicaAssignment *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__replica_assignment__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__replica_assignment__pack
+                     (const Nfvactor__V1__ReplicaAssignment *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__replica_assignment__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__replica_assignment__pack_to_buffer
+                     (const Nfvactor__V1__ReplicaAssignment *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__replica_assignment__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__ReplicaAssignment *
+       nfvactor__v1__replica_assignment__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__ReplicaAssignment *)
+     protobuf_c_message_unpack (&nfvactor__v1__replica_assignment__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__replica_assignment__free_unpacked
+                     (Nfvactor__V1__ReplicaAssignment *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__replica_assignment__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   nfvactor__v1__recovery__init
+                     (Nfvactor__V1__Recovery         *message)
+{
+  static const Nfvactor__V1__Recovery init_value = NFVACTOR__V1__RECOVERY__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__recovery__get_packed_size
+                     (const Nfvactor__V1__Recovery *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__recovery__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__recovery__pack
+                     (const Nfvactor__V1__Recovery *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__recovery__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__recovery__pack_to_buffer
+                     (const Nfvactor__V1__Recovery *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__recovery__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__Recovery *
+       nfvactor__v1__recovery__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__Recovery *)
+     protobuf_c_message_unpack (&nfvactor__v1__recovery__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__recovery__free_unpacked
+                     (Nfvactor__V1__Recovery *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__recovery__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+static const ProtobufCFieldDescriptor nfvactor__v1__command__field_descriptors[22] =
 {
   {
     "version",
@@ -607,6 +697,18 @@ static const ProtobufCFieldDescriptor nfvactor__v1__command__field_descriptors[2
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "set_replicas",
+    21,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Command, body_case),
+    offsetof(Nfvactor__V1__Command, set_replicas),
+    &nfvactor__v1__replica_assignment__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "fence",
     22,
     PROTOBUF_C_LABEL_NONE,
@@ -614,6 +716,18 @@ static const ProtobufCFieldDescriptor nfvactor__v1__command__field_descriptors[2
     offsetof(Nfvactor__V1__Command, body_case),
     offsetof(Nfvactor__V1__Command, fence),
     &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "recover",
+    23,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Command, body_case),
+    offsetof(Nfvactor__V1__Command, recover),
+    &nfvactor__v1__recovery__descriptor,
     NULL,
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
@@ -656,19 +770,21 @@ static const ProtobufCFieldDescriptor nfvactor__v1__command__field_descriptors[2
   },
 };
 static const unsigned nfvactor__v1__command__field_indices_by_name[] = {
-  18,   /* field[18] = cancel_migration */
-  19,   /* field[19] = change_settings */
+  20,   /* field[20] = cancel_migration */
+  21,   /* field[21] = change_settings */
   9,   /* field[9] = correlation */
   3,   /* field[3] = decision_index */
   2,   /* field[2] = decision_offset */
-  17,   /* field[17] = drain_runtime */
+  19,   /* field[19] = drain_runtime */
   7,   /* field[7] = expiry */
-  16,   /* field[16] = fence */
+  17,   /* field[17] = fence */
   12,   /* field[12] = launch_runtime */
   13,   /* field[13] = launch_switch */
   11,   /* field[11] = notify_cluster_config */
   8,   /* field[8] = reason */
+  18,   /* field[18] = recover */
   15,   /* field[15] = set_migration_target */
+  16,   /* field[16] = set_replicas */
   1,   /* field[1] = slot */
   10,   /* field[10] = state_hash */
   14,   /* field[14] = stop_node */
@@ -677,14 +793,12 @@ static const unsigned nfvactor__v1__command__field_indices_by_name[] = {
   6,   /* field[6] = target_node */
   0,   /* field[0] = version */
 };
-static const ProtobufCIntRange nfvactor__v1__command__number_ranges[5 + 1] =
+static const ProtobufCIntRange nfvactor__v1__command__number_ranges[3 + 1] =
 {
   { 1, 0 },
   { 16, 11 },
-  { 22, 16 },
-  { 24, 17 },
-  { 80, 19 },
-  { 0, 20 }
+  { 80, 21 },
+  { 0, 22 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__command__descriptor =
 {
@@ -694,10 +808,10 @@ const ProtobufCMessageDescriptor nfvactor__v1__command__descriptor =
   "Nfvactor__V1__Command",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__Command),
-  20,
+  22,
   nfvactor__v1__command__field_descriptors,
   nfvactor__v1__command__field_indices_by_name,
-  5,  nfvactor__v1__command__number_ranges,
+  3,  nfvactor__v1__command__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__command__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -960,7 +1074,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__member__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__member__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__launch__field_descriptors[11] =
+static const ProtobufCFieldDescriptor nfvactor__v1__launch__field_descriptors[12] =
 {
   {
     "cluster",
@@ -1094,6 +1208,18 @@ static const ProtobufCFieldDescriptor nfvactor__v1__launch__field_descriptors[11
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "replicas",
+    40,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Launch, replicas),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__launch__field_indices_by_name[] = {
   4,   /* field[4] = chain */
@@ -1106,12 +1232,14 @@ static const unsigned nfvactor__v1__launch__field_indices_by_name[] = {
   10,   /* field[10] = polling */
   6,   /* field[6] = pool_share_count */
   5,   /* field[5] = pool_share_index */
+  11,   /* field[11] = replicas */
   9,   /* field[9] = workload_interval */
 };
-static const ProtobufCIntRange nfvactor__v1__launch__number_ranges[1 + 1] =
+static const ProtobufCIntRange nfvactor__v1__launch__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 11 }
+  { 40, 11 },
+  { 0, 12 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__launch__descriptor =
 {
@@ -1121,10 +1249,10 @@ const ProtobufCMessageDescriptor nfvactor__v1__launch__descriptor =
   "Nfvactor__V1__Launch",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__Launch),
-  11,
+  12,
   nfvactor__v1__launch__field_descriptors,
   nfvactor__v1__launch__field_indices_by_name,
-  1,  nfvactor__v1__launch__number_ranges,
+  2,  nfvactor__v1__launch__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__launch__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -1330,5 +1458,107 @@ const ProtobufCMessageDescriptor nfvactor__v1__pool_share__descriptor =
   nfvactor__v1__pool_share__field_indices_by_name,
   1,  nfvactor__v1__pool_share__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__pool_share__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__replica_assignment__field_descriptors[2] =
+{
+  {
+    "owner",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__ReplicaAssignment, owner),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "holder",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__ReplicaAssignment, holder),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__replica_assignment__field_indices_by_name[] = {
+  1,   /* field[1] = holder */
+  0,   /* field[0] = owner */
+};
+static const ProtobufCIntRange nfvactor__v1__replica_assignment__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__replica_assignment__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.ReplicaAssignment",
+  "ReplicaAssignment",
+  "Nfvactor__V1__ReplicaAssignment",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__ReplicaAssignment),
+  2,
+  nfvactor__v1__replica_assignment__field_descriptors,
+  nfvactor__v1__replica_assignment__field_indices_by_name,
+  1,  nfvactor__v1__replica_assignment__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__replica_assignment__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__recovery__field_descriptors[2] =
+{
+  {
+    "lost",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Recovery, lost),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "by",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Recovery, by),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__recovery__field_indices_by_name[] = {
+  1,   /* field[1] = by */
+  0,   /* field[0] = lost */
+};
+static const ProtobufCIntRange nfvactor__v1__recovery__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__recovery__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.Recovery",
+  "Recovery",
+  "Nfvactor__V1__Recovery",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__Recovery),
+  2,
+  nfvactor__v1__recovery__field_descriptors,
+  nfvactor__v1__recovery__field_indices_by_name,
+  1,  nfvactor__v1__recovery__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__recovery__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

@@ -1280,7 +1280,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__network__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__network__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__cluster_spec__field_descriptors[9] =
+static const ProtobufCFieldDescriptor nfvactor__v1__cluster_spec__field_descriptors[10] =
 {
   {
     "name",
@@ -1390,6 +1390,18 @@ static const ProtobufCFieldDescriptor nfvactor__v1__cluster_spec__field_descript
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "replicas",
+    40,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__ClusterSpec, replicas),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__cluster_spec__field_indices_by_name[] = {
   1,   /* field[1] = chain */
@@ -1398,14 +1410,16 @@ static const unsigned nfvactor__v1__cluster_spec__field_indices_by_name[] = {
   8,   /* field[8] = network */
   7,   /* field[7] = polling */
   4,   /* field[4] = pool_shares */
+  9,   /* field[9] = replicas */
   2,   /* field[2] = runtimes */
   3,   /* field[3] = switches */
   6,   /* field[6] = workload_interval */
 };
-static const ProtobufCIntRange nfvactor__v1__cluster_spec__number_ranges[1 + 1] =
+static const ProtobufCIntRange nfvactor__v1__cluster_spec__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 9 }
+  { 40, 9 },
+  { 0, 10 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__cluster_spec__descriptor =
 {
@@ -1415,10 +1429,10 @@ const ProtobufCMessageDescriptor nfvactor__v1__cluster_spec__descriptor =
   "Nfvactor__V1__ClusterSpec",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__ClusterSpec),
-  9,
+  10,
   nfvactor__v1__cluster_spec__field_descriptors,
   nfvactor__v1__cluster_spec__field_indices_by_name,
-  1,  nfvactor__v1__cluster_spec__number_ranges,
+  2,  nfvactor__v1__cluster_spec__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__cluster_spec__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

@@ -148,6 +148,12 @@ void   nfvactor__v1__workload__drops__init
   static const Nfvactor__V1__Workload__Drops init_value = NFVACTOR__V1__WORKLOAD__DROPS__INIT;
   *message = init_value;
 }
+void   nfvactor__v1__workload__borrowed__init
+                     (Nfvactor__V1__Workload__Borrowed         *message)
+{
+  static const Nfvactor__V1__Workload__Borrowed init_value = NFVACTOR__V1__WORKLOAD__BORROWED__INIT;
+  *message = init_value;
+}
 void   nfvactor__v1__workload__init
                      (Nfvactor__V1__Workload         *message)
 {
@@ -1069,7 +1075,52 @@ void   nfvactor__v1__backend_changed__free_unpacked
   assert(message->base.descriptor == &nfvactor__v1__backend_changed__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[29] =
+void   nfvactor__v1__recovery_finished__init
+                     (Nfvactor__V1__RecoveryFinished         *message)
+{
+  static const Nfvactor__V1__RecoveryFinished init_value = NFVACTOR__V1__RECOVERY_FINISHED__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__recovery_finished__get_packed_size
+                     (const Nfvactor__V1__RecoveryFinished *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__recovery_finished__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__recovery_finished__pack
+                     (const Nfvactor__V1__RecoveryFinished *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__recovery_finished__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__recovery_finished__pack_to_buffer
+                     (const Nfvactor__V1__RecoveryFinished *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__recovery_finished__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__RecoveryFinished *
+       nfvactor__v1__recovery_finished__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__RecoveryFinished *)
+     protobuf_c_message_unpack (&nfvactor__v1__recovery_finished__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__recovery_finished__free_unpacked
+                     (Nfvactor__V1__RecoveryFinished *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__recovery_finished__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[31] =
 {
   {
     "version",
@@ -1164,6 +1215,18 @@ static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[29]
     offsetof(Nfvactor__V1__Event, critical),
     NULL,
     NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "needed_release",
+    15,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Event, needed_release),
+    NULL,
+    &protobuf_c_empty_string,
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
@@ -1396,6 +1459,18 @@ static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[29]
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "recovery_finished",
+    40,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Event, body_case),
+    offsetof(Nfvactor__V1__Event, recovery_finished),
+    &nfvactor__v1__recovery_finished__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "function_log",
     80,
     PROTOBUF_C_LABEL_NONE,
@@ -1421,42 +1496,45 @@ static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[29]
   },
 };
 static const unsigned nfvactor__v1__event__field_indices_by_name[] = {
-  15,   /* field[15] = agent_heartbeat */
-  14,   /* field[14] = agent_started */
-  28,   /* field[28] = backend_changed */
-  20,   /* field[20] = beacon */
+  16,   /* field[16] = agent_heartbeat */
+  15,   /* field[15] = agent_started */
+  30,   /* field[30] = backend_changed */
+  21,   /* field[21] = beacon */
   6,   /* field[6] = caused_by_command */
   5,   /* field[5] = caused_by_event */
-  18,   /* field[18] = cluster_applied */
-  19,   /* field[19] = cluster_deleted */
-  17,   /* field[17] = cluster_registered */
-  13,   /* field[13] = command_acknowledged */
+  19,   /* field[19] = cluster_applied */
+  20,   /* field[20] = cluster_deleted */
+  18,   /* field[18] = cluster_registered */
+  14,   /* field[14] = command_acknowledged */
   4,   /* field[4] = correlation */
   7,   /* field[7] = critical */
-  25,   /* field[25] = drain_requested */
-  27,   /* field[27] = function_log */
-  9,   /* field[9] = heartbeat */
+  26,   /* field[26] = drain_requested */
+  29,   /* field[29] = function_log */
+  10,   /* field[10] = heartbeat */
   2,   /* field[2] = incarnation */
-  26,   /* field[26] = migration_finished */
-  24,   /* field[24] = move_requested */
-  11,   /* field[11] = node_started */
-  12,   /* field[12] = node_stopping */
-  21,   /* field[21] = peer_silent */
-  23,   /* field[23] = policy_activated */
-  16,   /* field[16] = process_exited */
+  27,   /* field[27] = migration_finished */
+  25,   /* field[25] = move_requested */
+  8,   /* field[8] = needed_release */
+  12,   /* field[12] = node_started */
+  13,   /* field[13] = node_stopping */
+  22,   /* field[22] = peer_silent */
+  24,   /* field[24] = policy_activated */
+  17,   /* field[17] = process_exited */
   1,   /* field[1] = producer */
-  22,   /* field[22] = rules_activated */
+  28,   /* field[28] = recovery_finished */
+  23,   /* field[23] = rules_activated */
   3,   /* field[3] = sequence */
-  8,   /* field[8] = tick */
+  9,   /* field[9] = tick */
   0,   /* field[0] = version */
-  10,   /* field[10] = workload */
+  11,   /* field[11] = workload */
 };
-static const ProtobufCIntRange nfvactor__v1__event__number_ranges[3 + 1] =
+static const ProtobufCIntRange nfvactor__v1__event__number_ranges[4 + 1] =
 {
   { 1, 0 },
-  { 16, 8 },
-  { 80, 27 },
-  { 0, 29 }
+  { 15, 8 },
+  { 40, 28 },
+  { 80, 29 },
+  { 0, 31 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__event__descriptor =
 {
@@ -1466,10 +1544,10 @@ const ProtobufCMessageDescriptor nfvactor__v1__event__descriptor =
   "Nfvactor__V1__Event",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__Event),
-  29,
+  31,
   nfvactor__v1__event__field_descriptors,
   nfvactor__v1__event__field_indices_by_name,
-  3,  nfvactor__v1__event__number_ranges,
+  4,  nfvactor__v1__event__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__event__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -1606,7 +1684,58 @@ const ProtobufCMessageDescriptor nfvactor__v1__workload__drops__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__workload__drops__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__workload__field_descriptors[13] =
+static const ProtobufCFieldDescriptor nfvactor__v1__workload__borrowed__field_descriptors[2] =
+{
+  {
+    "share",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Workload__Borrowed, share),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "flows",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Workload__Borrowed, flows),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__workload__borrowed__field_indices_by_name[] = {
+  1,   /* field[1] = flows */
+  0,   /* field[0] = share */
+};
+static const ProtobufCIntRange nfvactor__v1__workload__borrowed__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__workload__borrowed__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.Workload.Borrowed",
+  "Borrowed",
+  "Nfvactor__V1__Workload__Borrowed",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__Workload__Borrowed),
+  2,
+  nfvactor__v1__workload__borrowed__field_descriptors,
+  nfvactor__v1__workload__borrowed__field_indices_by_name,
+  1,  nfvactor__v1__workload__borrowed__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__workload__borrowed__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__workload__field_descriptors[19] =
 {
   {
     "node",
@@ -1764,9 +1893,82 @@ static const ProtobufCFieldDescriptor nfvactor__v1__workload__field_descriptors[
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "unprotected_flows",
+    40,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Workload, unprotected_flows),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "replicas_held",
+    41,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Workload, replicas_held),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "packets_replicated",
+    42,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Workload, packets_replicated),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "packets_released",
+    43,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Workload, packets_released),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "borrowed",
+    44,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Workload, n_borrowed),
+    offsetof(Nfvactor__V1__Workload, borrowed),
+    &nfvactor__v1__workload__borrowed__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "last_slot",
+    45,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Workload, last_slot),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__workload__field_indices_by_name[] = {
   8,   /* field[8] = active_flows */
+  17,   /* field[17] = borrowed */
   11,   /* field[11] = busy_share */
   12,   /* field[12] = capacity */
   4,   /* field[4] = dropped_packets */
@@ -1776,14 +1978,20 @@ static const unsigned nfvactor__v1__workload__field_indices_by_name[] = {
   7,   /* field[7] = forwarded_bytes */
   3,   /* field[3] = forwarded_packets */
   1,   /* field[1] = interval */
+  18,   /* field[18] = last_slot */
   0,   /* field[0] = node */
+  16,   /* field[16] = packets_released */
+  15,   /* field[15] = packets_replicated */
   6,   /* field[6] = received_bytes */
   2,   /* field[2] = received_packets */
+  14,   /* field[14] = replicas_held */
+  13,   /* field[13] = unprotected_flows */
 };
-static const ProtobufCIntRange nfvactor__v1__workload__number_ranges[1 + 1] =
+static const ProtobufCIntRange nfvactor__v1__workload__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 13 }
+  { 40, 13 },
+  { 0, 19 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__workload__descriptor =
 {
@@ -1793,14 +2001,14 @@ const ProtobufCMessageDescriptor nfvactor__v1__workload__descriptor =
   "Nfvactor__V1__Workload",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__Workload),
-  13,
+  19,
   nfvactor__v1__workload__field_descriptors,
   nfvactor__v1__workload__field_indices_by_name,
-  1,  nfvactor__v1__workload__number_ranges,
+  2,  nfvactor__v1__workload__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__workload__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__node_started__field_descriptors[7] =
+static const ProtobufCFieldDescriptor nfvactor__v1__node_started__field_descriptors[8] =
 {
   {
     "node",
@@ -1886,9 +2094,22 @@ static const ProtobufCFieldDescriptor nfvactor__v1__node_started__field_descript
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "can_replicate",
+    40,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__NodeStarted, can_replicate),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__node_started__field_indices_by_name[] = {
   6,   /* field[6] = can_migrate */
+  7,   /* field[7] = can_replicate */
   2,   /* field[2] = host */
   1,   /* field[1] = kind */
   0,   /* field[0] = node */
@@ -1896,10 +2117,11 @@ static const unsigned nfvactor__v1__node_started__field_indices_by_name[] = {
   3,   /* field[3] = process_id */
   5,   /* field[5] = startup */
 };
-static const ProtobufCIntRange nfvactor__v1__node_started__number_ranges[1 + 1] =
+static const ProtobufCIntRange nfvactor__v1__node_started__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 7 }
+  { 40, 7 },
+  { 0, 8 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__node_started__descriptor =
 {
@@ -1909,10 +2131,10 @@ const ProtobufCMessageDescriptor nfvactor__v1__node_started__descriptor =
   "Nfvactor__V1__NodeStarted",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__NodeStarted),
-  7,
+  8,
   nfvactor__v1__node_started__field_descriptors,
   nfvactor__v1__node_started__field_indices_by_name,
-  1,  nfvactor__v1__node_started__number_ranges,
+  2,  nfvactor__v1__node_started__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__node_started__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -2894,7 +3116,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__drain_requested__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__drain_requested__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__migration_finished__field_descriptors[11] =
+static const ProtobufCFieldDescriptor nfvactor__v1__migration_finished__field_descriptors[15] =
 {
   {
     "slot",
@@ -3028,14 +3250,66 @@ static const ProtobufCFieldDescriptor nfvactor__v1__migration_finished__field_de
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "paused",
+    12,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, paused),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "pause_p50_microseconds",
+    13,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, pause_p50_microseconds),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "pause_p99_microseconds",
+    14,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, pause_p99_microseconds),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "longest_pause_microseconds",
+    15,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__MigrationFinished, longest_pause_microseconds),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__migration_finished__field_indices_by_name[] = {
   6,   /* field[6] = bytes */
   9,   /* field[9] = cancelled */
+  14,   /* field[14] = longest_pause_microseconds */
   8,   /* field[8] = microseconds */
   7,   /* field[7] = missed_deadlines */
   3,   /* field[3] = moved */
   1,   /* field[1] = node */
+  12,   /* field[12] = pause_p50_microseconds */
+  13,   /* field[13] = pause_p99_microseconds */
+  11,   /* field[11] = paused */
   4,   /* field[4] = refused */
   5,   /* field[5] = returned */
   0,   /* field[0] = slot */
@@ -3045,7 +3319,7 @@ static const unsigned nfvactor__v1__migration_finished__field_indices_by_name[] 
 static const ProtobufCIntRange nfvactor__v1__migration_finished__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 11 }
+  { 0, 15 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__migration_finished__descriptor =
 {
@@ -3055,7 +3329,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__migration_finished__descriptor =
   "Nfvactor__V1__MigrationFinished",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__MigrationFinished),
-  11,
+  15,
   nfvactor__v1__migration_finished__field_descriptors,
   nfvactor__v1__migration_finished__field_indices_by_name,
   1,  nfvactor__v1__migration_finished__number_ranges,
@@ -3580,5 +3854,121 @@ const ProtobufCMessageDescriptor nfvactor__v1__backend_changed__descriptor =
   nfvactor__v1__backend_changed__field_indices_by_name,
   1,  nfvactor__v1__backend_changed__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__backend_changed__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__recovery_finished__field_descriptors[7] =
+{
+  {
+    "slot",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__RecoveryFinished, slot),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "node",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__RecoveryFinished, node),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "lost",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__RecoveryFinished, lost),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "recovered",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__RecoveryFinished, recovered),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "on_demand",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__RecoveryFinished, on_demand),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "refused",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__RecoveryFinished, refused),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "microseconds",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__RecoveryFinished, microseconds),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__recovery_finished__field_indices_by_name[] = {
+  2,   /* field[2] = lost */
+  6,   /* field[6] = microseconds */
+  1,   /* field[1] = node */
+  4,   /* field[4] = on_demand */
+  3,   /* field[3] = recovered */
+  5,   /* field[5] = refused */
+  0,   /* field[0] = slot */
+};
+static const ProtobufCIntRange nfvactor__v1__recovery_finished__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 7 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__recovery_finished__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.RecoveryFinished",
+  "RecoveryFinished",
+  "Nfvactor__V1__RecoveryFinished",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__RecoveryFinished),
+  7,
+  nfvactor__v1__recovery_finished__field_descriptors,
+  nfvactor__v1__recovery_finished__field_indices_by_name,
+  1,  nfvactor__v1__recovery_finished__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__recovery_finished__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

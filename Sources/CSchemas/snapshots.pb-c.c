@@ -187,6 +187,183 @@ void   nfvactor__v1__core_state__free_unpacked
   assert(message->base.descriptor == &nfvactor__v1__core_state__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   nfvactor__v1__unanswered_move__init
+                     (Nfvactor__V1__UnansweredMove         *message)
+{
+  static const Nfvactor__V1__UnansweredMove init_value = NFVACTOR__V1__UNANSWERED_MOVE__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__unanswered_move__get_packed_size
+                     (const Nfvactor__V1__UnansweredMove *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__unanswered_move__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__unanswered_move__pack
+                     (const Nfvactor__V1__UnansweredMove *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__unanswered_move__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__unanswered_move__pack_to_buffer
+                     (const Nfvactor__V1__UnansweredMove *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__unanswered_move__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__UnansweredMove *
+       nfvactor__v1__unanswered_move__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__UnansweredMove *)
+     protobuf_c_message_unpack (&nfvactor__v1__unanswered_move__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__unanswered_move__free_unpacked
+                     (Nfvactor__V1__UnansweredMove *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__unanswered_move__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   nfvactor__v1__lost_life__untold__init
+                     (Nfvactor__V1__LostLife__Untold         *message)
+{
+  static const Nfvactor__V1__LostLife__Untold init_value = NFVACTOR__V1__LOST_LIFE__UNTOLD__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__lost_life__asked__init
+                     (Nfvactor__V1__LostLife__Asked         *message)
+{
+  static const Nfvactor__V1__LostLife__Asked init_value = NFVACTOR__V1__LOST_LIFE__ASKED__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__lost_life__settled__init
+                     (Nfvactor__V1__LostLife__Settled         *message)
+{
+  static const Nfvactor__V1__LostLife__Settled init_value = NFVACTOR__V1__LOST_LIFE__SETTLED__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__lost_life__init
+                     (Nfvactor__V1__LostLife         *message)
+{
+  static const Nfvactor__V1__LostLife init_value = NFVACTOR__V1__LOST_LIFE__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__lost_life__get_packed_size
+                     (const Nfvactor__V1__LostLife *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__lost_life__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__lost_life__pack
+                     (const Nfvactor__V1__LostLife *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__lost_life__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__lost_life__pack_to_buffer
+                     (const Nfvactor__V1__LostLife *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__lost_life__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__LostLife *
+       nfvactor__v1__lost_life__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__LostLife *)
+     protobuf_c_message_unpack (&nfvactor__v1__lost_life__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__lost_life__free_unpacked
+                     (Nfvactor__V1__LostLife *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__lost_life__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   nfvactor__v1__protection__asked__init
+                     (Nfvactor__V1__Protection__Asked         *message)
+{
+  static const Nfvactor__V1__Protection__Asked init_value = NFVACTOR__V1__PROTECTION__ASKED__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__protection__begun__init
+                     (Nfvactor__V1__Protection__Begun         *message)
+{
+  static const Nfvactor__V1__Protection__Begun init_value = NFVACTOR__V1__PROTECTION__BEGUN__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__protection__complete__init
+                     (Nfvactor__V1__Protection__Complete         *message)
+{
+  static const Nfvactor__V1__Protection__Complete init_value = NFVACTOR__V1__PROTECTION__COMPLETE__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__protection__refused__init
+                     (Nfvactor__V1__Protection__Refused         *message)
+{
+  static const Nfvactor__V1__Protection__Refused init_value = NFVACTOR__V1__PROTECTION__REFUSED__INIT;
+  *message = init_value;
+}
+void   nfvactor__v1__protection__init
+                     (Nfvactor__V1__Protection         *message)
+{
+  static const Nfvactor__V1__Protection init_value = NFVACTOR__V1__PROTECTION__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__protection__get_packed_size
+                     (const Nfvactor__V1__Protection *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__protection__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__protection__pack
+                     (const Nfvactor__V1__Protection *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__protection__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__protection__pack_to_buffer
+                     (const Nfvactor__V1__Protection *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__protection__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__Protection *
+       nfvactor__v1__protection__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__Protection *)
+     protobuf_c_message_unpack (&nfvactor__v1__protection__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__protection__free_unpacked
+                     (Nfvactor__V1__Protection *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__protection__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   nfvactor__v1__newer_body__init
                      (Nfvactor__V1__NewerBody         *message)
 {
@@ -1104,7 +1281,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__snapshot_manifest__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__snapshot_manifest__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__core_state__field_descriptors[36] =
+static const ProtobufCFieldDescriptor nfvactor__v1__core_state__field_descriptors[39] =
 {
   {
     "format",
@@ -1503,6 +1680,42 @@ static const ProtobufCFieldDescriptor nfvactor__v1__core_state__field_descriptor
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "lost_lives",
+    60,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__CoreState, n_lost_lives),
+    offsetof(Nfvactor__V1__CoreState, lost_lives),
+    &nfvactor__v1__lost_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "still_since",
+    61,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    offsetof(Nfvactor__V1__CoreState, stillness_case),
+    offsetof(Nfvactor__V1__CoreState, still_since),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "unanswered_moves",
+    62,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__CoreState, n_unanswered_moves),
+    offsetof(Nfvactor__V1__CoreState, unanswered_moves),
+    &nfvactor__v1__unanswered_move__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "settings_version",
     80,
     PROTOBUF_C_LABEL_NONE,
@@ -1552,6 +1765,7 @@ static const unsigned nfvactor__v1__core_state__field_indices_by_name[] = {
   24,   /* field[24] = last_slot */
   16,   /* field[16] = last_stall */
   4,   /* field[4] = log_hash */
+  33,   /* field[33] = lost_lives */
   23,   /* field[23] = many_silent_since */
   31,   /* field[31] = misdirected_events */
   32,   /* field[32] = needs_newer_version */
@@ -1567,24 +1781,27 @@ static const unsigned nfvactor__v1__core_state__field_indices_by_name[] = {
   5,   /* field[5] = rules */
   11,   /* field[11] = scaling */
   28,   /* field[28] = seen */
-  35,   /* field[35] = settings_slot */
-  34,   /* field[34] = settings_told */
-  33,   /* field[33] = settings_version */
+  38,   /* field[38] = settings_slot */
+  37,   /* field[37] = settings_told */
+  36,   /* field[36] = settings_version */
   6,   /* field[6] = spec */
   15,   /* field[15] = stalled */
   3,   /* field[3] = state_hash */
+  34,   /* field[34] = still_since */
   25,   /* field[25] = table */
   26,   /* field[26] = table_sent */
+  35,   /* field[35] = unanswered_moves */
   30,   /* field[30] = unknown_events */
 };
-static const ProtobufCIntRange nfvactor__v1__core_state__number_ranges[5 + 1] =
+static const ProtobufCIntRange nfvactor__v1__core_state__number_ranges[6 + 1] =
 {
   { 1, 0 },
   { 10, 6 },
   { 20, 13 },
   { 40, 24 },
-  { 80, 33 },
-  { 0, 36 }
+  { 60, 33 },
+  { 80, 36 },
+  { 0, 39 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__core_state__descriptor =
 {
@@ -1594,14 +1811,574 @@ const ProtobufCMessageDescriptor nfvactor__v1__core_state__descriptor =
   "Nfvactor__V1__CoreState",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__CoreState),
-  36,
+  39,
   nfvactor__v1__core_state__field_descriptors,
   nfvactor__v1__core_state__field_indices_by_name,
-  5,  nfvactor__v1__core_state__number_ranges,
+  6,  nfvactor__v1__core_state__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__core_state__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__newer_body__field_descriptors[2] =
+static const ProtobufCFieldDescriptor nfvactor__v1__unanswered_move__field_descriptors[2] =
+{
+  {
+    "source",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__UnansweredMove, source),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "slot",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__UnansweredMove, slot),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__unanswered_move__field_indices_by_name[] = {
+  1,   /* field[1] = slot */
+  0,   /* field[0] = source */
+};
+static const ProtobufCIntRange nfvactor__v1__unanswered_move__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__unanswered_move__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.UnansweredMove",
+  "UnansweredMove",
+  "Nfvactor__V1__UnansweredMove",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__UnansweredMove),
+  2,
+  nfvactor__v1__unanswered_move__field_descriptors,
+  nfvactor__v1__unanswered_move__field_indices_by_name,
+  1,  nfvactor__v1__unanswered_move__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__unanswered_move__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define nfvactor__v1__lost_life__untold__field_descriptors NULL
+#define nfvactor__v1__lost_life__untold__field_indices_by_name NULL
+#define nfvactor__v1__lost_life__untold__number_ranges NULL
+const ProtobufCMessageDescriptor nfvactor__v1__lost_life__untold__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.LostLife.Untold",
+  "Untold",
+  "Nfvactor__V1__LostLife__Untold",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__LostLife__Untold),
+  0,
+  nfvactor__v1__lost_life__untold__field_descriptors,
+  nfvactor__v1__lost_life__untold__field_indices_by_name,
+  0,  nfvactor__v1__lost_life__untold__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__lost_life__untold__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__lost_life__asked__field_descriptors[1] =
+{
+  {
+    "slot",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__LostLife__Asked, slot),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__lost_life__asked__field_indices_by_name[] = {
+  0,   /* field[0] = slot */
+};
+static const ProtobufCIntRange nfvactor__v1__lost_life__asked__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__lost_life__asked__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.LostLife.Asked",
+  "Asked",
+  "Nfvactor__V1__LostLife__Asked",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__LostLife__Asked),
+  1,
+  nfvactor__v1__lost_life__asked__field_descriptors,
+  nfvactor__v1__lost_life__asked__field_indices_by_name,
+  1,  nfvactor__v1__lost_life__asked__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__lost_life__asked__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__lost_life__settled__field_descriptors[1] =
+{
+  {
+    "slot",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__LostLife__Settled, slot),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__lost_life__settled__field_indices_by_name[] = {
+  0,   /* field[0] = slot */
+};
+static const ProtobufCIntRange nfvactor__v1__lost_life__settled__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__lost_life__settled__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.LostLife.Settled",
+  "Settled",
+  "Nfvactor__V1__LostLife__Settled",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__LostLife__Settled),
+  1,
+  nfvactor__v1__lost_life__settled__field_descriptors,
+  nfvactor__v1__lost_life__settled__field_indices_by_name,
+  1,  nfvactor__v1__lost_life__settled__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__lost_life__settled__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__lost_life__field_descriptors[12] =
+{
+  {
+    "life",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__LostLife, life),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "pool_share",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Nfvactor__V1__LostLife, share_case),
+    offsetof(Nfvactor__V1__LostLife, pool_share),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "heirs",
+    3,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__LostLife, n_heirs),
+    offsetof(Nfvactor__V1__LostLife, heirs),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "untold",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__LostLife, progress_case),
+    offsetof(Nfvactor__V1__LostLife, untold),
+    &nfvactor__v1__lost_life__untold__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "asked",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__LostLife, progress_case),
+    offsetof(Nfvactor__V1__LostLife, asked),
+    &nfvactor__v1__lost_life__asked__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "settled",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__LostLife, progress_case),
+    offsetof(Nfvactor__V1__LostLife, settled),
+    &nfvactor__v1__lost_life__settled__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "ended_at",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__LostLife, ended_at),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "settled_at",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__LostLife, settled_at),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "clear",
+    9,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__LostLife, n_clear),
+    offsetof(Nfvactor__V1__LostLife, clear),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "recovered",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__LostLife, recovered),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "refused",
+    11,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__LostLife, refused),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "problem",
+    12,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__LostLife, problem),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__lost_life__field_indices_by_name[] = {
+  4,   /* field[4] = asked */
+  8,   /* field[8] = clear */
+  6,   /* field[6] = ended_at */
+  2,   /* field[2] = heirs */
+  0,   /* field[0] = life */
+  1,   /* field[1] = pool_share */
+  11,   /* field[11] = problem */
+  9,   /* field[9] = recovered */
+  10,   /* field[10] = refused */
+  5,   /* field[5] = settled */
+  7,   /* field[7] = settled_at */
+  3,   /* field[3] = untold */
+};
+static const ProtobufCIntRange nfvactor__v1__lost_life__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 12 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__lost_life__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.LostLife",
+  "LostLife",
+  "Nfvactor__V1__LostLife",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__LostLife),
+  12,
+  nfvactor__v1__lost_life__field_descriptors,
+  nfvactor__v1__lost_life__field_indices_by_name,
+  1,  nfvactor__v1__lost_life__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__lost_life__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define nfvactor__v1__protection__asked__field_descriptors NULL
+#define nfvactor__v1__protection__asked__field_indices_by_name NULL
+#define nfvactor__v1__protection__asked__number_ranges NULL
+const ProtobufCMessageDescriptor nfvactor__v1__protection__asked__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.Protection.Asked",
+  "Asked",
+  "Nfvactor__V1__Protection__Asked",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__Protection__Asked),
+  0,
+  nfvactor__v1__protection__asked__field_descriptors,
+  nfvactor__v1__protection__asked__field_indices_by_name,
+  0,  nfvactor__v1__protection__asked__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__protection__asked__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define nfvactor__v1__protection__begun__field_descriptors NULL
+#define nfvactor__v1__protection__begun__field_indices_by_name NULL
+#define nfvactor__v1__protection__begun__number_ranges NULL
+const ProtobufCMessageDescriptor nfvactor__v1__protection__begun__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.Protection.Begun",
+  "Begun",
+  "Nfvactor__V1__Protection__Begun",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__Protection__Begun),
+  0,
+  nfvactor__v1__protection__begun__field_descriptors,
+  nfvactor__v1__protection__begun__field_indices_by_name,
+  0,  nfvactor__v1__protection__begun__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__protection__begun__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define nfvactor__v1__protection__complete__field_descriptors NULL
+#define nfvactor__v1__protection__complete__field_indices_by_name NULL
+#define nfvactor__v1__protection__complete__number_ranges NULL
+const ProtobufCMessageDescriptor nfvactor__v1__protection__complete__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.Protection.Complete",
+  "Complete",
+  "Nfvactor__V1__Protection__Complete",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__Protection__Complete),
+  0,
+  nfvactor__v1__protection__complete__field_descriptors,
+  nfvactor__v1__protection__complete__field_indices_by_name,
+  0,  nfvactor__v1__protection__complete__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__protection__complete__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__protection__refused__field_descriptors[2] =
+{
+  {
+    "reason",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Protection__Refused, reason),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "until",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Protection__Refused, until),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__protection__refused__field_indices_by_name[] = {
+  0,   /* field[0] = reason */
+  1,   /* field[1] = until */
+};
+static const ProtobufCIntRange nfvactor__v1__protection__refused__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__protection__refused__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.Protection.Refused",
+  "Refused",
+  "Nfvactor__V1__Protection__Refused",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__Protection__Refused),
+  2,
+  nfvactor__v1__protection__refused__field_descriptors,
+  nfvactor__v1__protection__refused__field_indices_by_name,
+  1,  nfvactor__v1__protection__refused__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__protection__refused__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__protection__field_descriptors[8] =
+{
+  {
+    "holder",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Protection, holder),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "slot",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Protection, slot),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "asked_at",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Protection, asked_at),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "previous",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Protection, previous),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "asked",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Protection, progress_case),
+    offsetof(Nfvactor__V1__Protection, asked),
+    &nfvactor__v1__protection__asked__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "begun",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Protection, progress_case),
+    offsetof(Nfvactor__V1__Protection, begun),
+    &nfvactor__v1__protection__begun__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "complete",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Protection, progress_case),
+    offsetof(Nfvactor__V1__Protection, complete),
+    &nfvactor__v1__protection__complete__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "refused",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__Protection, progress_case),
+    offsetof(Nfvactor__V1__Protection, refused),
+    &nfvactor__v1__protection__refused__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__protection__field_indices_by_name[] = {
+  4,   /* field[4] = asked */
+  2,   /* field[2] = asked_at */
+  5,   /* field[5] = begun */
+  6,   /* field[6] = complete */
+  0,   /* field[0] = holder */
+  3,   /* field[3] = previous */
+  7,   /* field[7] = refused */
+  1,   /* field[1] = slot */
+};
+static const ProtobufCIntRange nfvactor__v1__protection__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 8 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__protection__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.Protection",
+  "Protection",
+  "Nfvactor__V1__Protection",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__Protection),
+  8,
+  nfvactor__v1__protection__field_descriptors,
+  nfvactor__v1__protection__field_indices_by_name,
+  1,  nfvactor__v1__protection__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__protection__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__newer_body__field_descriptors[3] =
 {
   {
     "tag",
@@ -1627,15 +2404,29 @@ static const ProtobufCFieldDescriptor nfvactor__v1__newer_body__field_descriptor
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "needed_release",
+    60,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__NewerBody, needed_release),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__newer_body__field_indices_by_name[] = {
+  2,   /* field[2] = needed_release */
   1,   /* field[1] = record */
   0,   /* field[0] = tag */
 };
-static const ProtobufCIntRange nfvactor__v1__newer_body__number_ranges[1 + 1] =
+static const ProtobufCIntRange nfvactor__v1__newer_body__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 2 }
+  { 60, 2 },
+  { 0, 3 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__newer_body__descriptor =
 {
@@ -1645,10 +2436,10 @@ const ProtobufCMessageDescriptor nfvactor__v1__newer_body__descriptor =
   "Nfvactor__V1__NewerBody",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__NewerBody),
-  2,
+  3,
   nfvactor__v1__newer_body__field_descriptors,
   nfvactor__v1__newer_body__field_indices_by_name,
-  1,  nfvactor__v1__newer_body__number_ranges,
+  2,  nfvactor__v1__newer_body__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__newer_body__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -2100,7 +2891,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__node_state__draining__descriptor 
   (ProtobufCMessageInit) nfvactor__v1__node_state__draining__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__node_state__field_descriptors[27] =
+static const ProtobufCFieldDescriptor nfvactor__v1__node_state__field_descriptors[30] =
 {
   {
     "node",
@@ -2391,6 +3182,42 @@ static const ProtobufCFieldDescriptor nfvactor__v1__node_state__field_descriptor
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "can_replicate",
+    40,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__NodeState, can_replicate),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "protection",
+    41,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__NodeState, protection),
+    &nfvactor__v1__protection__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "unheard_by",
+    42,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__NodeState, n_unheard_by),
+    offsetof(Nfvactor__V1__NodeState, unheard_by),
+    &nfvactor__v1__peer_witness__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "settings_version",
     80,
     PROTOBUF_C_LABEL_NONE,
@@ -2429,8 +3256,9 @@ static const ProtobufCFieldDescriptor nfvactor__v1__node_state__field_descriptor
 };
 static const unsigned nfvactor__v1__node_state__field_indices_by_name[] = {
   18,   /* field[18] = acknowledged */
-  26,   /* field[26] = backends */
+  29,   /* field[29] = backends */
   21,   /* field[21] = can_migrate */
+  24,   /* field[24] = can_replicate */
   22,   /* field[22] = draining */
   19,   /* field[19] = failures */
   7,   /* field[7] = host */
@@ -2446,21 +3274,24 @@ static const unsigned nfvactor__v1__node_state__field_indices_by_name[] = {
   8,   /* field[8] = pool_share */
   9,   /* field[9] = ports */
   10,   /* field[10] = process_id */
+  25,   /* field[25] = protection */
   4,   /* field[4] = serving */
-  25,   /* field[25] = settings_problem */
-  24,   /* field[24] = settings_version */
+  28,   /* field[28] = settings_problem */
+  27,   /* field[27] = settings_version */
   13,   /* field[13] = silent */
   11,   /* field[11] = startup */
   5,   /* field[5] = stopping */
+  26,   /* field[26] = unheard_by */
   2,   /* field[2] = waiting */
   15,   /* field[15] = worker_loops */
   17,   /* field[17] = workload */
 };
-static const ProtobufCIntRange nfvactor__v1__node_state__number_ranges[2 + 1] =
+static const ProtobufCIntRange nfvactor__v1__node_state__number_ranges[3 + 1] =
 {
   { 1, 0 },
-  { 80, 24 },
-  { 0, 27 }
+  { 40, 24 },
+  { 80, 27 },
+  { 0, 30 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__node_state__descriptor =
 {
@@ -2470,14 +3301,14 @@ const ProtobufCMessageDescriptor nfvactor__v1__node_state__descriptor =
   "Nfvactor__V1__NodeState",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__NodeState),
-  27,
+  30,
   nfvactor__v1__node_state__field_descriptors,
   nfvactor__v1__node_state__field_indices_by_name,
-  2,  nfvactor__v1__node_state__number_ranges,
+  3,  nfvactor__v1__node_state__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__node_state__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__peer_witness__field_descriptors[2] =
+static const ProtobufCFieldDescriptor nfvactor__v1__peer_witness__field_descriptors[3] =
 {
   {
     "by",
@@ -2503,15 +3334,29 @@ static const ProtobufCFieldDescriptor nfvactor__v1__peer_witness__field_descript
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "since",
+    40,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__PeerWitness, since),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__peer_witness__field_indices_by_name[] = {
   1,   /* field[1] = at */
   0,   /* field[0] = by */
+  2,   /* field[2] = since */
 };
-static const ProtobufCIntRange nfvactor__v1__peer_witness__number_ranges[1 + 1] =
+static const ProtobufCIntRange nfvactor__v1__peer_witness__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 2 }
+  { 40, 2 },
+  { 0, 3 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__peer_witness__descriptor =
 {
@@ -2521,10 +3366,10 @@ const ProtobufCMessageDescriptor nfvactor__v1__peer_witness__descriptor =
   "Nfvactor__V1__PeerWitness",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__PeerWitness),
-  2,
+  3,
   nfvactor__v1__peer_witness__field_descriptors,
   nfvactor__v1__peer_witness__field_indices_by_name,
-  1,  nfvactor__v1__peer_witness__number_ranges,
+  2,  nfvactor__v1__peer_witness__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__peer_witness__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

@@ -75,6 +75,18 @@ extension MessageWriter {
           $0.n_functions = change.functions.count
           $0.functions = list(change.functions, function)
         }
+      case .setReplicas(let assignment):
+        $0.body_case = NFVACTOR__V1__COMMAND__BODY_SET_REPLICAS
+        $0.set_replicas = make(nfvactor__v1__replica_assignment__init) {
+          $0.owner = life(assignment.owner)
+          if let holder = assignment.holder { $0.holder = life(holder) }
+        }
+      case .recover(let recovery):
+        $0.body_case = NFVACTOR__V1__COMMAND__BODY_RECOVER
+        $0.recover = make(nfvactor__v1__recovery__init) {
+          $0.lost = life(recovery.lost)
+          if let by = recovery.by { $0.by = life(by) }
+        }
       case .unknown:
         break  // `encode` has written its record as it was.
       }
@@ -120,6 +132,7 @@ extension MessageWriter {
       $0.heartbeat_interval = spec.heartbeatInterval
       $0.workload_interval = spec.workloadInterval
       $0.polling = polling(spec.polling)
+      $0.replicas = spec.replicas
     }
   }
 }
@@ -181,6 +194,18 @@ extension MessageReader {
         SettingsChange(
           version: change.version,
           functions: try values(change.functions, count: change.n_functions, atMost: 64, "change_settings.functions", function)))
+    case NFVACTOR__V1__COMMAND__BODY_SET_REPLICAS:
+      let body = try required(message.set_replicas, "set_replicas")
+      return .setReplicas(
+        ReplicaAssignment(
+          owner: try nodeLife(required(body.owner, "set_replicas.owner"), "set_replicas.owner"),
+          holder: try nodeLife(ifPresent: body.holder, "set_replicas.holder")))
+    case NFVACTOR__V1__COMMAND__BODY_RECOVER:
+      let body = try required(message.recover, "recover")
+      return .recover(
+        Recovery(
+          lost: try nodeLife(required(body.lost, "recover.lost"), "recover.lost"),
+          by: try nodeLife(ifPresent: body.by, "recover.by")))
     default:
       return .unknown(try unknownBody(message.base, record: record))
     }
@@ -218,6 +243,6 @@ extension MessageReader {
       cluster: try cluster(message.cluster, "launch.cluster"), node: node, incarnation: incarnation, kind: kind,
       host: try host(message.host, "launch.host"), chain: try chain(required(message.chain, "launch.chain")), poolShare: share,
       network: network, heartbeatInterval: message.heartbeat_interval, workloadInterval: message.workload_interval,
-      polling: try choice(message.polling.rawValue, "launch.polling"))
+      polling: try choice(message.polling.rawValue, "launch.polling"), replicas: message.replicas)
   }
 }

@@ -76,6 +76,19 @@ extension MessageWriter {
         $0.mass_silence_case = NFVACTOR__V1__CORE_STATE__MASS_SILENCE_MANY_SILENT_SINCE
         $0.many_silent_since = since
       }
+      $0.n_lost_lives = state.lostLives.count
+      $0.lost_lives = list(state.lostLives, lost)
+      if let since = state.stillSince {
+        $0.stillness_case = NFVACTOR__V1__CORE_STATE__STILLNESS_STILL_SINCE
+        $0.still_since = since.number
+      }
+      $0.n_unanswered_moves = state.unansweredMoves.count
+      $0.unanswered_moves = list(state.unansweredMoves) { move in
+        make(nfvactor__v1__unanswered_move__init) {
+          $0.source = life(move.source)
+          $0.slot = move.slot.number
+        }
+      }
       $0.last_slot = state.lastSlot.number
       $0.table = table(state.table)
       $0.table_sent = state.tableSent
@@ -100,6 +113,7 @@ extension MessageWriter {
         $0.needs_newer_version = make(nfvactor__v1__newer_body__init) {
           $0.tag = body.tag
           $0.record = binary(body.record)
+          if !body.neededRelease.isEmpty { $0.needed_release = text(body.neededRelease) }
         }
       }
     }
@@ -187,12 +201,19 @@ extension MessageWriter {
           $0.since = backend.since.milliseconds
         }
       }
-      if let witness = node.peerWitness {
-        $0.peer_witness = make(nfvactor__v1__peer_witness__init) {
-          $0.by = witness.by.number
-          $0.at = witness.at
-        }
-      }
+      if let known = node.peerWitness { $0.peer_witness = witness(known) }
+      $0.can_replicate = node.canReplicate ? 1 : 0
+      if let known = node.protection { $0.protection = protection(known) }
+      $0.n_unheard_by = node.unheardBy.count
+      $0.unheard_by = list(node.unheardBy, witness)
+    }
+  }
+
+  private func witness(_ witness: ClusterState.PeerWitness) -> UnsafeMutablePointer<Nfvactor__V1__PeerWitness> {
+    make(nfvactor__v1__peer_witness__init) {
+      $0.by = witness.by.number
+      $0.at = witness.at
+      $0.since = witness.since
     }
   }
 

@@ -44,6 +44,15 @@ extension MessageReader {
     if message.mass_silence_case == NFVACTOR__V1__CORE_STATE__MASS_SILENCE_MANY_SILENT_SINCE {
       state.manySilentSince = message.many_silent_since
     }
+    state.lostLives = try values(message.lost_lives, count: message.n_lost_lives, atMost: Self.most, "lost_lives", lost)
+    if message.stillness_case == NFVACTOR__V1__CORE_STATE__STILLNESS_STILL_SINCE { state.stillSince = Slot(message.still_since) }
+    state.unansweredMoves = try values(
+      message.unanswered_moves, count: message.n_unanswered_moves, atMost: Self.most, "unanswered_moves"
+    ) { move throws(CodecError) in
+      ClusterState.UnansweredMove(
+        source: try nodeLife(required(move.source, "unanswered_moves.source"), "unanswered_moves.source"),
+        slot: Slot(move.slot))
+    }
     state.lastSlot = Slot(message.last_slot)
     state.table = try table(required(message.table, "table"))
     state.tableSent = message.table_sent
@@ -61,7 +70,8 @@ extension MessageReader {
     state.settingsTold = message.settings_told
     state.settingsSlot = Slot(message.settings_slot)
     if let body = message.needs_newer_version?.pointee {
-      state.needsNewerVersion = UnknownBody(tag: body.tag, record: binary(body.record))
+      state.needsNewerVersion = UnknownBody(
+        tag: body.tag, record: binary(body.record), neededRelease: try text(body.needed_release, "needs_newer_version"))
     }
     return ClusterCore(
       state: state, hash: StateHash(value: message.state_hash), logHash: LogHash(value: message.log_hash),
@@ -127,10 +137,15 @@ extension MessageReader {
         isUp: backend.up != 0, reason: try text(backend.reason, "nodes.backends.reason"),
         since: Timestamp(milliseconds: backend.since))
     }
-    if let witness = message.peer_witness?.pointee {
-      node.peerWitness = ClusterState.PeerWitness(by: try self.node(witness.by, "nodes.peer_witness"), at: witness.at)
-    }
+    if let known = message.peer_witness { node.peerWitness = try witness(known.pointee) }
+    node.canReplicate = message.can_replicate != 0
+    if let known = message.protection { node.protection = try protection(known.pointee) }
+    node.unheardBy = try values(message.unheard_by, count: message.n_unheard_by, atMost: Self.most, "nodes.unheard_by", witness)
     return node
+  }
+
+  private func witness(_ message: Nfvactor__V1__PeerWitness) throws(CodecError) -> ClusterState.PeerWitness {
+    ClusterState.PeerWitness(by: try node(message.by, "nodes.peer_witness"), at: message.at, since: message.since)
   }
 
   private func abandoned(_ message: Nfvactor__V1__AbandonedLife) throws(CodecError) -> ClusterState.AbandonedLife {

@@ -16,6 +16,12 @@ extension RecordCodec {
   /// The same of bytes that lie somewhere, as in a mapped file.
   public static func decodeEvent(_ record: UnsafeRawBufferPointer) throws(CodecError) -> Event {
     guard record.count <= maximumRecordSize else { throw .tooLarge(bytes: record.count) }
+    if let heartbeat = heartbeat(record) { return heartbeat }
+    return try decodeEventInFull(record)
+  }
+
+  /// The general reader.
+  static func decodeEventInFull(_ record: UnsafeRawBufferPointer) throws(CodecError) -> Event {
     let arena = MessageArena(limit: MessageReader.memoryLimit(recordSize: record.count))
     guard let message = arena.unpack(record, with: nfvactor__v1__event__unpack) else { throw .malformed }
     defer { withExtendedLifetime(arena) {} }
@@ -41,6 +47,7 @@ extension MessageWriter {
         $0.caused_by_command = slot.number
       }
       $0.critical = event.isCritical ? 1 : 0
+      if !event.neededRelease.isEmpty { $0.needed_release = text(event.neededRelease) }
       body(event.body, of: &$0)
     }
   }
@@ -70,6 +77,7 @@ extension MessageWriter {
         $0.ports = ports(started.ports)
         $0.startup = started.startup
         $0.can_migrate = started.canMigrate ? 1 : 0
+        $0.can_replicate = started.canReplicate ? 1 : 0
       }
     case .nodeStopping(let node):
       message.body_case = NFVACTOR__V1__EVENT__BODY_NODE_STOPPING
@@ -155,6 +163,9 @@ extension MessageWriter {
     case .migrationFinished(let end):
       message.body_case = NFVACTOR__V1__EVENT__BODY_MIGRATION_FINISHED
       message.migration_finished = finished(end)
+    case .recoveryFinished(let end):
+      message.body_case = NFVACTOR__V1__EVENT__BODY_RECOVERY_FINISHED
+      message.recovery_finished = recovered(end)
     case .unknown:
       break  // `encode` has written its record as it was.
     }
@@ -181,6 +192,30 @@ extension MessageWriter {
       $0.flows_expired = load.flowsExpired
       $0.busy_share = load.busyShare
       $0.capacity = load.capacity
+      $0.unprotected_flows = load.unprotectedFlows
+      $0.replicas_held = load.replicasHeld
+      $0.packets_replicated = load.packetsReplicated
+      $0.packets_released = load.packetsReleased
+      $0.n_borrowed = load.borrowed.count
+      $0.borrowed = list(load.borrowed) { borrowed in
+        make(nfvactor__v1__workload__borrowed__init) {
+          $0.share = borrowed.share
+          $0.flows = borrowed.flows
+        }
+      }
+      $0.last_slot = load.lastSlot.number
+    }
+  }
+
+  private func recovered(_ end: RecoveryFinished) -> UnsafeMutablePointer<Nfvactor__V1__RecoveryFinished> {
+    make(nfvactor__v1__recovery_finished__init) {
+      $0.slot = end.slot.number
+      $0.node = end.node.number
+      $0.lost = life(end.lost)
+      $0.recovered = end.recovered
+      $0.on_demand = end.onDemand
+      $0.refused = end.refused
+      $0.microseconds = end.microseconds
     }
   }
 
@@ -237,7 +272,7 @@ extension MessageReader {
     return Event(
       producer: producer, incarnation: Incarnation(message.incarnation), sequence: message.sequence,
       correlation: try text(message.correlation, "correlation"), causation: causation, isCritical: message.critical != 0,
-      body: try body(message, record))
+      neededRelease: try text(message.needed_release, "needed_release"), body: try body(message, record))
   }
 
   private func body(_ message: Nfvactor__V1__Event, _ record: UnsafeRawBufferPointer) throws(CodecError) -> Event.Body {
@@ -256,7 +291,8 @@ extension MessageReader {
         NodeStarted(
           node: try node(body.node, "node_started.node"), kind: try kind(body.kind, "node_started.kind"),
           host: try host(body.host, "node_started.host"), processID: body.process_id,
-          ports: ports(try required(body.ports, "node_started.ports")), startup: body.startup, canMigrate: body.can_migrate != 0))
+          ports: ports(try required(body.ports, "node_started.ports")), startup: body.startup, canMigrate: body.can_migrate != 0,
+          canReplicate: body.can_replicate != 0))
     case NFVACTOR__V1__EVENT__BODY_NODE_STOPPING:
       return .nodeStopping(try node(required(message.node_stopping, "node_stopping").node, "node_stopping.node"))
     case NFVACTOR__V1__EVENT__BODY_COMMAND_ACKNOWLEDGED:
@@ -316,8 +352,11 @@ extension MessageReader {
           reason: try text(body.reason, "backend_changed.reason")))
     case NFVACTOR__V1__EVENT__BODY_MIGRATION_FINISHED:
       return .migrationFinished(try finished(required(message.migration_finished, "migration_finished")))
+    case NFVACTOR__V1__EVENT__BODY_RECOVERY_FINISHED:
+      return .recoveryFinished(try recovered(required(message.recovery_finished, "recovery_finished")))
     default:
-      return .unknown(try unknownBody(message.base, record: Array(record)))
+      return .unknown(
+        try unknownBody(message.base, record: Array(record), neededRelease: try text(message.needed_release, "needed_release")))
     }
   }
 
@@ -337,7 +376,27 @@ extension MessageReader {
     load.flowsExpired = message.flows_expired
     load.busyShare = message.busy_share
     load.capacity = message.capacity
+    load.unprotectedFlows = message.unprotected_flows
+    load.replicasHeld = message.replicas_held
+    load.packetsReplicated = message.packets_replicated
+    load.packetsReleased = message.packets_released
+    load.borrowed = try values(
+      message.borrowed, count: message.n_borrowed, atMost: Int(ClusterSpec.maximumPoolShares), "workload.borrowed"
+    ) { NodeWorkload.Borrowed(share: $0.share, flows: $0.flows) }
+    load.lastSlot = Slot(message.last_slot)
     return load
+  }
+
+  private func recovered(_ message: Nfvactor__V1__RecoveryFinished) throws(CodecError) -> RecoveryFinished {
+    guard message.slot != 0 else { throw .missing(field: "recovery_finished.slot") }
+    var end = RecoveryFinished(
+      slot: Slot(message.slot), node: try node(message.node, "recovery_finished.node"),
+      lost: try nodeLife(required(message.lost, "recovery_finished.lost"), "recovery_finished.lost"))
+    end.recovered = message.recovered
+    end.onDemand = message.on_demand
+    end.refused = message.refused
+    end.microseconds = message.microseconds
+    return end
   }
 
   private func acknowledged(_ message: Nfvactor__V1__CommandAcknowledged) throws(CodecError) -> CommandAcknowledgement {

@@ -43,6 +43,10 @@ extension MessageWriter {
       $0.microseconds = end.microseconds
       $0.cancelled = end.isCancelled ? 1 : 0
       $0.target_ended = end.targetEnded ? 1 : 0
+      $0.paused = end.paused
+      $0.pause_p50_microseconds = end.pauseP50
+      $0.pause_p99_microseconds = end.pauseP99
+      $0.longest_pause_microseconds = end.longestPause
     }
   }
 
@@ -123,6 +127,10 @@ extension MessageReader {
     end.microseconds = message.microseconds
     end.isCancelled = message.cancelled != 0
     end.targetEnded = message.target_ended != 0
+    end.paused = message.paused
+    end.pauseP50 = message.pause_p50_microseconds
+    end.pauseP99 = message.pause_p99_microseconds
+    end.longestPause = message.longest_pause_microseconds
     return end
   }
 

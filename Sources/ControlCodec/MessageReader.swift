@@ -92,6 +92,17 @@ struct MessageReader {
     (try node(message.node, field), Incarnation(message.incarnation))
   }
 
+  func nodeLife(_ message: Nfvactor__V1__NodeLife, _ field: String) throws(CodecError) -> NodeLife {
+    NodeLife(try node(message.node, field), Incarnation(message.incarnation))
+  }
+
+  func nodeLife(
+    ifPresent pointer: UnsafeMutablePointer<Nfvactor__V1__NodeLife>?, _ field: String
+  ) throws(CodecError) -> NodeLife? {
+    guard let pointer else { return nil }
+    return try nodeLife(pointer.pointee, field)
+  }
+
   func kind(_ kind: Nfvactor__V1__NodeKind, _ field: String) throws(CodecError) -> NodeKind {
     try choice(kind.rawValue, field)
   }
@@ -118,9 +129,9 @@ struct MessageReader {
   }
 
   /// The body of a record from a newer version: its field number, if there is one among the fields not understood.
-  func unknownBody(_ base: ProtobufCMessage, record: [UInt8]) throws(CodecError) -> UnknownBody {
+  func unknownBody(_ base: ProtobufCMessage, record: [UInt8], neededRelease: String = "") throws(CodecError) -> UnknownBody {
     for index in 0..<Int(base.n_unknown_fields) where base.unknown_fields[index].tag >= 16 {
-      return UnknownBody(tag: base.unknown_fields[index].tag, record: record)
+      return UnknownBody(tag: base.unknown_fields[index].tag, record: record, neededRelease: neededRelease)
     }
     throw .missing(field: "body")
   }

@@ -43,6 +43,8 @@ struct MessageWriter {
     return ProtobufCBinaryData(len: bytes.count, data: copy.assumingMemoryBound(to: UInt8.self))
   }
 
+  func life(_ life: NodeLife) -> UnsafeMutablePointer<Nfvactor__V1__NodeLife> { self.life(life.node, life.incarnation) }
+
   func life(_ node: NodeID, _ incarnation: Incarnation) -> UnsafeMutablePointer<Nfvactor__V1__NodeLife> {
     make(nfvactor__v1__node_life__init) {
       $0.node = node.number

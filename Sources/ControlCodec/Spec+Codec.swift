@@ -76,6 +76,7 @@ extension MessageWriter {
       $0.workload_interval = spec.workloadInterval
       $0.polling = polling(spec.polling)
       $0.network = network(spec.network)
+      $0.replicas = spec.replicas
     }
   }
 
@@ -145,6 +146,7 @@ extension MessageReader {
     spec.heartbeatInterval = message.heartbeat_interval
     spec.workloadInterval = message.workload_interval
     spec.polling = try choice(message.polling.rawValue, "spec.polling")
+    spec.replicas = message.replicas
     if let problem = spec.problem { throw .invalid(field: "spec", reason: problem) }
     return spec
   }

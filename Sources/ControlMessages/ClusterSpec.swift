@@ -21,6 +21,9 @@ public struct ClusterSpec: Hashable, Sendable {
   /// Milliseconds between two workload events of a node.
   public var workloadInterval: UInt64 = 500
   public var polling: Polling = .busy
+  /// Replicas of each flow on other runtimes. With one, no packet leaves before the state that it changed is there, and a
+  /// runtime that dies loses no flow.
+  public var replicas: UInt32 = 0
   public var network: NetworkSpec
 
   public init(name: ClusterID, chain: ServiceChainSpec, runtimes: UInt32, switches: UInt32, network: NetworkSpec = NetworkSpec()) {
@@ -38,6 +41,7 @@ extension ClusterSpec {
   public static let maximumRuntimes: UInt32 = 64
   public static let maximumSwitches: UInt32 = 8
   public static let maximumPoolShares: UInt32 = 256
+  public static let maximumReplicas: UInt32 = 1
 
   /// What is wrong with a spec that did not come from a file; nil when nothing is.
   public var problem: String? {
@@ -48,6 +52,7 @@ extension ClusterSpec {
       return "\(poolShares) pool shares; it must be \(runtimes) to \(Self.maximumPoolShares)"
     }
     if !(1...60_000).contains(heartbeatInterval) { return "heartbeats every \(heartbeatInterval) ms; it must be 1 to 60000" }
+    if replicas > Self.maximumReplicas { return "\(replicas) replicas; one replica of each flow is what this version has" }
     if !(10...60_000).contains(workloadInterval) { return "workload every \(workloadInterval) ms; it must be 10 to 60000" }
     return nil
   }
@@ -56,6 +61,7 @@ extension ClusterSpec {
   public init(reader: SettingsReader) throws(SettingsError) {
     try reader.allow([
       "name", "chain", "flows", "runtimes", "switches", "pool-shares", "heartbeat", "workload", "polling", "network",
+      "replicas",
     ])
     let nameReader = try reader.required("name")
     guard let name = ClusterID(try nameReader.string()) else {
@@ -76,6 +82,12 @@ extension ClusterSpec {
     if let value = try reader.optional("heartbeat") { heartbeatInterval = try value.interval(in: 1...60_000) }
     if let value = try reader.optional("workload") { workloadInterval = try value.interval(in: 10...60_000) }
     if let value = try reader.optional("polling") { polling = try value.choice(["busy": .busy, "adaptive": .adaptive]) }
+    if let value = try reader.optional("replicas") {
+      replicas = UInt32(try value.integer(in: 0...255))
+      guard replicas <= Self.maximumReplicas else {
+        throw value.error("\(replicas) replicas of each flow were asked for; one is what this version has")
+      }
+    }
   }
 }
 

@@ -32,6 +32,12 @@ public struct Command: Hashable, Sendable {
     case cancelMigration(Slot)
     /// To all runtimes: functions take over other settings while they run. Acknowledged with `applied` when they count.
     case changeSettings(SettingsChange)
+    /// To a runtime that can replicate. Acknowledged with `received` when it has begun, and with `completed` when every
+    /// flow that it had is on the holder.
+    case setReplicas(ReplicaAssignment)
+    /// To all: switches send the lost life's flows to who has them now. That one acknowledges with `progress` and
+    /// `completed`. A process that reads of its own loss ends itself.
+    case recover(Recovery)
     /// Written by a newer version. The slot counts, nothing is done.
     case unknown(UnknownBody)
   }
@@ -110,11 +116,13 @@ public struct LaunchSpec: Hashable, Sendable {
   public var heartbeatInterval: UInt64
   public var workloadInterval: UInt64
   public var polling: ClusterSpec.Polling
+  /// Replicas of each flow: a runtime needs memory for those of others.
+  public var replicas: UInt32
 
   public init(
     cluster: ClusterID, node: NodeID, incarnation: Incarnation, kind: NodeKind, host: HostID, chain: ServiceChainSpec,
     poolShare: PoolShare = .whole, network: NetworkSpec? = nil, heartbeatInterval: UInt64 = 10, workloadInterval: UInt64 = 500,
-    polling: ClusterSpec.Polling = .busy
+    polling: ClusterSpec.Polling = .busy, replicas: UInt32 = 0
   ) {
     self.cluster = cluster
     self.node = node
@@ -127,6 +135,7 @@ public struct LaunchSpec: Hashable, Sendable {
     self.heartbeatInterval = heartbeatInterval
     self.workloadInterval = workloadInterval
     self.polling = polling
+    self.replicas = replicas
   }
 }
 

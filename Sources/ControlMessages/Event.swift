@@ -12,11 +12,13 @@ public struct Event: Hashable, Sendable {
   public var causation: Causation
   /// A reader that does not know the body must stop instead of passing over it.
   public var isCritical: Bool
+  /// Of a critical event: the first release whose programs can follow it; empty if its writer did not say.
+  public var neededRelease: String
   public var body: Body
 
   public init(
     producer: ProducerID, incarnation: Incarnation, sequence: UInt64, correlation: String = "", causation: Causation = .none,
-    isCritical: Bool = false, body: Body
+    isCritical: Bool = false, neededRelease: String = "", body: Body
   ) {
     self.producer = producer
     self.incarnation = incarnation
@@ -24,6 +26,7 @@ public struct Event: Hashable, Sendable {
     self.correlation = correlation
     self.causation = causation
     self.isCritical = isCritical
+    self.neededRelease = neededRelease
     self.body = body
   }
 
@@ -71,6 +74,8 @@ public struct Event: Hashable, Sendable {
     /// What functions had to say: nothing is decided by it.
     indirect case functionLog(FunctionLog)
     indirect case backendChanged(BackendChanged)
+    /// What a recovery came to; before the acknowledgement that it is completed.
+    indirect case recoveryFinished(RecoveryFinished)
     /// Nothing happened; log time moves.
     case tick
     /// A replica lives; log time moves.
@@ -135,9 +140,12 @@ public struct NodeStarted: Hashable, Sendable {
   public var startup: UInt64
   /// It carries out `SetMigrationTarget` and `DrainRuntime`. A node that does not only takes no new flows.
   public var canMigrate: Bool
+  /// It carries out `SetReplicas` and `Recover`, and has memory for other runtimes' replicas.
+  public var canReplicate: Bool
 
   public init(
-    node: NodeID, kind: NodeKind, host: HostID, processID: UInt32, ports: NodePorts, startup: UInt64, canMigrate: Bool = false
+    node: NodeID, kind: NodeKind, host: HostID, processID: UInt32, ports: NodePorts, startup: UInt64, canMigrate: Bool = false,
+    canReplicate: Bool = false
   ) {
     self.node = node
     self.kind = kind
@@ -146,6 +154,7 @@ public struct NodeStarted: Hashable, Sendable {
     self.ports = ports
     self.startup = startup
     self.canMigrate = canMigrate
+    self.canReplicate = canReplicate
   }
 }
 
@@ -176,6 +185,17 @@ public struct NodeWorkload: Hashable, Sendable {
     }
   }
 
+  /// Flows here with addresses of another share of the pools than the node's own.
+  public struct Borrowed: Hashable, Sendable {
+    public var share: UInt32
+    public var flows: UInt64
+
+    public init(share: UInt32, flows: UInt64) {
+      self.share = share
+      self.flows = flows
+    }
+  }
+
   public var node: NodeID
   /// Milliseconds.
   public var interval: UInt64
@@ -193,6 +213,16 @@ public struct NodeWorkload: Hashable, Sendable {
   public var busyShare: UInt32 = 0
   /// Flows the node can hold.
   public var capacity: UInt64 = 0
+  /// At the interval's end: flows without a replica where there should be one, and replicas of other runtimes' flows.
+  public var unprotectedFlows: UInt64 = 0
+  public var replicasHeld: UInt64 = 0
+  /// Packets that left by way of a replica, and packets of other runtimes that left from here.
+  public var packetsReplicated: UInt64 = 0
+  public var packetsReleased: UInt64 = 0
+  /// At the interval's end. Ascending by share, each once, none without flows.
+  public var borrowed: [Borrowed] = []
+  /// The last command that the node had taken when it counted: what was said later is not in these numbers.
+  public var lastSlot = Slot.none
 
   public init(node: NodeID, interval: UInt64) {
     self.node = node
@@ -233,10 +263,23 @@ public struct UnknownBody: Hashable, Sendable {
   public var tag: UInt32
   /// The whole record, envelope included, as it was read.
   public var record: [UInt8]
+  /// The first release that knows it, if the record says so.
+  public var neededRelease: String
 
-  public init(tag: UInt32, record: [UInt8]) {
+  public init(tag: UInt32, record: [UInt8], neededRelease: String = "") {
     self.tag = tag
     self.record = record
+    self.neededRelease = neededRelease
+  }
+
+  /// For people: a body by its field number, or decision rules, which are a body that is known.
+  public var name: String { tag == 0 ? String(decoding: record.prefix(64), as: UTF8.self) : "body \(tag)" }
+
+  /// What to do about it, for people.
+  public var advice: String {
+    neededRelease.isEmpty
+      ? "a newer release than \(Release.current) is needed"
+      : "release \(neededRelease) or later is needed; this is \(Release.current)"
   }
 }
 
@@ -280,6 +323,6 @@ public struct EventAuthor: Hashable, Sendable {
     }
     return Event(
       producer: producer, incarnation: incarnation, sequence: sequence, correlation: correlation, causation: causation,
-      isCritical: isCritical, body: body)
+      isCritical: isCritical, neededRelease: isCritical ? Release.needed(for: body) : "", body: body)
   }
 }

@@ -54,6 +54,11 @@ public struct MigrationFinished: Hashable, Sendable {
   public var microseconds: UInt64 = 0
   public var isCancelled = false
   public var targetEnded = false
+  /// Flows of which packets waited at the target until the flow had come; and how long they did, in microseconds.
+  public var paused: UInt64 = 0
+  public var pauseP50: UInt64 = 0
+  public var pauseP99: UInt64 = 0
+  public var longestPause: UInt64 = 0
 
   public init(slot: Slot, node: NodeID) {
     self.slot = slot

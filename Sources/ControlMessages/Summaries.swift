@@ -23,6 +23,7 @@ extension Event.Body {
     case .migrationFinished: "migration-finished"
     case .functionLog: "function-log"
     case .backendChanged: "backend-changed"
+    case .recoveryFinished: "recovery-finished"
     case .tick: "tick"
     case .beacon: "beacon"
     case .unknown: "unknown"
@@ -50,6 +51,8 @@ extension Event.Body {
     case .workload(let load):
       "node \(load.node): \(load.forwardedPackets) packets forwarded, \(load.droppedPackets) dropped, "
         + "\(load.activeFlows) flows, \(load.busyShare / 10_000) % busy"
+        + (load.replicasHeld > 0 ? ", \(load.replicasHeld) replicas held" : "")
+        + (load.unprotectedFlows > 0 ? ", \(load.unprotectedFlows) flows unprotected" : "")
     case .nodeStopping(let node): "node \(node)"
     case .commandAcknowledged(let acknowledgement): "command \(acknowledgement.slot) \(acknowledgement.outcome.summary) by \(acknowledgement.by.summary)"
     case .peerSilent(let silent): "node \(silent.node) life \(silent.incarnation) does not answer node \(silent.by)"
@@ -65,12 +68,16 @@ extension Event.Body {
     case .migrationFinished(let end):
       "slot \(end.slot): \(end.moved) of \(end.wanted) flows moved by node \(end.node) in \(end.microseconds) us, "
         + "\(end.refused) refused, \(end.returned) returned"
+        + (end.paused == 0 ? "" : ", \(end.paused) paused, p99 \(end.pauseP99) us")
     case .functionLog(let log):
       "node \(log.node): " + (log.lost > 0 ? "\(log.lost) lost; " : "")
         + (log.entries.count > 3 ? "\(log.entries.count) entries: " : "") + log.entries.prefix(3).map(\.summary).joined(separator: "; ")
         + (log.entries.count > 3 ? "; ..." : "")
     case .backendChanged(let change):
       "\(change.backend) of \(change.service) is \(change.isUp ? "up" : "down") for node \(change.node): \(change.reason)"
+    case .recoveryFinished(let end):
+      "slot \(end.slot): \(end.recovered) flows of \(end.lost) recovered by node \(end.node) in \(end.microseconds) us, "
+        + "\(end.onDemand) on demand, \(end.refused) refused"
     case .tick: ""
     case .beacon(let beacon): beacon.position.map { "folded up to \($0)" } ?? "nothing folded yet"
     case .unknown(let body): "body \(body.tag) of a newer version"
@@ -112,6 +119,8 @@ extension Command.Body {
     case .setMigrationTarget: "set-migration-target"
     case .cancelMigration: "cancel-migration"
     case .changeSettings: "change-settings"
+    case .setReplicas: "set-replicas"
+    case .recover: "recover"
     case .unknown: "unknown"
     }
   }
@@ -127,6 +136,9 @@ extension Command.Body {
       "\(move.flows) flows from node \(move.source) life \(move.sourceIncarnation) to node \(move.target) life \(move.targetIncarnation)"
     case .cancelMigration(let slot): "of command \(slot)"
     case .changeSettings(let change): "settings \(change.version) of " + change.functions.map(\.kind).joined(separator: ", ")
+    case .setReplicas(let assignment):
+      "replicas of \(assignment.owner) on \(assignment.holder.map(\.description) ?? "nobody")"
+    case .recover(let recovery): "flows of \(recovery.lost) by \(recovery.by.map(\.description) ?? "nobody")"
     case .stopNode(let node, let incarnation), .fence(let node, let incarnation), .drainRuntime(let node, let incarnation): "node \(node) life \(incarnation)"
     case .unknown(let body): "body \(body.tag) of a newer version"
     }

@@ -30,6 +30,7 @@ extension ClusterState {
     if isFact || rules >= DecisionRules.failureDetection { settleMoves() }
     settleIntent()
     settleDrains()
+    settleShares()
     return .moved
   }
 
@@ -38,11 +39,12 @@ extension ClusterState {
     case .tick: if event.producer.isCoordinator { heard(replica: event.producer, rules: DecisionRules.first) }
     case .beacon(let beacon): heard(replica: event.producer, rules: beacon.rules)
     case .peerSilent(let silent): if !heard(silent, from: event.incarnation) { misdirected() }
-    case .rulesActivated(let version): activate(rules: version)
+    case .rulesActivated(let version): activate(rules: version, neededRelease: event.neededRelease)
     case .moveRequested(let wish): take(.move(wish), correlation: event.correlation, at: offset)
     case .drainRequested(let wish): take(.drain(wish), correlation: event.correlation, at: offset)
     case .functionLog: break  // for people
     case .backendChanged(let change): note(change, by: event.incarnation)
+    case .recoveryFinished(let end): take(end)
     case .migrationFinished: break  // for histories: what follows from its end follows from the acknowledgement
     case .policyActivated(let policy): if !activate(policy, at: offset) { misdirected() }
     case .clusterApplied(let spec): apply(spec, correlation: event.correlation)
@@ -69,6 +71,7 @@ extension ClusterState {
       guard let index = nodeIndex(load.node, event.incarnation) else { return misdirected() }
       heard(nodeAt: index)
       nodes[index].workload = load
+      noteBorrowed(by: nodes[index].life, load)
       noteDrained(at: index, load)
       judgeLoad()
     case .nodeStopping(let node):
@@ -85,10 +88,11 @@ extension ClusterState {
   mutating func misdirected() { ignored.misdirected &+= 1 }
 
   /// Rules only ever get newer, and what came into force before counts as it did then.
-  private mutating func activate(rules version: UInt32) {
+  private mutating func activate(rules version: UInt32, neededRelease: String) {
     guard version > rules else { return }
     guard version <= DecisionRules.newest else {
-      needsNewerVersion = UnknownBody(tag: 0, record: Array("decision rules \(version)".utf8))
+      needsNewerVersion = UnknownBody(
+        tag: 0, record: Array("decision rules \(version)".utf8), neededRelease: neededRelease)
       return
     }
     rules = version
@@ -129,7 +133,7 @@ extension ClusterState {
   private var isEmpty: Bool { abandoned.isEmpty && !nodes.contains { $0.isAlive } }
 
   /// Lets a pending spec in as soon as nothing of the old one lives, and gives every wanted node an entry.
-  private mutating func settleIntent() {
+  mutating func settleIntent() {
     if let pending = pendingSpec, isEmpty {
       nodes = []
       if spec?.chain.functions != pending.chain.functions { settingsVersion &+= 1 }
@@ -189,6 +193,7 @@ extension ClusterSpec {
     if chain.flows != new.chain.flows { found.append("flows: \(advice)") }
     if network != new.network { found.append("network: \(advice)") }
     if poolShares != new.poolShares { found.append("pool-shares \(new.poolShares) instead of \(poolShares): \(advice)") }
+    if replicas != new.replicas { found.append("replicas \(new.replicas) instead of \(replicas): \(advice)") }
     if polling != new.polling { found.append("polling: \(advice)") }
     if heartbeatInterval != new.heartbeatInterval { found.append("heartbeat: \(advice)") }
     if workloadInterval != new.workloadInterval { found.append("workload: \(advice)") }

@@ -10,6 +10,7 @@ extension ClusterState {
     heard(nodeAt: index)
     nodes[index].loopsMovedAt = clock.elapsed
     nodes[index].canMigrate = started.canMigrate
+    nodes[index].canReplicate = started.canReplicate
     nodes[index].ports = started.ports
     nodes[index].processID = started.processID
     nodes[index].startup = started.startup
@@ -36,6 +37,10 @@ extension ClusterState {
       nodes[index].acknowledged = max(nodes[index].acknowledged, acknowledgement.slot)
       noteSettings(of: node, acknowledgement)
       answered(by: node, acknowledgement)
+      if rules >= DecisionRules.replication {
+        protectionAnswered(by: node, acknowledgement)
+        recoveryAnswered(by: node, acknowledgement)
+      }
     case .host(let host):
       guard hostIndex(host) != nil else { return misdirected() }
       answered(host, acknowledgement.slot, acknowledgement.outcome)
@@ -71,6 +76,7 @@ extension ClusterState {
 
   /// The current life of a node is known to be over.
   mutating func lifeEnded(at index: Int, _ problem: String) {
+    noteLost(at: index)
     switch nodes[index].phase {
     case .stopping:
       nodes.remove(at: index)
@@ -146,7 +152,10 @@ extension ClusterState.Node {
     workerLoops = 0
     loopsMovedAt = 0
     peerWitness = nil
+    unheardBy = []
     canMigrate = false
+    canReplicate = false
+    protection = nil
     drain = nil
     workload = nil
     settingsVersion = 0

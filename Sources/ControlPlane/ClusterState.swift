@@ -37,6 +37,11 @@ public struct ClusterState: Hashable, Sendable {
   public package(set) var deaths: [Death] = []
   /// `clock.elapsed` of the last of them.
   package var lastDeclared: UInt64 = 0
+  /// Runtimes' lives that are over, oldest first: whose their flows are, and which shares of the pools wait for them.
+  public package(set) var lostLives: [LostLife] = []
+  /// No flow has moved between runtimes since this slot; nil while some may.
+  public package(set) var stillSince: Slot?
+  package var unansweredMoves: [UnansweredMove] = []
   /// Since when so many are silent that the fault is more likely ours: the alarm under which declarations are held back.
   public package(set) var manySilentSince: UInt64?
 
@@ -122,7 +127,12 @@ public struct ClusterState: Hashable, Sendable {
     public package(set) var loopsMovedAt: UInt64 = 0
     /// The last word of another node that this one does not answer; forgotten as soon as it is heard.
     public package(set) var peerWitness: PeerWitness?
+    /// From rules 4 on: the nodes that say that they do not hear this one, ascending.
+    public package(set) var unheardBy: [PeerWitness] = []
     public package(set) var canMigrate = false
+    public package(set) var canReplicate = false
+    /// Who keeps the replicas of its flows.
+    public package(set) var protection: Protection?
     /// It gets no new flows any more; unless it is kept, it stops when it has none.
     public package(set) var drain: Drain?
     public package(set) var workload: NodeWorkload?

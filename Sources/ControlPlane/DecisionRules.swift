@@ -10,6 +10,9 @@ public enum DecisionRules {
   public static let failureDetection: UInt32 = 2
   /// Operators move flows and drain runtimes; a drain moves its flows; nobody is sent flows before the table names him.
   public static let flowRequests: UInt32 = 3
+  /// Runtimes' flows have replicas on others and are recovered from there; a share of the address pools is free only when
+  /// no flow uses it; nodes that others do not hear are declared dead, and those that others hear are not.
+  public static let replication: UInt32 = 4
   /// Settings that functions can change while they run are told to the runtimes; tables name the pool shares.
   public static let liveSettings: UInt32 = 5
   /// The newest that this program can follow.

@@ -18,6 +18,10 @@ enum Decision: Hashable, Sendable {
   case cancelMove(ClusterState.Move)
   /// Runtimes are to take over other settings.
   case changeSettings(UInt64)
+  /// A runtime's flows are to have replicas on another, or nobody is left who could hold them.
+  case protect(NodeID, NodeLife?)
+  /// A life is over: who has its flows now.
+  case recover(NodeLife, by: NodeLife?)
 }
 
 extension ClusterState {
@@ -25,9 +29,10 @@ extension ClusterState {
   func nextDecision() -> Decision? {
     guard needsNewerVersion == nil else { return nil }
     if rules < DecisionRules.failureDetection { return nextStop() ?? nextLaunch() ?? nextTable().map(Decision.notify) }
-    // What switches must stop using is told before anything else.
+    // Flows without an owner come first, then what switches must stop using.
+    if let recovery = nextRecovery() { return recovery }
     if lacksServer, let table = nextTable() { return .notify(table) }
-    return nextStop() ?? nextLaunch() ?? nextSettings() ?? nextScaling() ?? nextTable().map(Decision.notify)
+    return nextProtection() ?? nextStop() ?? nextLaunch() ?? nextSettings() ?? nextScaling() ?? nextTable().map(Decision.notify)
   }
 
   // MARK: Stopping
@@ -35,7 +40,10 @@ extension ClusterState {
   private func nextStop() -> Decision? {
     for life in abandoned where isDue(life.stop, on: life.host) { return .stopAbandoned(life.node, life.incarnation) }
     for node in nodes {
-      if case .stopping(let request) = node.phase, let host = node.host, isDue(request, on: host) { return .stop(node.id) }
+      if case .stopping(let request) = node.phase, let host = node.host, isDue(request, on: host) {
+        if request == nil, isAwaited(node) { continue }
+        return .stop(node.id)
+      }
     }
     return nil
   }
@@ -63,7 +71,9 @@ extension ClusterState {
   func freeShare(for kind: NodeKind) -> PoolShare? {
     guard kind == .runtime, let spec else { return .whole }
     for index in 0..<min(spec.poolShares, ClusterSpec.maximumPoolShares) {
-      let isTaken = nodes.contains { $0.poolShare == index } || abandoned.contains { $0.poolShare == index }
+      let isTaken =
+        nodes.contains { $0.poolShare == index } || abandoned.contains { $0.poolShare == index }
+        || lostLives.contains { $0.poolShare == index }
       if !isTaken { return PoolShare(index: index, of: spec.poolShares) }
     }
     return nil
@@ -101,7 +111,7 @@ extension ClusterState {
   var tableDue: UInt64? {
     if table.version == 0 { return nodes.contains { $0.memberState == .serving } ? clock.elapsed : nil }
     if !hasSameMembers { return lacksServer ? clock.elapsed : tableSent + Self.memberPace }
-    return hasMovedLoads ? tableSent + Self.loadPace : nil
+    return hasMovedLoads || lacksCount ? tableSent + Self.loadPace : nil
   }
 
   /// Whether the last table sends packets to a node that does not serve any more. From rules 2 on that is not kept back.

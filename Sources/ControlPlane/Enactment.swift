@@ -30,10 +30,15 @@ extension ClusterState {
         target: .cluster, patience: 5_000,
         reason: "table \(table.version): \(serving) of \(table.members.count) members serve", body: .notifyClusterConfig(table))
     case .scaleOut(let overloaded, let host, let share): order = scaleOut(overloaded, on: host, share, slot)
-    case .drain(let node): order = drain(node)
+    case .drain(let node):
+      order = drain(node)
+      // Whoever takes the place of one that is going to stop is asked for at once.
+      if rules >= DecisionRules.replication { settleIntent() }
     case .move(let move, let flows): order = moveFlows(move, flows, slot)
     case .cancelMove(let move): order = cancel(move)
     case .changeSettings(let version): order = changeSettings(version, slot)
+    case .protect(let node, let holder): order = protect(node, by: holder, slot)
+    case .recover(let life, let heir): order = recover(life, by: heir, slot)
     }
     if order != nil { lastSlot = slot }
     return order
@@ -57,7 +62,8 @@ extension ClusterState {
     let launch = LaunchSpec(
       cluster: cluster, node: id, incarnation: nodes[index].incarnation, kind: nodes[index].kind, host: host, chain: spec.chain,
       poolShare: share, network: nodes[index].kind == .virtualSwitch ? spec.network : nil,
-      heartbeatInterval: spec.heartbeatInterval, workloadInterval: spec.workloadInterval, polling: spec.polling)
+      heartbeatInterval: spec.heartbeatInterval, workloadInterval: spec.workloadInterval, polling: spec.polling,
+      replicas: spec.replicas)
     return Order(
       target: .host(host), patience: Patience.launch, reason: reason,
       body: nodes[index].kind == .runtime ? .launchRuntime(launch) : .launchSwitch(launch))
@@ -137,6 +143,18 @@ extension ClusterState {
     guard rules >= DecisionRules.flowRequests else { return }
     for node in nodes { hash.mix(node.drain?.isKept == true ? 1 : 0) }
     for request in requests { hash.mix(request.outcome == .open ? 1 : 0) }
+    guard rules >= DecisionRules.replication else { return }
+    for node in nodes {
+      hash.mix(node.protection?.slot.number ?? 0)
+      hash.mix(node.protection?.isComplete == true ? 1 : 0)
+    }
+    for lost in lostLives {
+      hash.mix(UInt64(lost.life.node.number))
+      hash.mix(lost.life.incarnation.number)
+      hash.mix(UInt64(lost.poolShare ?? .max) << 1 | (lost.isSettled ? 1 : 0))
+      hash.mix(UInt64(lost.clear.count))
+    }
+    hash.mix(stillSince?.number ?? .max)
     guard rules >= DecisionRules.liveSettings else { return }
     hash.mix(settingsVersion)
     hash.mix(settingsTold)

@@ -28,13 +28,18 @@ extension ClusterState {
     }
   }
 
+  /// A node's word that it does not hear another one.
   public struct PeerWitness: Hashable, Sendable {
     public let by: NodeID
-    public let at: UInt64
+    /// `clock.elapsed` of its last word.
+    public package(set) var at: UInt64
+    /// From rules 4 on: of the first word of those that came without a long pause.
+    public let since: UInt64
 
-    package init(by: NodeID, at: UInt64) {
+    package init(by: NodeID, at: UInt64, since: UInt64 = 0) {
       self.by = by
       self.at = at
+      self.since = since
     }
   }
 
@@ -42,11 +47,13 @@ extension ClusterState {
     case workerStands(UInt64)
     case silentToPeer(UInt64, NodeID)
     case silentWithHost(UInt64, HostID)
+    /// It can be heard in the log and by hardly anybody else.
+    case cutOff(UInt64, [NodeID])
 
     /// Milliseconds since the last sign that it was well.
     var silence: UInt64 {
       switch self {
-      case .workerStands(let time), .silentToPeer(let time, _), .silentWithHost(let time, _): time
+      case .workerStands(let time), .silentToPeer(let time, _), .silentWithHost(let time, _), .cutOff(let time, _): time
       }
     }
 
@@ -55,6 +62,8 @@ extension ClusterState {
       case .workerStands(let time): "its worker has stood still for \(time) ms"
       case .silentToPeer(let time, let peer): "silent for \(time) ms, and node \(peer) gets no answer either"
       case .silentWithHost(let time, let host): "silent for \(time) ms, and so is \(host)"
+      case .cutOff(let time, let witnesses):
+        "nodes \(witnesses.map(\.description).joined(separator: ", ")), who hear each other, have not heard it for \(time) ms"
       }
     }
   }
@@ -83,8 +92,22 @@ extension ClusterState {
       let index = nodeIndex(silent.node, silent.incarnation)
     else { return false }
     nodes[index].peerWitness = PeerWitness(by: silent.by, at: clock.elapsed)
+    if rules >= DecisionRules.replication { unheard(at: index, by: silent.by) }
     wake.at = 0
     return true
+  }
+
+  /// A node that does not hear another says so again and again; its words belong together until it pauses.
+  private mutating func unheard(at index: Int, by witness: NodeID) {
+    nodes[index].unheardBy = nodes[index].unheardBy.filter {
+      clock.elapsed - $0.at <= Patience.witness && nodeIndex($0.by) != nil
+    }
+    if let known = nodes[index].unheardBy.firstIndex(where: { $0.by == witness }) {
+      nodes[index].unheardBy[known].at = clock.elapsed
+    } else {
+      let place = nodes[index].unheardBy.firstIndex { witness < $0.by } ?? nodes[index].unheardBy.count
+      nodes[index].unheardBy.insert(PeerWitness(by: witness, at: clock.elapsed, since: clock.elapsed), at: place)
+    }
   }
 
   /// Declares dead what the evidence suffices for.
@@ -106,13 +129,50 @@ extension ClusterState {
     guard node.isServing, let host = node.host else { return nil }
     if node.isSilent {
       let silence = clock.elapsed - node.lastHeard
-      if let witness = node.peerWitness, clock.elapsed - witness.at <= Patience.witness {
-        return .silentToPeer(silence, witness.by)
-      }
-      return self.host(host)?.isSilent == true ? .silentWithHost(silence, host) : nil
+      if let witness = confirmation(against: node) { return .silentToPeer(silence, witness) }
+      guard self.host(host)?.isSilent == true, !isHeardElsewhere(node) else { return nil }
+      return .silentWithHost(silence, host)
     }
+    if let cutOff = cutOff(node) { return cutOff }
     let standing = node.lastHeard - min(node.lastHeard, node.loopsMovedAt)
     return standing >= frozenBound ? .workerStands(standing) : nil
+  }
+
+  /// Who says that he does not hear a silent node either. From rules 4 on he has said so again and again: one word may be
+  /// about a moment in which either of the two had no processor.
+  private func confirmation(against node: Node) -> NodeID? {
+    if rules >= DecisionRules.replication { return node.unheardBy.first(where: hasLasted)?.by }
+    guard let witness = node.peerWitness, clock.elapsed - witness.at <= Patience.witness else { return nil }
+    return witness.by
+  }
+
+  /// Whether a witness has spoken for a while and does so still, and is himself well.
+  private func hasLasted(_ witness: PeerWitness) -> Bool {
+    guard clock.elapsed - witness.at <= Patience.cutOff, clock.elapsed - witness.since >= Patience.cutOff else { return false }
+    return node(witness.by).map { $0.isServing && !$0.isSilent } == true
+  }
+
+  /// From rules 4 on: whether somebody would have said so, had the data plane lost the node as the log has. A host whose
+  /// link to the log is cut is silent there with all of its nodes, and they go on serving.
+  private func isHeardElsewhere(_ node: Node) -> Bool {
+    guard rules >= DecisionRules.replication else { return false }
+    return nodes.contains { $0.id != node.id && $0.host != node.host && $0.isServing && !$0.isSilent && $0.canReplicate }
+  }
+
+  /// From rules 4 on: whether most of the cluster lacks a node on the data plane that still speaks in the log. Its witnesses
+  /// hear each other, so that the fault is not theirs.
+  private func cutOff(_ node: Node) -> Evidence? {
+    guard rules >= DecisionRules.replication, node.unheardBy.count >= 2 else { return nil }
+    let witnesses = node.unheardBy.filter(hasLasted)
+    let names = witnesses.map(\.by)
+    func lacksAnother(_ witness: NodeID) -> Bool {
+      self.node(witness)?.unheardBy.contains { names.contains($0.by) && clock.elapsed - $0.at <= Patience.cutOff } == true
+    }
+    let serving = nodes.count { $0.isServing }
+    guard witnesses.count >= 2, witnesses.count * 2 > serving, !names.contains(where: lacksAnother),
+      let first = witnesses.map(\.since).min()
+    else { return nil }
+    return .cutOff(clock.elapsed - first, names)
   }
 
   private func maySpeak(_ evidence: Evidence) -> Bool {

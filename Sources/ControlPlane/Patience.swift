@@ -31,6 +31,13 @@ enum Patience {
   /// While many are silent at once: how long nobody is declared dead, and then how far apart.
   static let massHold: UInt64 = 10_000
   static let massPace: UInt64 = 1_000
+  /// From rules 4 on: processes that share a processor are silent for a while without being dead, and those that die are
+  /// seen to by their agents.
+  static func patientSilence(heartbeatInterval: UInt64) -> UInt64 { max(1_000, min(heartbeatInterval, 60_000) * 20) }
+  /// Others say for so long that they do not hear a node before it counts as cut off.
+  static let cutOff: UInt64 = 1_000
+  /// For which a recovery may still be begun.
+  static let recovery: UInt64 = 60_000
   /// From a migration command to its completion.
   static let move: UInt64 = 30_000
 }

@@ -126,6 +126,11 @@ extension ClusterState {
   // MARK: Moving flows
 
   mutating func answered(by node: NodeID, _ acknowledgement: CommandAcknowledgement) {
+    switch acknowledgement.outcome {
+    case .completed, .rejected:
+      unansweredMoves.removeAll { $0.source.node == node && $0.slot == acknowledgement.slot }
+    case .progress, .received, .applied: break
+    }
     guard
       let index = scaling.moves.firstIndex(where: {
         $0.source == node && $0.slot == acknowledgement.slot && $0.slot != .none

@@ -134,6 +134,7 @@ extension ClusterState {
     scaling.moves[index].asked += flows
     scaling.moves[index].slot = slot
     scaling.moves[index].deadline = clock.elapsed + Patience.move
+    flowsMove()
     let share = move.drains || move.request != nil ? "" : ", half the load of node \(move.source)"
     return Order(
       target: .node(move.source, move.sourceIncarnation), patience: Patience.move,
@@ -149,6 +150,9 @@ extension ClusterState {
     guard let index = scaling.moves.firstIndex(of: move) else { return nil }
     let problem = "no answer within \(Patience.move) ms"
     ended(scaling.moves.remove(at: index), .failed(problem))
+    if rules >= DecisionRules.replication {
+      unansweredMoves.append(UnansweredMove(source: NodeLife(move.source, move.sourceIncarnation), slot: move.slot))
+    }
     return Order(
       target: .node(move.source, move.sourceIncarnation), patience: Patience.stop, reason: "\(cause(of: move)): \(problem)",
       correlation: correlation(of: move), body: .cancelMigration(move.slot))

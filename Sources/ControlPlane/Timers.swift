@@ -40,6 +40,7 @@ extension ClusterState {
       consider(lastDeclared + Patience.massPace)
       if let manySilentSince { consider(manySilentSince + Patience.massHold) }
     }
+    considerProtections(consider)
     for move in scaling.moves where move.slot != .none { consider(move.deadline) }
     if let policy = scaling.policy {
       consider(scaling.lastAction + policy.cooldown)
@@ -53,7 +54,8 @@ extension ClusterState {
 
   var nodePatience: UInt64 {
     let interval = spec?.heartbeatInterval ?? 10
-    return rules < DecisionRules.failureDetection
-      ? Patience.shownSilence(heartbeatInterval: interval) : Patience.nodeSilence(heartbeatInterval: interval)
+    if rules < DecisionRules.failureDetection { return Patience.shownSilence(heartbeatInterval: interval) }
+    return rules < DecisionRules.replication
+      ? Patience.nodeSilence(heartbeatInterval: interval) : Patience.patientSilence(heartbeatInterval: interval)
   }
 }

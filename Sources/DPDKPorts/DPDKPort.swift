@@ -6,6 +6,8 @@ import Wire
 public final class DPDKPort: PacketPort {
   private let id: UInt16
   private let pool: MbufPool
+  private let large: LargePackets?
+  private let linkMTU: Int
   private let packets: UnsafeMutablePointer<nfv_packet>
   private let mbufs: UnsafeMutablePointer<UnsafeMutableRawPointer?>
   private var isOpen = true
@@ -13,8 +15,11 @@ public final class DPDKPort: PacketPort {
   private var lastMissed: UInt64 = 0
 
   /// Plugs the device in and starts it.
-  public init(_ spec: PortSpec, number: Int, pool: MbufPool) throws(PortError) {
+  ///
+  /// - Parameter large: for fragments and jumbo frames; without it they are dropped.
+  public init(_ spec: PortSpec, number: Int, pool: MbufPool, large: LargePackets? = nil) throws(PortError) {
     self.pool = pool
+    self.large = large
     let attached = try nfv_port_attach(spec.devargs(number: number))
     guard attached >= 0 else {
       throw PortError(
@@ -32,6 +37,8 @@ public final class DPDKPort: PacketPort {
       unsafe nfv_port_address(UInt16(attached), bytes.baseAddress!.assumingMemoryBound(to: UInt8.self))
       return unsafe bytes.reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
     }
+    linkMTU = Int(nfv_port_mtu(id))
+    if let large { large.largestMTU = max(large.largestMTU, linkMTU) }
     unsafe packets = .allocate(capacity: PacketBatch.capacity)
     unsafe mbufs = .allocate(capacity: PacketBatch.capacity)
     super.init(name: spec.description, address: MACAddress(address))
@@ -72,10 +79,66 @@ public final class DPDKPort: PacketPort {
       }
       return count
     }
-    PacketBatch.forEach(in: scattered) { batch.drop($0, .scattered) }
+    if scattered != 0 { flatten(batch, scattered, now: now) }
+  }
+
+  /// Puts chains of buffers into one each. What is lost on the way becomes an empty frame.
+  private func flatten(_ batch: PacketBatch, _ scattered: UInt64, now: Tick) {
+    PacketBatch.forEach(in: scattered) { index in
+      guard let large, let chain = unsafe batch[index].buffer else { return batch.drop(index, .scattered) }
+      if let whole = unsafe large.flatten(chain) {
+        unsafe batch.replace(index, bytes: whole.data, length: Int(whole.length), buffer: whole.mbuf, arrival: now)
+      } else {
+        unsafe batch.replace(index, bytes: batch.frames, length: 0, buffer: nil, arrival: now)
+        batch.drop(index, .scattered)
+      }
+    }
+  }
+
+  public override var mtu: Int { linkMTU }
+
+  public override func reassemble(
+    _ batch: PacketBatch, mask: UInt64, into whole: PacketBatch, now: Tick
+  ) -> (taken: UInt64, refused: UInt64) {
+    guard let large else { return (0, 0) }
+    var (taken, refused) = (UInt64(0), UInt64(0))
+    PacketBatch.forEach(in: mask) { index in
+      guard !whole.isFull, let mbuf = unsafe batch[index].buffer else { return }
+      taken |= 1 << UInt64(index)
+      switch unsafe large.add(mbuf) {
+      case .whole(let packet): unsafe whole.append(bytes: packet.data, length: Int(packet.length), buffer: packet.mbuf, arrival: now)
+      case .waiting: break
+      case .refused: refused |= 1 << UInt64(index)
+      }
+    }
+    return (taken, refused)
+  }
+
+  /// Sends the packets of `mask` that the link does not take whole in fragments, gives their memory back, and returns
+  /// which they were, and which of them could not be sent.
+  private func cut(_ batch: PacketBatch, _ mask: UInt64, _ large: LargePackets) -> (large: UInt64, refused: UInt64) {
+    var (found, refused) = (UInt64(0), UInt64(0))
+    PacketBatch.forEach(in: mask) { index in
+      // The Ethernet header, and two tags at most, are not the packet's.
+      guard Int(batch[index].length) > linkMTU + 14, let mbuf = unsafe batch[index].buffer else { return }
+      guard batch[index].networkLength > linkMTU else { return }
+      found |= 1 << UInt64(index)
+      let isSent = unsafe large.cut(mbuf, mtu: linkMTU) { [id] pieces, count in
+        unsafe Int(nfv_transmit(id, pieces, UInt16(count)))
+      }
+      if !isSent { refused |= 1 << UInt64(index) }
+    }
+    release(batch, mask: found & ~refused)
+    return (found, refused)
   }
 
   public override func transmit(_ batch: PacketBatch, mask: UInt64) -> UInt64 {
+    guard let large, large.haveCome || large.largestMTU > linkMTU else { return transmitAsTheyAre(batch, mask) }
+    let cut = cut(batch, mask, large)
+    return transmitAsTheyAre(batch, mask & ~cut.large) | cut.refused
+  }
+
+  private func transmitAsTheyAre(_ batch: PacketBatch, _ mask: UInt64) -> UInt64 {
     let count = gather(batch, mask)
     guard count > 0 else { return 0 }
     var sent = unsafe Int(nfv_transmit(id, mbufs, UInt16(count)))
@@ -112,7 +175,8 @@ public final class DPDKPort: PacketPort {
   private func gather(_ batch: PacketBatch, _ mask: UInt64) -> Int {
     var count = 0
     PacketBatch.forEach(in: mask) { index in
-      unsafe mbufs[count] = batch[index].buffer
+      guard let buffer = unsafe batch[index].buffer else { return }
+      unsafe mbufs[count] = buffer
       count += 1
     }
     return count
@@ -122,10 +186,14 @@ public final class DPDKPort: PacketPort {
 /// A pool of packet buffers (`rte_pktmbuf_pool_create`).
 public final class MbufPool {
   let handle: UnsafeMutableRawPointer
+  /// Jumbo frames, and eight fragments of an ordinary link.
+  public static let largeRoom = 16_384
 
-  /// - Parameter count: buffers; enough for every descriptor of every port, and some in flight.
-  public init(name: String, count: Int) throws(PortError) {
-    guard let pool = unsafe nfv_pool_create(name, UInt32(count), 256, 2_048) else {
+  /// - Parameters:
+  ///   - count: buffers; enough for every descriptor of every port, and some in flight.
+  ///   - room: bytes of a packet that one buffer takes.
+  public init(name: String, count: Int, room: Int = 2_048, cache: Int = 256) throws(PortError) {
+    guard let pool = unsafe nfv_pool_create(name, UInt32(count), UInt32(cache), UInt16(room)) else {
       throw PortError("there is no memory for \(count) packet buffers", hint: "provide more huge pages, or more ordinary memory")
     }
     unsafe handle = pool

@@ -1,4 +1,5 @@
 import ModuleGraphs
+import NetworkFunctions
 import Synchronization
 import Wire
 
@@ -29,6 +30,15 @@ public struct Counters: Sendable {
   public var unprotectedFlows: UInt64 = 0
   /// Replicas of other runtimes' flows.
   public var replicasHeld: UInt64 = 0
+  /// Frames of reliable channels: sent, taken, refused for whatever reason, and sent again.
+  public var channelFramesSent: UInt64 = 0
+  public var channelFramesReceived: UInt64 = 0
+  public var channelFramesRefused: UInt64 = 0
+  public var channelRetransmits: UInt64 = 0
+  /// Messages that a channel had no room for; whoever sent them was told.
+  public var channelMessagesRefused: UInt64 = 0
+  /// Messages of peers that no machine here understood.
+  public var messagesMalformed: UInt64 = 0
   /// Frames that the port lost because the worker was late.
   public var missed: UInt64 = 0
   public var passes: UInt64 = 0
@@ -89,16 +99,23 @@ public struct Counters: Sendable {
 /// Each number is exact for the moment it was published; two numbers may be of different moments.
 public final class PublishedCounters: Sendable {
   private let cells: [Cell]
+  /// Flows that hold a part of another runtime's share, by share, and the pass after which they were counted.
+  private let borrowed: [Cell]
+  private let borrowedPass = Cell()
   private static let fields: [WritableKeyPath<Counters, UInt64> & Sendable] = [
     \.received, \.receivedBytes, \.forwarded, \.forwardedBytes, \.dropped, \.consumed, \.flowsCreated, \.flowsExpired,
     \.flowsEvicted, \.flowsRefused, \.flowsMigratedIn, \.flowsMigratedOut, \.packetsReplicated, \.packetsReleased, \.flowsRecovered,
-    \.activeFlows, \.unprotectedFlows, \.replicasHeld, \.missed, \.passes, \.busyPasses,
+    \.activeFlows, \.unprotectedFlows, \.replicasHeld, \.channelFramesSent, \.channelFramesReceived, \.channelFramesRefused,
+    \.channelRetransmits, \.channelMessagesRefused, \.messagesMalformed, \.missed, \.passes, \.busyPasses,
     \.busyCycles, \.totalCycles,
   ]
 
   private final class Cell: Sendable { let value = Atomic<UInt64>(0) }
 
-  public init() { cells = (0..<Self.fields.count + 256).map { _ in Cell() } }
+  public init() {
+    cells = (0..<Self.fields.count + 256).map { _ in Cell() }
+    borrowed = (0..<BorrowedFlows.mostShares).map { _ in Cell() }
+  }
 
   /// Called by the worker.
   func publish(_ counters: Counters, drops: borrowing DropCounters) {
@@ -108,6 +125,8 @@ public final class PublishedCounters: Sendable {
       counters.flowsCreated, counters.flowsExpired, counters.flowsEvicted, counters.flowsRefused, counters.flowsMigratedIn,
       counters.flowsMigratedOut, counters.packetsReplicated, counters.packetsReleased, counters.flowsRecovered,
       counters.activeFlows, counters.unprotectedFlows, counters.replicasHeld,
+      counters.channelFramesSent, counters.channelFramesReceived, counters.channelFramesRefused, counters.channelRetransmits,
+      counters.channelMessagesRefused, counters.messagesMalformed,
       counters.missed, counters.passes, counters.busyPasses, counters.busyCycles, counters.totalCycles
     )
     withUnsafeBytes(of: values) { bytes in
@@ -117,6 +136,23 @@ public final class PublishedCounters: Sendable {
     for code in 0..<256 where drops[UInt8(code)] != 0 {
       cells[Self.fields.count + code].value.store(drops[UInt8(code)], ordering: .relaxed)
     }
+  }
+
+  /// Called by the worker.
+  func publish(_ flows: BorrowedFlows, passes: UInt64) {
+    for share in 0..<flows.end { borrowed[share].value.store(flows[share], ordering: .relaxed) }
+    borrowedPass.value.store(passes, ordering: .releasing)
+  }
+
+  /// Flows that hold a part of another runtime's share, as they were after the given pass or later; called by the control
+  /// thread.
+  public func borrowedFlows() -> (pass: UInt64, shares: [(share: Int, flows: UInt64)]) {
+    let pass = borrowedPass.value.load(ordering: .acquiring)
+    let shares = borrowed.indices.compactMap { share in
+      let flows = borrowed[share].value.load(ordering: .relaxed)
+      return flows == 0 ? nil : (share: share, flows: flows)
+    }
+    return (pass, shares)
   }
 
   /// Called by the control thread.
@@ -132,6 +168,37 @@ public final class PublishedCounters: Sendable {
       let count = cells[Self.fields.count + code].value.load(ordering: .relaxed)
       return count == 0 ? nil : (UInt8(code), count)
     }
+  }
+}
+
+/// The worker's own count of flows that hold a part of another runtime's share, by share.
+@safe
+final class BorrowedFlows {
+  static var mostShares: Int { 256 }
+
+  private let counts: UnsafeMutablePointer<UInt64>
+  /// Beyond the highest share ever counted.
+  private(set) var end = 0
+
+  init() {
+    unsafe counts = .allocate(capacity: Self.mostShares)
+    unsafe counts.initialize(repeating: 0, count: Self.mostShares)
+  }
+
+  deinit { unsafe counts.deallocate() }
+
+  func count(in chain: ServiceChain) {
+    for share in 0..<end { unsafe counts[share] = 0 }
+    chain.countBorrowed { share, flows in
+      guard (0..<Self.mostShares).contains(share) else { return }
+      unsafe counts[share] &+= UInt64(max(0, flows))
+      end = max(end, share + 1)
+    }
+  }
+
+  subscript(share: Int) -> UInt64 {
+    precondition((0..<Self.mostShares).contains(share), "a share is one of at most 256")
+    return unsafe counts[share]
   }
 }
 

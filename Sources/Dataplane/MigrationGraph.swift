@@ -1,6 +1,7 @@
 import FixedContainers
 import FlowActors
 import ModuleGraphs
+import NetworkFunctions
 import ReliableChannels
 import Wire
 
@@ -14,14 +15,18 @@ import Wire
 ///
 /// Messages go out behind the packets that the pass has sent, over the same port.
 final class MigrationGraph: ModuleGraph {
-  unowned let runtime: RuntimeGraph
+  /// Lives as long as the worker, as this does.
+  unowned(unsafe) let runtime: RuntimeGraph
   let rings: WorkerRings
   let returns: ReturningPackets
   private let outgoing = PacketBatch()
   let scratch: UnsafeMutableRawPointer
+  /// Messages of a frame.
+  private let messages = UnsafeMutableBufferPointer<UnsafeRawBufferPointer>.allocate(capacity: PacketBatch.capacity)
   var peers: Peers
   var source: MigrationSource
   var target: MigrationTarget
+  private var exchange: ShareExchange
   var replication: ReplicationSource
   let released: ReleasedPackets
   let owner: FlowOwner
@@ -40,7 +45,8 @@ final class MigrationGraph: ModuleGraph {
 
   /// - Parameter isReplicated: whether this runtime's flows may be replicated; that takes memory.
   init(
-    runtime: RuntimeGraph, owner: FlowOwner, capacity: Int, isReplicated: Bool, rings: WorkerRings, memory: MemorySource
+    runtime: RuntimeGraph, owner: FlowOwner, capacity: Int, isReplicated: Bool, rings: WorkerRings,
+    memory: MemorySource
   ) {
     self.runtime = runtime
     self.rings = rings
@@ -53,11 +59,14 @@ final class MigrationGraph: ModuleGraph {
     let layout = MigrationMessage.layoutHash(chain.layout)
     source = MigrationSource(owner: owner, layout: layout, stateSize: chain.stateSize, memory: memory)
     target = MigrationTarget(owner: owner, layout: layout, stateSize: chain.stateSize, flowCapacity: capacity, memory: memory)
+    exchange = ShareExchange(layout: layout, capacity: min(capacity, 65_536), memory: memory)
     replication = ReplicationSource(layout: layout, stateSize: chain.stateSize, capacity: isReplicated ? capacity : 0, memory: memory)
     super.init()
     runtime.core.returns = returns
     if isReplicated { runtime.core.flows.logEnds(memory: memory) }
   }
+
+  deinit { unsafe messages.deallocate() }
 
   // MARK: Packets
 
@@ -90,7 +99,7 @@ final class MigrationGraph: ModuleGraph {
     switch isTargetAlive ? .peer(phase.peer) : heir(ofPeer: phase.peer) {
     case .peer(let peer): return MigrationTarget.forward(frame, side: side, to: peer, scratch: scratch, outbox: &peers)
     case .own:
-      runtime.core.flows.remove(slot)
+      runtime.core.discard(slot)
       unsafe returns.put(frame, side: side, now: now)
       return true
     case .unknown, .nobody: return false
@@ -105,12 +114,10 @@ final class MigrationGraph: ModuleGraph {
     PacketBatch.forEach(in: frames) { index in
       guard let arrival = batch[index].withBytes({ peers.receive($0, now: now) }) else { return }
       if let life = arrival.ended { mourn(arrival.peer, life, now: now) }
-      while let message = unsafe peers.nextMessage(from: arrival.peer) {
-        if unsafe ReplicationMessage.isOne(message) {
-          unsafe replicate(message, from: arrival.peer, now: now)
-        } else {
-          handle(message.bytes, from: arrival.peer, now: now)
-        }
+      while case let count = unsafe peers.nextMessages(from: arrival.peer, into: messages), count > 0 {
+        unsafe take(UnsafeBufferPointer(rebasing: messages[..<count]), from: arrival.peer, now: now)
+        // Before their bytes go.
+        released.copy(now: now)
       }
     }
     // Before the acknowledgements: who hears one knows that the packets have left.
@@ -127,7 +134,7 @@ final class MigrationGraph: ModuleGraph {
     }
   }
 
-  private func handle(_ message: RawSpan, from peer: UInt8, now: Tick) {
+  func handle(_ message: RawSpan, from peer: UInt8, now: Tick) {
     let isUnderstood =
       switch MigrationMessage.kind(message) {
       case .prepare, .latePacket:
@@ -137,6 +144,7 @@ final class MigrationGraph: ModuleGraph {
       case .claimed where isOwnClaim(message): settleClaim(message, from: peer)
       case .prepared, .routeChanged, .installed, .claimed:
         source.receive(message, from: peer, now: now, flows: &runtime.core, outbox: &peers)
+      case .returned: exchange.accept(message, chain: runtime.core.chain, isLending: source.isRunning, now: now)
       case .changeRoute, nil: false
       }
     if !isUnderstood { malformed &+= 1 }
@@ -152,6 +160,7 @@ final class MigrationGraph: ModuleGraph {
       source.advance(now: now, flows: &runtime.core, outbox: &peers)
       report(now: now)
     }
+    exchange.advance(chain: runtime.core.chain, peers: &peers, isLending: source.isRunning, now: now)
     return peers.flush(through: runtime.port, batch: outgoing, now: now)
   }
 
@@ -170,6 +179,7 @@ final class MigrationGraph: ModuleGraph {
     case .members(let members):
       var over: [(UInt8, Peer)] = []
       peers.update(members.peers, now: now) { over.append(($0, $1)) }
+      exchange.update(members.entries, peers)
       for (index, peer) in over {
         let life = FlowOwner(node: peer.node, incarnation: peer.incarnation)
         // Whoever was to recover its flows would have been named before.
@@ -186,9 +196,12 @@ final class MigrationGraph: ModuleGraph {
       nextReport = now.advanced(byMilliseconds: 100)
     case .cancelMigration(let run):
       if source.report?.run == run { source.cancel(flows: &runtime.core) }
+    case .stop:
+      exchange.hurry(chain: runtime.core.chain, peers: &peers, now: now)
+      _ = peers.flush(through: runtime.port, batch: outgoing, now: now)
     case .protect(let stream, let holder): protect(stream, holder)
     case .recover(let order): recover(order, now: now)
-    case .errand, .stop: break
+    case .errand: break
     }
   }
 

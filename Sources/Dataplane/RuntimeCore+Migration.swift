@@ -28,6 +28,8 @@ extension RuntimeCore: DepartingFlows {
     unsafe UnsafeRawBufferPointer(start: flows.state(slot), count: chain.stateSize)
   }
 
+  public func foresee(_ slot: UInt32) { flows.foresee(slot) }
+
   public mutating func setPhase(_ phase: MigrationPhase, of slot: UInt32) { flows[slot].phase = phase }
 
   public mutating func depart(_ slot: UInt32, to peer: UInt8) {
@@ -35,6 +37,7 @@ extension RuntimeCore: DepartingFlows {
     flows[slot].phase = MigrationPhase(.departed, peer: peer)
     flows[slot].lastSeen = UInt32(truncatingIfNeeded: moment.milliseconds)
     flows.setTimeoutClass(slot, TimeoutClass.departed, now: moment)
+    departedNotes += 1
     flows.noteEnd(of: slot)
     counters.flowsMigratedOut &+= 1
   }
@@ -43,7 +46,7 @@ extension RuntimeCore: DepartingFlows {
     let keys = flows.keys(of: slot)
     guard replicas.find(keys.forward) != nil else { return false }
     unsafe chain.tell(.migratesOut, state: flows.state(slot))
-    flows.remove(slot)
+    discard(slot)
     return true
   }
 }
@@ -67,14 +70,16 @@ extension RuntimeCore: ArrivingFlows {
   mutating func isNews(_ key: FlowKey) -> Bool {
     guard let (slot, _) = flows.find(key) else { return true }
     guard flows[slot].phase.step == .departed else { return false }
-    flows.remove(slot)
+    discard(slot)
     return true
   }
 
   /// The flow's source has died. If its flows have an heir, packets that come here all the same are sent there.
   public mutating func forget(_ slot: UInt32) {
     guard let heirOfSource else { return flows.remove(slot) }
+    departedNotes += 1
     flows[slot].phase = MigrationPhase(.departed, peer: heirOfSource)
+    departedNotes += 1
     flows[slot].lastSeen = UInt32(truncatingIfNeeded: moment.milliseconds)
     flows.setTimeoutClass(slot, TimeoutClass.departed, now: moment)
   }

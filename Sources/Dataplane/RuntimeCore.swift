@@ -37,6 +37,8 @@ public struct RuntimeCore: ~Copyable {
   var returns: ReturningPackets?
   /// The time of the present pass, for what a migration asks.
   var moment = Tick.zero
+  /// Records that are only notes of where a flow has gone.
+  var departedNotes = 0
   /// Where the search for a flow that may leave goes on.
   var departureHand: UInt32 = 0
   /// Flows that have arrived and are to have a replica before that is acknowledged.
@@ -311,6 +313,12 @@ public struct RuntimeCore: ~Copyable {
       flowEnded?(flows, slot)
       unsafe chain.tell(.expires(now), state: flows.state(slot))
     }
+    discard(slot)
+  }
+
+  /// Removes a record, without any hook.
+  mutating func discard(_ slot: UInt32) {
+    if flows[slot].phase.step == .departed { departedNotes -= 1 }
     flows.remove(slot)
   }
 
@@ -357,11 +365,19 @@ public struct RuntimeCore: ~Copyable {
         return
       }
       guard !flows[slot].knowsReverse, burst[index].direction == .forward,
-        !flows.learnReverse(burst[index], hash: burst[index].hash, slot: slot)
+        !flows.learnReverse(burst[index], hash: burst[index].hash, slot: slot), !displaceDeparted(burst[index])
       else { return }
       burst.drop(index, .keyTaken)
       end(slot, now: now)
     }
+  }
+
+  /// Makes a frame's flow known by the key of its answers where that is taken by the note of a flow that has left: what has
+  /// come back from there belongs to this flow.
+  private mutating func displaceDeparted(_ frame: borrowing Frame) -> Bool {
+    guard let note = flows.findReversed(frame), flows[note].phase.step == .departed else { return false }
+    discard(note)
+    return flows.learnReverse(frame, hash: frame.hash, slot: frame.slot)
   }
 
   /// Counts the batch and what became of it: frames still live were sent on, every other was dropped for its reason.
@@ -390,7 +406,7 @@ public struct RuntimeCore: ~Copyable {
       end(slot, now: now)
     }
     counters.flowsExpired &+= expired
-    counters.activeFlows = UInt64(flows.count)
+    counters.activeFlows = UInt64(flows.count - departedNotes)
     return fired
   }
 }

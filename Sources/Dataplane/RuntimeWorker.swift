@@ -17,6 +17,7 @@ extension Worker {
     rings: WorkerRings, now: Tick, memory: MemorySource
   ) -> Worker {
     let published = PublishedCounters()
+    let borrowed = BorrowedFlows()
     let runtime = RuntimeGraph(
       port: port, address: address, core: RuntimeCore(chain: chain, rules: rules, seed: seed, now: now, memory: memory))
     let migration = identity.map { owner in
@@ -27,8 +28,9 @@ extension Worker {
       if case .errand(let errand) = command { errand.run(on: runtime.core.chain) }
       migration?.obey(command, now: now)
     }
+    let announcement = identity.map { _ in AnnouncementGraph(port: port, address: address) }
     return Worker(
-      graphs: [runtime] + (migration.map { [$0] } ?? []) + [TimerGraph { now in runtime.core.expireIdle(now: now, limit: 64) }],
+      graphs: [runtime] + (migration.map { [$0] } ?? []) + (announcement.map { [$0] } ?? []) + [TimerGraph { now in runtime.core.expireIdle(now: now, limit: 64) }],
       liaison: liaison, published: published,
       publishing: {
         runtime.core.counters.missed = port.missed
@@ -36,7 +38,10 @@ extension Worker {
           runtime.core.counters.replicasHeld = UInt64(held)
           runtime.core.counters.unprotectedFlows = UInt64(unprotected)
         }
+        migration?.count(into: &runtime.core.counters)
         published.publish(runtime.core.counters, drops: runtime.core.drops)
+        borrowed.count(in: runtime.core.chain)
+        published.publish(borrowed, passes: runtime.core.counters.passes)
       },
       accounting: runtime.account)
   }
@@ -50,6 +55,7 @@ final class RuntimeGraph: ModuleGraph {
   /// Takes frames of channels, and packets of flows that are not served here.
   unowned(unsafe) var migration: MigrationGraph?
   private let batch = PacketBatch()
+  private let reassembly = Reassembly()
 
   init(port: PacketPort, address: FabricAddress, core: consuming RuntimeCore) {
     self.port = port
@@ -65,23 +71,47 @@ final class RuntimeGraph: ModuleGraph {
     port.receive(into: batch, now: now)
     let count = batch.count
     guard count > 0 else { return 0 }
-    let control = serve(batch, now: now)
+    var fragments: UInt64 = 0
+    let control = serve(batch, now: now, fragments: &fragments)
     // Behind the packets that came before them: a switch's answer must find those processed.
     if control != 0 { migration?.hear(batch, control, now: now) }
-    port.release(batch, mask: batch.all & ~batch.live)
+    port.release(batch, mask: batch.all & ~batch.live & ~fragments)
     batch.removeAll()
+    if fragments != 0, !reassembly.whole.isEmpty { serveWhole(now: now) }
     return count
+  }
+
+  /// Datagrams of which the last fragment has come.
+  private func serveWhole(now: Tick) {
+    let whole = reassembly.whole
+    _ = serve(whole, now: now)
+    port.release(whole, mask: whole.all & ~whole.live)
+    whole.removeAll()
+  }
+
+  /// Processes packets that are none of them fragments, or not to be put together.
+  func serve(_ batch: PacketBatch, now: Tick) -> UInt64 {
+    var fragments = UInt64.max
+    return serve(batch, now: now, fragments: &fragments)
   }
 
   /// Processes a batch and transmits what passes. What is not live afterwards is to be given back.
   ///
+  /// - Parameter fragments: afterwards those that the port has taken over; nothing is, if it is not 0 before.
   /// - Returns: frames of channels, which are left alone.
-  func serve(_ batch: PacketBatch, now: Tick) -> UInt64 {
+  private func serve(_ batch: PacketBatch, now: Tick, fragments: inout UInt64) -> UInt64 {
     let sides = sortBySide(batch)
     let detoured = core.process(batch, clientSide: sides.client, serverSide: sides.server, now: now)
     var consumed = sides.control
     if detoured != 0 { consumed |= migration?.detour(batch, detoured, now: now) ?? 0 }
+    if let migration, migration.isReplicating { migration.foresee(batch, batch.live) }
     returnToSenders(batch)
+    let lost = batch.all & ~batch.live & ~consumed
+    if lost != 0, fragments == 0 {
+      let result = reassembly.take(batch, lost, from: port, now: now)
+      fragments = result.taken
+      consumed |= result.consumed
+    }
     guard let migration, migration.isReplicating else {
       let refused = port.transmit(batch, mask: batch.live)
       PacketBatch.forEach(in: refused) { batch.drop($0, .transmitQueueFull) }

@@ -34,7 +34,17 @@ struct SwitchCore: ~Copyable {
   }
 
   /// Dispatches what came from outside; live frames afterwards go to the fabric port.
-  mutating func processOutside(_ batch: PacketBatch, uplink: Uplink, side: Side, now: Tick) {
+  ///
+  /// A switch is the cluster's router: here a packet's time to live is counted down, and a packet that cannot leave on the
+  /// other side because of its size, or of its age, is reported to its sender (RFC 1812 §5.3.1, RFC 4443 §3.2, §3.3).
+  ///
+  /// - Parameters:
+  ///   - egress: where packets leave that are not turned round.
+  ///   - isReassembled: whether they came in fragments, and so may be cut again.
+  mutating func processOutside(
+    _ batch: PacketBatch, uplink: Uplink, side: Side, egress: Uplink, isReassembled: Bool = false, now: Tick
+  ) {
+    let mtu = egress.port.mtu
     PacketBatch.forEach(in: batch.live) { index in
       // Checksums are the runtime's business; the switch needs the key only.
       if let reason = batch[index].parse(checksums: .trust) {
@@ -44,7 +54,14 @@ struct SwitchCore: ~Copyable {
         batch.drop(index, heard ? .handledARP : .unexpectedARP)
       } else if batch[index].destinationMAC != uplink.port.address {
         batch.drop(index, .notForThisNode)
+      } else if batch[index].timeToLive <= 1 {
+        uplink.report(.timeExceeded, about: batch[index], now: now)
+        batch.drop(index, .timeToLiveExceeded)
+      } else if batch[index].networkLength > mtu, !isReassembled, batch[index].mayNotBeCut {
+        uplink.report(.tooBig(mtu: mtu), about: batch[index], now: now)
+        batch.drop(index, .packetTooBig)
       } else {
+        batch[index].decrementTimeToLive()
         batch[index].hash = routes.hash(batch[index])
         routes.prefetchBucket(batch[index].hash)
       }
@@ -121,6 +138,8 @@ struct SwitchCore: ~Copyable {
     _ batch: PacketBatch, client: Uplink, server: Uplink, now: Tick
   ) -> (client: UInt64, server: UInt64, held: UInt64, turned: UInt64) {
     var sides = (client: UInt64(0), server: UInt64(0), held: UInt64(0), turned: UInt64(0))
+    var owners = InlineArray<64, UInt16>(repeating: 0)
+    var serverSide: UInt64 = 0
     PacketBatch.forEach(in: batch.live) { index in
       if let reason = batch[index].parse(checksums: .trust) {
         batch.drop(index, reason)
@@ -140,8 +159,17 @@ struct SwitchCore: ~Copyable {
         batch.drop(index, .fenced)
         return
       }
+      // Of the answers, whose route is to be found or made.
+      batch[index].hash = routes.reversedHash(batch[index])
+      routes.prefetchBucket(batch[index].hash)
+      owners[index] = owner
+      if side == .server { serverSide |= 1 << UInt64(index) }
+    }
+    PacketBatch.forEach(in: batch.live) { index in _ = routes.prefetchCandidate(batch[index].hash) }
+    PacketBatch.forEach(in: batch.live) { index in
+      let side: Side = serverSide & 1 << UInt64(index) == 0 ? .client : .server
       // An error is nothing that can be answered.
-      if ICMPError(batch[index]) == nil { learn(batch[index], owner: owner, now: now) }
+      if ICMPError(batch[index]) == nil { learn(batch[index], owner: owners[index], now: now) }
       if side == .server, entrance.isOwn(batch[index]) {
         batch[index].hash = routes.hash(batch[index])
         guard let owner = route(batch, index, side: .server, now: now) else { return }
@@ -164,8 +192,10 @@ struct SwitchCore: ~Copyable {
   }
 
   /// The answers to this frame go to the runtime it came from.
+  ///
+  /// - Parameter frame: its `hash` is that of the answers.
   private mutating func learn(_ frame: borrowing Frame, owner: UInt16, now: Tick) {
-    if let slot = routes.findReversed(frame) {
+    if let slot = routes.findReversed(frame, hash: frame.hash) {
       touch(slot, frame, now: now)
       routes[slot].actor.hear(owner, now: now)
       return
@@ -338,14 +368,16 @@ public struct FabricAddress: Hashable, Sendable {
 ///
 /// Both keys of a flow go from one owner to another or neither does. A switch that knows only one has had no packet of
 /// the other direction yet; it is asked about both, and one is enough.
+@safe
 struct RouteChanges: MigratingRoutes, ~Copyable {
-  let state: SwitchState
+  /// Once for a message, not once for a flow, it is checked that nobody else has it.
+  let core: UnsafeMutablePointer<SwitchCore>
   let now: Tick
 
-  func foresee(_ keys: FlowKeyPair, _ step: Foresight) { state.core.routes.foresee(keys, step) }
+  func foresee(_ keys: FlowKeyPair, _ step: Foresight) { unsafe core.pointee.routes.foresee(keys, step) }
 
   mutating func change(_ keys: FlowKeyPair, from: FlowOwner, to: FlowOwner) -> RouteChange {
-    state.core.change(keys, from: from, to: to, now: now)
+    unsafe core.pointee.change(keys, from: from, to: to, now: now)
   }
 }
 
@@ -355,16 +387,17 @@ extension SwitchCore {
       return .refused(epoch: 0)
     }
     let (forward, reverse) = (routes.find(keys.forward)?.slot, routes.find(keys.reverse)?.slot)
-    var epoch: UInt32 = 0
-    for case let slot? in [forward, reverse] {
-      epoch = max(epoch, routes[slot].actor.epoch)
-      guard routes[slot].actor.owner == old || routes[slot].actor.owner == new else { return .refused(epoch: epoch) }
-    }
-    guard forward != nil || reverse != nil else { return .unknown }
-    for case let slot? in [forward, reverse] where routes[slot].actor.owner == old {
-      routes[slot].actor.move(to: new, now: now)
-      epoch = max(epoch, routes[slot].actor.epoch)
-    }
-    return .changed(epoch: epoch)
+    guard let one = forward ?? reverse else { return .unknown }
+    let other = reverse ?? one
+    let epoch = max(routes[one].actor.epoch, routes[other].actor.epoch)
+    let owners = (routes[one].actor.owner, routes[other].actor.owner)
+    guard owners.0 == old || owners.0 == new, owners.1 == old || owners.1 == new else { return .refused(epoch: epoch) }
+    move(one, from: old, to: new, now: now)
+    move(other, from: old, to: new, now: now)
+    return .changed(epoch: max(routes[one].actor.epoch, routes[other].actor.epoch))
+  }
+
+  private mutating func move(_ slot: UInt32, from old: UInt16, to new: UInt16, now: Tick) {
+    if routes[slot].actor.owner == old { routes[slot].actor.move(to: new, now: now) }
   }
 }

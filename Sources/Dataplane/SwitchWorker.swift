@@ -35,6 +35,7 @@ extension Worker {
     state.core.runtimes.awaitsRecovery = isReplicated
     state.client.announce(now: now)
     state.server.announce(now: now)
+    let announcement = identity.map { _ in AnnouncementGraph(port: ports.fabric, address: address) }
     let liaison = Liaison(rings: rings) { command, now in
       switch command {
       case .members(let members):
@@ -50,7 +51,7 @@ extension Worker {
       graphs: [
         UplinkGraph(state: state, side: .client), UplinkGraph(state: state, side: .server),
         FabricGraph(state: state, routes: routes),
-      ] + (routes.map { [$0] } ?? []) + [
+      ] + (routes.map { [$0] } ?? []) + (announcement.map { [$0] } ?? []) + [
         TimerGraph { now in
           state.serveWaiting(now: now)
           return state.core.expireIdle(now: now, limit: 64)
@@ -59,6 +60,7 @@ extension Worker {
       liaison: liaison, published: published,
       publishing: {
         state.core.counters.missed = ports.client.missed &+ ports.server.missed &+ ports.fabric.missed
+        routes?.count(into: &state.core.counters)
         published.publish(state.core.counters, drops: state.core.drops)
       },
       accounting: state.account)
@@ -111,6 +113,7 @@ final class UplinkGraph: ModuleGraph {
   private let uplink: Uplink
   private let side: Side
   private let batch = PacketBatch()
+  private let reassembly = Reassembly()
 
   init(state: SwitchState, side: Side) {
     self.state = state
@@ -121,15 +124,33 @@ final class UplinkGraph: ModuleGraph {
   override func run(at now: Tick) -> Int {
     uplink.port.receive(into: batch, now: now)
     guard !batch.isEmpty else { return 0 }
-    state.core.processOutside(batch, uplink: uplink, side: side, now: now)
-    state.transmit(batch, batch.live, through: state.fabric)
-    state.core.settle(batch, held: 0)
-    uplink.port.release(batch, mask: batch.all & ~batch.live)
+    let count = batch.count
+    dispatch(batch, now: now)
+    if !reassembly.whole.isEmpty { dispatch(reassembly.whole, now: now) }
     // ARP packets have come in: answers go out, and packets may have waited for them.
     state.serveWaiting(now: now)
-    defer { batch.removeAll() }
-    return batch.count
+    return count
   }
+
+  private func dispatch(_ batch: PacketBatch, now: Tick) {
+    let isWhole = batch === reassembly.whole
+    state.core.processOutside(batch, uplink: uplink, side: side, egress: egress, isReassembled: isWhole, now: now)
+    state.transmit(batch, batch.live, through: state.fabric)
+    var fragments: (taken: UInt64, consumed: UInt64) = (0, 0)
+    let lost = batch.all & ~batch.live
+    if lost != 0, !isWhole {
+      // What went past on the link is not for us to put together.
+      var ours: UInt64 = 0
+      PacketBatch.forEach(in: lost) { if batch[$0].destinationMAC == uplink.port.address { ours |= 1 << UInt64($0) } }
+      fragments = reassembly.take(batch, ours, from: uplink.port, now: now)
+    }
+    state.core.settle(batch, held: 0, control: fragments.consumed)
+    uplink.port.release(batch, mask: batch.all & ~batch.live & ~fragments.taken)
+    batch.removeAll()
+  }
+
+  /// The side that most packets leave at.
+  private var egress: Uplink { side == .client ? state.server : state.client }
 }
 
 /// From the runtimes to the uplinks.
@@ -137,6 +158,7 @@ final class FabricGraph: ModuleGraph {
   private let state: SwitchState
   private let routes: RouteGraph?
   private let batch = PacketBatch()
+  private let reassembly = Reassembly()
 
   init(state: SwitchState, routes: RouteGraph?) {
     self.state = state
@@ -146,18 +168,27 @@ final class FabricGraph: ModuleGraph {
   override func run(at now: Tick) -> Int {
     state.fabric.receive(into: batch, now: now)
     guard !batch.isEmpty else { return 0 }
+    let count = batch.count
     let control = routes?.sort(batch) ?? 0
+    send(batch, control: control, now: now)
+    if !reassembly.whole.isEmpty { send(reassembly.whole, control: 0, now: now) }
+    state.client.flush()
+    state.server.flush()
+    return count
+  }
+
+  private func send(_ batch: PacketBatch, control: UInt64, now: Tick) {
     let sides = state.core.processFabric(batch, client: state.client, server: state.server, now: now)
     state.transmit(batch, sides.client, through: state.client.port)
     state.transmit(batch, sides.server, through: state.server.port)
     state.transmit(batch, sides.turned, through: state.fabric)
-    state.core.settle(batch, held: sides.held, control: control)
+    var fragments: (taken: UInt64, consumed: UInt64) = (0, 0)
+    let lost = batch.all & ~batch.live & ~sides.held & ~control
+    if lost != 0, batch !== reassembly.whole { fragments = reassembly.take(batch, lost, from: state.fabric, now: now) }
+    state.core.settle(batch, held: sides.held, control: control | fragments.consumed)
     if control != 0 { routes?.hear(batch, control, now: now) }
-    state.fabric.release(batch, mask: batch.all & ~batch.live & ~sides.held)
-    state.client.flush()
-    state.server.flush()
-    defer { batch.removeAll() }
-    return batch.count
+    state.fabric.release(batch, mask: batch.all & ~batch.live & ~sides.held & ~fragments.taken)
+    batch.removeAll()
   }
 }
 
@@ -181,6 +212,8 @@ final class RouteGraph: ModuleGraph {
   func fence(_ life: FlowOwner) { _ = peers.fence(life) }
   func update(_ members: [Peer], now: Tick) { peers.update(members, now: now) { _, _ in } }
 
+  func count(into counters: inout Counters) { peers.count(into: &counters) }
+
   /// The frames of channels in a batch; they are not live any more.
   func sort(_ batch: PacketBatch) -> UInt64 {
     var burst = Burst(batch)
@@ -198,10 +231,12 @@ final class RouteGraph: ModuleGraph {
   func hear(_ batch: PacketBatch, _ frames: UInt64, now: Tick) {
     PacketBatch.forEach(in: frames) { index in
       guard let peer = batch[index].withBytes({ peers.receive($0, now: now) })?.peer else { return }
-      var changes = RouteChanges(state: state, now: now)
       while let message = unsafe peers.nextMessage(from: peer) {
         guard MigrationMessage.kind(message.bytes) == .changeRoute else { continue }
-        _ = migration.receive(message.bytes, from: peer, routes: &changes)
+        unsafe withUnsafeMutablePointer(to: &state.core) { core in
+          var changes = unsafe RouteChanges(core: core, now: now)
+          _ = migration.receive(message.bytes, from: peer, routes: &changes)
+        }
       }
     }
   }

@@ -72,6 +72,29 @@ final class Uplink {
     outgoing.removeAll()
   }
 
+  // MARK: Errors
+
+  /// How many errors may be sent, and since when that was counted (RFC 1812 §4.3.2.8, RFC 4443 §2.4 f).
+  private var errorCredit = Uplink.errorBurst
+  private var creditSince: UInt64 = 0
+  private static let errorBurst: UInt64 = 64
+  /// Milliseconds for one.
+  private static let errorPace: UInt64 = 10
+
+  /// Tells the packet's sender why it goes no further, unless too many were told so lately.
+  func report(_ error: ErrorReport, about frame: borrowing Frame, now: Tick) {
+    let earned = (now.milliseconds &- creditSince) / Self.errorPace
+    if earned > 0 {
+      errorCredit = min(Self.errorBurst, errorCredit + earned)
+      creditSince = now.milliseconds
+    }
+    guard errorCredit > 0, ErrorReport.mayReport(frame), let sender = settings.sender(to: frame.sourceAddress) else { return }
+    errorCredit -= 1
+    if outgoing.isFull { flush() }
+    guard port.makeFrame(in: outgoing, length: ErrorReport.length(about: frame), now: now) else { return }
+    error.write(to: outgoing[outgoing.count - 1], about: frame, from: sender)
+  }
+
   // MARK: Packets out
 
   enum Fate: Equatable {
@@ -188,6 +211,9 @@ public struct UplinkSettings: Sendable {
   func source(for address: IPv4Address) -> IPv4Address? {
     (interfaces.first { $0.contains(address) } ?? interfaces.first)?.address
   }
+
+  /// In whose name something is said to an address.
+  func sender(to address: IPAddress) -> IPAddress? { address.ipv4.flatMap { source(for: $0) }.map { IPAddress($0) } }
 
   /// What to announce when taking over: at most 64 addresses.
   var announced: [IPv4Address] {

@@ -111,6 +111,12 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     unsafe nfv_prefetch(block + 64)
   }
 
+  /// Asks for everything about a flow in use: its record, state and timer.
+  public func foresee(_ slot: UInt32) {
+    prefetch(slot)
+    timers.prefetch(slot)
+  }
+
   /// A slot that is probably the frame's, and the direction, without looking at its key; asks for its record and state.
   @inlinable @inline(__always)
   public func prefetchCandidate(_ hash: UInt64) -> (slot: UInt32, direction: Direction)? {
@@ -145,14 +151,17 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
 
   /// The flow whose key is that of the answers to `frame`.
   @inlinable
-  public func findReversed(_ frame: borrowing Frame) -> UInt32? {
-    let hash = reversedHash(frame)
+  public func findReversed(_ frame: borrowing Frame) -> UInt32? { findReversed(frame, hash: reversedHash(frame)) }
+
+  /// The same by the `reversedHash` of the frame.
+  @inlinable
+  public func findReversed(_ frame: borrowing Frame, hash: UInt64) -> UInt32? {
     let value = frame.family == .ipv6 ? find(frame.ipv6FiveTuple.reversed, hash) : find(frame.fiveTuple.reversed, hash)
     return value.map { $0 >> 1 }
   }
 
   @inlinable @inline(__always)
-  func reversedHash(_ frame: borrowing Frame) -> UInt64 {
+  public func reversedHash(_ frame: borrowing Frame) -> UInt64 {
     frame.family == .ipv6 ? frame.ipv6FiveTuple.reversed.hash(seed: seed) : frame.fiveTuple.reversed.hash(seed: seed)
   }
 

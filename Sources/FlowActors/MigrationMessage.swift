@@ -1,6 +1,7 @@
+import NetworkFunctions
 import Wire
 
-/// The messages of a migration, version 1, little-endian. One message carries up to 32 flows.
+/// The messages of a migration, and of what it leaves to be settled; version 1, little-endian. One message carries up to 32 flows.
 ///
 ///      0  kind    1  version    2  count (2)    4  run (4)    8  batch (4)    12  node (4)    16  word (8)
 ///
@@ -11,18 +12,19 @@ import Wire
 /// | changeRoute | source, switch | new owner | its incarnation | expected owner: node (4), zero (4), incarnation (8); a key entry per flow |
 /// | routeChanged | switch, source | new owner | changed (bits 0-31), refused (32-63) | an epoch (4) per flow |
 /// | install | source, target | - | hash of the chain's layout | a state entry per flow; flows of the batch without one are given up |
-/// | installed | target, source | - | flows that are the target's now (bits) | - |
+/// | installed | target, source | - | flows that are the target's now (bits) | the class of its pause (1) per flow of `install` |
 /// | latePacket | source, target | side | - | the frame |
 /// | claim | heir or source, runtime | a life that is over | its incarnation | a key entry per flow: which of them do you have? |
 /// | claimed | the runtime | - | flows it has (bits) | - |
+/// | returned | runtime, owner of a share | index of that share | hash of the chain's layout | an entry per return |
 ///
 /// A key entry: flags (1, bit 0 = IPv6), timeout class (1), zero (6), forward and reverse key (16 or 40 each).
 /// A state entry: place in the batch (1), timeout class (1), bytes of flow state (2), idle milliseconds (4), route epoch (4),
-/// zero (4), actor (8), flow state. Bits count from the first flow of the batch.
+/// zero (4), actor (8), flow state. An entry of a return: place in the chain (4), zero (4), words of the function (16). Bits count from the first flow of the batch.
 public struct MigrationMessage: Equatable, Sendable {
   public enum Kind: UInt8, CaseIterable, Sendable {
     case prepare = 1
-    case prepared, changeRoute, routeChanged, install, installed, latePacket, claim, claimed
+    case prepared, changeRoute, routeChanged, install, installed, latePacket, claim, claimed, returned
   }
 
   public static let version: UInt8 = 1
@@ -58,6 +60,37 @@ public struct MigrationMessage: Equatable, Sendable {
   /// What kind of message this is, to tell which machine it is for; `nil` for anything else.
   public static func kind(_ message: RawSpan) -> Kind? {
     message.withUnsafeBytes { MigrationMessage($0)?.kind }
+  }
+
+  /// Gives up to 32 returns, all of one share, back to the runtime that has it.
+  public static func returns(_ returns: Span<SharedReturn>, layout: UInt64, into scratch: UnsafeMutableRawPointer)
+    -> UnsafeRawBufferPointer
+  {
+    precondition(1...mostFlows ~= returns.count, "a message carries at least one return and at most as many as flows")
+    var message = MigrationMessage(.returned, run: 0, batch: 0)
+    (message.count, message.node, message.word) = (UInt16(returns.count), UInt32(returns[0].share), layout)
+    var writer = MigrationWriter(message, into: scratch)
+    for index in returns.indices {
+      writer.put(UInt64(returns[index].place))
+      writer.put(returns[index].words[0])
+      writer.put(returns[index].words[1])
+    }
+    return writer.message
+  }
+
+  /// Hands out the returns of a message of kind `returned`; `false`, and nothing is handed out, when it is malformed.
+  public static func returns(_ bytes: UnsafeRawBufferPointer, layout: UInt64, _ body: (SharedReturn) -> Void) -> Bool {
+    guard let message = MigrationMessage(bytes), message.kind == .returned, message.word == layout,
+      bytes.count == headerLength + 24 * Int(message.count), let share = UInt16(exactly: message.node)
+    else { return false }
+    let reader = MigrationReader(bytes)
+    for index in 0..<Int(message.count) {
+      let offset = headerLength + 24 * index
+      var returned = SharedReturn(share: share, words: SIMD2(reader.load(offset + 8), reader.load(offset + 16)))
+      returned.place = reader.load(offset)
+      body(returned)
+    }
+    return true
   }
 
   /// The flows a message is about, as bits.

@@ -60,6 +60,9 @@ public struct MigrationSettings: Equatable, Sendable {
   public var flowsPerBatch = 32
   /// Batches under way at once, at a source and, over all its sources, at a target.
   public var sourceBatches = 32
+  /// Of those, how many may be between the request for their routes and the target's answer: for so long packets wait at the
+  /// target. The others are prepared, and their flows served as ever. A pause is what is under way over the rate.
+  public var pausedBatches = 4
   public var targetBatches = 128
   /// Packets a target can hold for flows whose state has not come, and bytes of the longest.
   public var heldPackets = 4_096

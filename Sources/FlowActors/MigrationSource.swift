@@ -10,6 +10,8 @@ public protocol DepartingFlows: ~Copyable {
   /// The flow state of the chain.
   func state(of slot: UInt32) -> UnsafeRawBufferPointer
   mutating func setPhase(_ phase: MigrationPhase, of slot: UInt32)
+  /// This flow is about to depart: asks for the memory that this takes.
+  func foresee(_ slot: UInt32)
   /// The flow is the target's: calls `flowMigratesOut`, and keeps the record for late packets in phase `departed`.
   mutating func depart(_ slot: UInt32, to peer: UInt8)
   /// Gives a flow up whose replica, as its target left it, is among those that this runtime recovers; `false`: there is none.
@@ -22,7 +24,8 @@ extension DepartingFlows where Self: ~Copyable {
 
 /// Moves many flows from this runtime to another: the source's half of the protocol (paper §V-B, Fig. 4).
 ///
-/// Flows move in batches; each batch goes through three steps, and a bounded number of batches is under way.
+/// Flows move in batches; each batch goes through three steps, and a bounded number of batches is under way. Fewer still may be in
+/// the last two steps, in which packets wait: those that are prepared take their turn (`MigrationSettings.pausedBatches`).
 ///
 ///     source                        switches                     target
 ///       │ prepare: keys ───────────────────────────────────────────▶│ makes room, will hold packets
@@ -41,7 +44,7 @@ extension DepartingFlows where Self: ~Copyable {
 /// the switches can say who owns a flow. A silent one is waited for, as long as it lives; should the target's life end, they
 /// are asked to give the routes back, which they do for as long as the target owns them.
 public struct MigrationSource: ~Copyable {
-  private enum Step: UInt8, BitwiseCopyable { case free, preparing, rerouting, installing, claiming, reclaiming, abandoning }
+  private enum Step: UInt8, BitwiseCopyable { case free, preparing, ready, rerouting, installing, claiming, reclaiming, abandoning }
 
   private struct Batch: BitwiseCopyable {
     var step = Step.free
@@ -80,6 +83,9 @@ public struct MigrationSource: ~Copyable {
   private var remaining = 0
   private var nextBatch: UInt32 = 0
   private var inFlight = 0
+  /// Batches that are rerouting or installing, and the numbers of those that are ready, oldest first by number.
+  private var paused = 0
+  private var ready = 0
   public private(set) var report: MigrationReport?
 
   /// - Parameters:
@@ -122,7 +128,9 @@ public struct MigrationSource: ~Copyable {
     guard isRunning else { return }
     report?.isCancelled = true
     remaining = 0
-    for index in 0..<settings.sourceBatches where batches[index].step == .preparing { abandon(index, &flows) }
+    for index in 0..<settings.sourceBatches where batches[index].step == .preparing || batches[index].step == .ready {
+      abandon(index, &flows)
+    }
   }
 
   /// Does what can be done now: begins batches, sends what a full channel has held up, asks again where a step has
@@ -135,11 +143,12 @@ public struct MigrationSource: ~Copyable {
       if batches[index].step == .free {
         if remaining > 0 { prepare(index, now, &flows) }
         if batches[index].step == .free { continue }
-      } else if now.nanoseconds >= batches[index].deadline {
+      } else if now.nanoseconds >= batches[index].deadline, batches[index].step != .ready {
         miss(index, now, &flows)
       }
       if batches[index].unsent != 0 { send(index, now, &flows, &outbox) }
     }
+    rerouteReady(now, &flows, &outbox)
     if remaining == 0, inFlight == 0 { report?.finished = now }
   }
 
@@ -156,12 +165,22 @@ public struct MigrationSource: ~Copyable {
     guard count > 0 else { return }
     nextBatch &+= 1
     inFlight += 1
+    // It was free: no number changes.
     batches[index] = Batch(number: nextBatch, count: UInt16(count), flows: count == 32 ? .max : (1 << UInt32(count)) &- 1)
     enter(.preparing, index, asking: 1 << UInt64(targetPeer), now)
   }
 
-  private mutating func enter(_ step: Step, _ index: Int, asking peers: UInt64, _ now: Tick) {
+  /// The only way from one step to another: it keeps the numbers of those that are ready or paused.
+  private mutating func turn(_ index: Int, to step: Step) {
+    func isPaused(_ step: Step) -> Bool { step == .rerouting || step == .installing }
+    let before = batches[index].step
+    paused += (isPaused(step) ? 1 : 0) - (isPaused(before) ? 1 : 0)
+    ready += (step == .ready ? 1 : 0) - (before == .ready ? 1 : 0)
     batches[index].step = step
+  }
+
+  private mutating func enter(_ step: Step, _ index: Int, asking peers: UInt64, _ now: Tick) {
+    turn(index, to: step)
     batches[index].unsent = peers
     batches[index].unanswered = peers
     batches[index].deadline = now.nanoseconds &+ settings.stepDeadline
@@ -169,7 +188,7 @@ public struct MigrationSource: ~Copyable {
   }
 
   private mutating func free(_ index: Int) {
-    batches[index].step = .free
+    turn(index, to: .free)
     inFlight -= 1
   }
 
@@ -178,7 +197,7 @@ public struct MigrationSource: ~Copyable {
     forEachFlow(index) { _, slot in flows.setPhase(.settled, of: slot) }
     report?.returned += batches[index].flows.nonzeroBitCount
     batches[index].flows = 0
-    batches[index].step = .abandoning
+    turn(index, to: .abandoning)
     batches[index].unsent = 1 << UInt64(targetPeer)
   }
 
@@ -192,7 +211,7 @@ public struct MigrationSource: ~Copyable {
     case .installing, .claiming: batches[index].unsent = batches[index].unanswered
     // A switch is not asked twice: its answer is certain while it lives, and a second request that arrives after the flow
     // has come back would send it away again.
-    case .rerouting, .reclaiming, .abandoning, .free: break
+    case .ready, .rerouting, .reclaiming, .abandoning, .free: break
     }
   }
 
@@ -217,7 +236,7 @@ public struct MigrationSource: ~Copyable {
     let batch = batches[index]
     let message: UnsafeRawBufferPointer
     switch batch.step {
-    case .free: return
+    case .free, .ready: return
     case .preparing: message = keyMessage(.prepare, index, flows)
     case .rerouting, .reclaiming: message = keyMessage(.changeRoute, index, flows)
     case .claiming: message = keyMessage(.claim, index, flows)
@@ -307,11 +326,15 @@ public struct MigrationSource: ~Copyable {
     let isOurs = message.run == report?.run
     switch message.kind {
     case .prepared, .installed:
-      guard bytes.count == MigrationMessage.headerLength else { return false }
+      let isInstalled = message.kind == .installed
+      guard bytes.count == MigrationMessage.headerLength + (isInstalled ? Int(message.count) : 0) else { return false }
       guard let index, isOurs, peer == targetPeer, batches[index].unanswered != 0 else { return true }
       let flowBits = UInt32(truncatingIfNeeded: message.word)
       if message.kind == .prepared, batches[index].step == .preparing { prepared(index, flowBits, now, &flows) }
-      if message.kind == .installed, batches[index].step == .installing { installed(index, flowBits, now, &flows) }
+      if isInstalled, batches[index].step == .installing {
+        for place in bytes[MigrationMessage.headerLength...] where place != 0 { report?.pauses.note(place) }
+        installed(index, flowBits, now, &flows)
+      }
     case .routeChanged:
       guard bytes.count == MigrationMessage.headerLength + 4 * Int(message.count) else { return false }
       guard let index, isOurs, peer < 64, batches[index].unanswered & 1 << UInt64(peer) != 0 else { return true }
@@ -324,11 +347,40 @@ public struct MigrationSource: ~Copyable {
       guard bytes.count == MigrationMessage.headerLength else { return false }
       guard let index, isOurs, peer == heirPeer, batches[index].step == .claiming else { return true }
       claimed(index, UInt32(truncatingIfNeeded: message.word), now, &flows)
-    case .prepare, .changeRoute, .install, .latePacket, .claim:
+    case .prepare, .changeRoute, .install, .latePacket, .claim, .returned:
       return false
     }
     if let index, batches[index].unsent != 0 { send(index, now, &flows, &outbox) }
+    rerouteReady(now, &flows, &outbox)
     return true
+  }
+
+  /// Asks for the routes of as many batches as may be paused.
+  private mutating func rerouteReady(
+    _ now: Tick, _ flows: inout some DepartingFlows & ~Copyable, _ outbox: inout some MigrationOutbox & ~Copyable
+  ) {
+    while ready > 0, paused < settings.pausedBatches, let index = nextReady() {
+      reroute(index, now)
+      send(index, now, &flows, &outbox)
+    }
+  }
+
+  /// The batch that has been ready for longest.
+  private func nextReady() -> Int? {
+    var oldest: Int?
+    for index in 0..<settings.sourceBatches where batches[index].step == .ready {
+      if let found = oldest, Int32(bitPattern: batches[index].number &- batches[found].number) > 0 { continue }
+      oldest = index
+    }
+    return oldest
+  }
+
+  private mutating func reroute(_ index: Int, _ now: Tick) {
+    if switches == 0 {
+      enter(.installing, index, asking: 1 << UInt64(targetPeer), now)
+    } else {
+      enter(.rerouting, index, asking: switches, now)
+    }
   }
 
   private mutating func prepared(_ index: Int, _ accepted: UInt32, _ now: Tick, _ flows: inout some DepartingFlows & ~Copyable) {
@@ -336,8 +388,7 @@ public struct MigrationSource: ~Copyable {
     leave(index, stays, &flows)
     report?.refused += stays.nonzeroBitCount
     guard batches[index].flows != 0 else { return free(index) }
-    enter(.rerouting, index, asking: switches, now)
-    if switches == 0 { enter(.installing, index, asking: 1 << UInt64(targetPeer), now) }
+    enter(.ready, index, asking: 0, now)
   }
 
   /// Takes flows out of the batch; they are served here.
@@ -383,6 +434,7 @@ public struct MigrationSource: ~Copyable {
     let moved = batches[index].flows & taken
     let others = batches[index].flows & ~taken
     batches[index].flows = moved
+    forEachFlow(index) { _, slot in flows.foresee(slot) }
     forEachFlow(index) { _, slot in flows.depart(slot, to: targetPeer) }
     report?.moved += moved.nonzeroBitCount
     report?.bytes += UInt64(batches[index].bytes)
@@ -428,7 +480,7 @@ public struct MigrationSource: ~Copyable {
       switch batches[index].step {
       case .free, .reclaiming, .claiming: break
       case .abandoning: free(index)
-      case .preparing:
+      case .preparing, .ready:
         abandon(index, &flows)
         free(index)
       case .installing where batches[index].unsent == 0 && heir != .nobody:
@@ -485,6 +537,8 @@ public struct MigrationReport: Equatable, Sendable {
   /// Taken back: a deadline, a cancellation, the end of the target.
   public internal(set) var returned = 0
   public internal(set) var missedDeadlines = 0
+  /// How long the packets of flows waited for them at the target, by its clock.
+  public internal(set) var pauses = MigrationPauses()
   /// Bytes of the messages that carried flow states.
   public internal(set) var bytes: UInt64 = 0
   public internal(set) var isCancelled = false

@@ -5,6 +5,8 @@ import Wire
 public protocol ArrivingFlows: ~Copyable {
   /// These keys are about to be expected, after `ahead` others: asks for the memory that this takes.
   func foresee(_ keys: FlowKeyPair, ahead: Int, _ step: Foresight)
+  /// This flow is about to be installed: asks for the memory that this takes.
+  func foresee(_ slot: UInt32)
   /// Makes room for a flow in phase `arriving`; `nil` when there is none, or when one of its keys is known here.
   mutating func expect(_ keys: FlowKeyPair, timeoutClass: UInt8, peer: UInt8, now: Tick) -> UInt32?
   /// The flow comes not: its record is removed, without any hook.
@@ -108,7 +110,7 @@ public struct MigrationTarget: ~Copyable {
         flows.process(
           UnsafeRawBufferPointer(rebasing: bytes[MigrationMessage.headerLength...]), side: UInt8(message.node), now: now)
         return true
-      case .prepared, .changeRoute, .routeChanged, .installed, .claim, .claimed: return false
+      case .prepared, .changeRoute, .routeChanged, .installed, .claim, .claimed, .returned: return false
       }
     }
   }
@@ -148,7 +150,7 @@ public struct MigrationTarget: ~Copyable {
     }
     counters.flowsRefused += UInt64((message.all & ~accepted).nonzeroBitCount)
     // Should the channel have no room, the source misses its deadline and takes the batch back.
-    reply(.prepared, to: message, accepted, peer, &outbox)
+    reply(.prepared, to: message, accepted, peer, nil, &outbox)
     return true
   }
 
@@ -165,31 +167,37 @@ public struct MigrationTarget: ~Copyable {
       guard let (place, _, _, state) = check.state(), place < 32, state.count == stateSize, listed & 1 << UInt32(place) == 0
       else { return false }
       listed |= 1 << UInt32(place)
+      if let index { flows.foresee(arrivals[index * MigrationMessage.mostFlows + Int(place)].slot) }
     }
     guard check.isAtEnd, message.word == layout else { return false }
+    var pauses = InlineArray<32, UInt8>(repeating: 0)
     // A batch that is not known here any more was installed before, and the answer was slow.
     guard let index else {
-      reply(.installed, to: message, listed, peer, &outbox)
+      reply(.installed, to: message, listed, peer, pauses, &outbox)
       return true
     }
     let batch = batches[index]
     guard listed & ~batch.flows == 0 else { return false }
     batches[index].isUsed = false
     var reader = MigrationReader(bytes)
+    var installed = 0
     while let (place, _, flow, state) = reader.state() {
       let slot = arrivals[index * MigrationMessage.mostFlows + Int(place)].slot
       flows.install(slot, flow, state: state, now: now)
       counters.flowsArrived += 1
-      letGo(index * MigrationMessage.mostFlows + Int(place), now, &flows)
+      pauses[installed] = letGo(index * MigrationMessage.mostFlows + Int(place), now, &flows)
+      installed += 1
     }
     forget(index, batch.flows & ~listed, now, &flows)
-    reply(.installed, to: message, listed, peer, &outbox)
+    reply(.installed, to: message, listed, peer, pauses, &outbox)
     return true
   }
 
-  private mutating func letGo(_ entry: Int, _ now: Tick, _ flows: inout some ArrivingFlows & ~Copyable) {
-    if arrivals[entry].held.first != .max { counters.notePause(now.nanoseconds &- arrivals[entry].heldSince) }
+  /// Lets the packets go that were held for a flow, and returns the class of the pause that they have seen.
+  private mutating func letGo(_ entry: Int, _ now: Tick, _ flows: inout some ArrivingFlows & ~Copyable) -> UInt8 {
+    guard arrivals[entry].held.first != .max else { return 0 }
     packets.release(&arrivals[entry].held) { frame, side in flows.process(frame, side: side, now: now) }
+    return MigrationPauses.classOf(now.nanoseconds &- arrivals[entry].heldSince)
   }
 
   /// Gives flows up that will not come. Their packets are treated as those of flows nobody has heard of.
@@ -200,17 +208,19 @@ public struct MigrationTarget: ~Copyable {
       rest &= rest &- 1
       flows.forget(arrivals[entry].slot)
       counters.flowsForgotten += 1
-      letGo(entry, now, &flows)
+      _ = letGo(entry, now, &flows)
     }
   }
 
   private func reply(
     _ kind: MigrationMessage.Kind, to request: MigrationMessage, _ bits: UInt32, _ peer: UInt8,
-    _ outbox: inout some MigrationOutbox & ~Copyable
+    _ pauses: InlineArray<32, UInt8>?, _ outbox: inout some MigrationOutbox & ~Copyable
   ) {
     var message = MigrationMessage(kind, run: request.run, batch: request.batch)
     (message.count, message.word) = (request.count, UInt64(bits))
-    _ = outbox.send(MigrationWriter(message, into: scratch).message.bytes, to: peer)
+    var writer = MigrationWriter(message, into: scratch)
+    if let pauses { for place in 0..<Int(request.count) { writer.put(pauses[place]) } }
+    _ = outbox.send(writer.message.bytes, to: peer)
   }
 
   /// The source's life is over: what it has not sent is lost with it. Called before anything of its next life is received.
@@ -236,7 +246,7 @@ public struct MigrationTarget: ~Copyable {
   }
 }
 
-/// What has arrived at a target. Pauses are those that packets saw: from the first that was held to its release.
+/// What has arrived at a target. The pauses go to the source with the answers.
 public struct MigrationArrivals: Sendable {
   public var flowsArrived: UInt64 = 0
   public var flowsRefused: UInt64 = 0
@@ -244,10 +254,5 @@ public struct MigrationArrivals: Sendable {
   public var packetsHeld: UInt64 = 0
   public var packetsRefused: UInt64 = 0
   public var latePackets: UInt64 = 0
-  /// How many pauses were below 2^i nanoseconds and not below 2^(i-1).
-  public private(set) var pauses: InlineArray<40, UInt64> = .init(repeating: 0)
-
   public init() {}
-
-  mutating func notePause(_ nanoseconds: UInt64) { pauses[min(39, 64 - nanoseconds.leadingZeroBitCount)] += 1 }
 }

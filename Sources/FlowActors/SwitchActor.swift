@@ -9,7 +9,7 @@ import Wire
 public struct SwitchActor: BitwiseCopyable, Sendable {
   /// Index into the switch's `RuntimeTable`.
   public var owner: UInt16
-  /// Whom a migration took the flow from, `.max` when there was none; and when, in milliseconds of the worker's time.
+  /// Whom a migration took the flow from, `.max` when none named the owner; and when, in milliseconds of the worker's time.
   private var former: UInt16 = .max
   private var movedAt: UInt32 = 0
   /// Fences earlier owners: grows with every change of the owner.
@@ -31,17 +31,18 @@ public struct SwitchActor: BitwiseCopyable, Sendable {
   }
 
   /// A packet of the flow came from this runtime. If it is not the owner, the flow has begun anew there and the
-  /// route follows; unless it has just moved away from there, and the packet is one that was sent before.
+  /// route follows; unless a migration has just named the owner, and the packet is one that was sent before: by the
+  /// runtime that the flow left, or by one that it had left shortly before that.
   public mutating func hear(_ runtime: UInt16, now: Tick) {
     if runtime == owner { return }
-    if runtime == former, UInt32(truncatingIfNeeded: now.milliseconds) &- movedAt < Self.linger { return }
+    if former != .max, UInt32(truncatingIfNeeded: now.milliseconds) &- movedAt < Self.linger { return }
     owner = runtime
     former = .max
     epoch &+= 1
   }
 
-  /// Milliseconds for which packets may still be on their way from a flow's former runtime.
-  static var linger: UInt32 { 2_000 }
+  /// Milliseconds for which packets may still be on their way from a flow's former runtimes.
+  public static var linger: UInt32 { 2_000 }
 }
 
 /// The runtimes a virtual switch may give flows to, and how loaded each is.

@@ -12,6 +12,27 @@ extension NAT {
     public let externalPort: UInt16
     public let vlan: UInt16
     public let realm: UInt8
+
+    /// As it travels: client and external address; both ports, VLAN and realm.
+    var words: SIMD2<UInt64> {
+      SIMD2(
+        UInt64(client.value) | UInt64(external.value) << 32,
+        UInt64(clientPort) | UInt64(externalPort) << 16 | UInt64(vlan) << 32 | UInt64(realm) << 48)
+    }
+
+    init(words: SIMD2<UInt64>) {
+      client = IPv4Address(UInt32(truncatingIfNeeded: words[0]))
+      external = IPv4Address(UInt32(truncatingIfNeeded: words[0] >> 32))
+      clientPort = UInt16(truncatingIfNeeded: words[1])
+      externalPort = UInt16(truncatingIfNeeded: words[1] >> 16)
+      vlan = UInt16(truncatingIfNeeded: words[1] >> 32)
+      realm = UInt8(truncatingIfNeeded: words[1] >> 48)
+    }
+
+    init(_ flow: FlowState) {
+      (client, clientPort, vlan, realm) = (flow.client, flow.clientPort, flow.vlan, flow.realm)
+      (external, externalPort) = (flow.external, flow.externalPort)
+    }
   }
 
   public struct SharedState {
@@ -28,6 +49,8 @@ extension NAT {
     /// The time of the last first packet.
     var now = Tick.zero
     @usableFromInline var foreign = 0
+    /// The same by the share that the endpoint belongs to.
+    let foreignByShare: FixedMemory<UInt32>
     @usableFromInline var exhausted: UInt64 = 0
     var isExhausted = false
     var limited: UInt64 = 0
@@ -42,6 +65,7 @@ extension NAT {
 
     init(_ nat: NAT, share: RuntimeShare) {
       pool = NATPool(addresses: nat.addresses, ports: nat.ports, share: share)
+      foreignByShare = FixedMemory(count: share.count, repeating: 0)
       mappings = NATMappings(capacity: nat.mappingCapacity, indexesExternals: nat.filtering != .addressAndPortDependent)
       resting = NATResting(capacity: nat.hold == 0 ? 0 : nat.mappingCapacity)
       contacts = NATContacts(
@@ -113,7 +137,7 @@ extension NAT {
       guard flow.phase == FlowState.Phase.translating else { return }
       flow.phase = FlowState.Phase.new
       guard flow.mapping != 0 else {
-        foreign -= 1
+        foreignEnds(flow)
         owe(flow)
         return
       }
@@ -125,7 +149,7 @@ extension NAT {
     mutating func lend(_ flow: inout FlowState) {
       guard flow.phase == FlowState.Phase.translating else { return }
       if flow.mapping == 0 {
-        foreign -= 1
+        foreignEnds(flow)
       } else {
         mappings.records[Int(flow.mapping)].here -= 1
         mappings.records[Int(flow.mapping)].away += 1
@@ -139,7 +163,7 @@ extension NAT {
       flow.mapping = 0
       guard flow.phase == FlowState.Phase.translating else { return }
       guard flow.realm < NATRealm.count, let address = pool.owns(flow.external, flow.externalPort) else {
-        foreign += 1
+        foreignBegins(flow)
         return
       }
       if let index = mappings.find(flow.key, address: address, port: flow.externalPort) {
@@ -156,6 +180,16 @@ extension NAT {
         lost &+= 1
         flow.phase = FlowState.Phase.lost
       }
+    }
+
+    private mutating func foreignBegins(_ flow: FlowState) {
+      foreign += 1
+      if let share = pool.share(of: flow.externalPort) { foreignByShare[share] &+= 1 }
+    }
+
+    private mutating func foreignEnds(_ flow: FlowState) {
+      foreign -= 1
+      if let share = pool.share(of: flow.externalPort) { foreignByShare[share] &-= 1 }
     }
 
     // MARK: Returns
@@ -175,9 +209,7 @@ extension NAT {
       let flow = owed[firstOwed]
       firstOwed = (firstOwed + 1) % owed.count
       owedCount -= 1
-      return Return(
-        client: flow.client, external: flow.external, clientPort: flow.clientPort, externalPort: flow.externalPort,
-        vlan: flow.vlan, realm: flow.realm)
+      return Return(flow)
     }
 
     /// Books a return at the owner. One that fits no record with flows away changes nothing; beyond that, who

@@ -45,8 +45,8 @@ import Wire
 ///     a return arrives away - 1                          -
 ///
 /// The endpoint is free again when both counts are zero. So an endpoint that left with a flow is not handed
-/// out to somebody else, and is not lost, provided that returns reach the owner: `SharedState.takeReturn()`
-/// hands them out one by one for the platform to send, `SharedState.accept(_:)` books them at the owner.
+/// out to somebody else, and is not lost, provided that returns reach the owner: the platform takes them one by
+/// one (`takeReturn`) and brings each to the runtime that has the owning share (`takeBack`), once.
 ///
 /// A return that was not sent before its runtime died is lost: the endpoint stays "away" until its owner
 /// restarts. And a share that is given to a new runtime while flows of its old one live on elsewhere knows
@@ -180,6 +180,19 @@ public struct NAT: NetworkFunction, Sendable {
   public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) { shared.lend(&flow) }
   public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) { shared.welcome(&flow) }
   public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) { shared.welcome(&flow) }
+
+  public func countBorrowed(_ shared: borrowing SharedState, _ count: (_ share: Int, _ flows: Int) -> Void) {
+    for share in 0..<shared.foreignByShare.count where shared.foreignByShare[share] > 0 {
+      count(share, Int(shared.foreignByShare[share]))
+    }
+  }
+
+  public func takeReturn(_ shared: inout SharedState) -> SharedReturn? {
+    guard let returned = shared.takeReturn(), let share = shared.pool.share(of: returned.externalPort) else { return nil }
+    return SharedReturn(share: UInt16(share), words: returned.words)
+  }
+
+  public func takeBack(_ returned: SharedReturn, shared: inout SharedState) -> Bool { shared.accept(Return(words: returned.words)) }
 
   public func observe(_ shared: borrowing SharedState) -> [Observation] { shared.observations() }
 }

@@ -14,6 +14,9 @@ struct NATPool {
   let addresses: [IPv4Address]
   /// The ports of this share.
   let block: Range<Int>
+  /// The pool's first port, and into how many shares it is cut.
+  private let first: Int
+  let shares: Int
   let free: PortSet
   /// Endpoints in use, per address and realm.
   let used: FixedMemory<UInt32>
@@ -22,6 +25,8 @@ struct NATPool {
 
   init(addresses: [IPv4Address], ports: ClosedRange<UInt16>, share: RuntimeShare) {
     self.addresses = addresses
+    first = Int(ports.lowerBound)
+    shares = share.count
     block = ServerSideEndpoints(addresses: addresses, ports: ports).block(of: share)
     let size = block.count
     let lanes = addresses.count * NATRealm.count * 2
@@ -94,6 +99,12 @@ struct NATPool {
   /// Position of an address in the pool if this share owns that endpoint.
   func owns(_ address: IPv4Address, _ port: UInt16) -> Int? {
     block.contains(Int(port)) ? addresses.firstIndex(of: address) : nil
+  }
+
+  /// The share that may hand out a port; what is left over of the pool is nobody's.
+  func share(of port: UInt16) -> Int? {
+    let share = (Int(port) - first) / max(1, block.count)
+    return Int(port) >= first && share < shares ? share : nil
   }
 
   // Lanes and positions: even and odd ports apart, each numbered from the block's beginning.

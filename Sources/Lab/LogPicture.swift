@@ -71,7 +71,8 @@ public struct LogPicture: Sendable {
     case .migrationFinished(let end):
       migrations.append(end)
       note("\(record.event.body.name): \(record.event.body.summary)")
-    case .functionLog, .backendChanged, .peerSilent, .rulesActivated, .policyActivated, .moveRequested, .drainRequested:
+    case .functionLog, .backendChanged, .recoveryFinished, .peerSilent, .rulesActivated, .policyActivated, .moveRequested,
+      .drainRequested:
       note("\(record.event.body.name): \(record.event.body.summary)")
     case .unknown(let body): note("an event of a newer version (\(body.tag))")
     }
@@ -97,7 +98,7 @@ public struct LogPicture: Sendable {
     case .launchRuntime(let launch), .launchSwitch(let launch):
       note("launch \(launch.kind) \(launch.node) on \(launch.host) (\(command.reason))", isCommand: true)
     case .stopNode(let node, _): note("stop node \(node) (\(command.reason))", isCommand: true)
-    case .fence, .drainRuntime, .setMigrationTarget, .cancelMigration, .changeSettings:
+    case .fence, .drainRuntime, .setMigrationTarget, .cancelMigration, .changeSettings, .setReplicas, .recover:
       note("\(command.body.name) \(command.body.summary) (\(command.reason))", isCommand: true)
     case .unknown(let body): note("a command of a newer version (\(body.tag))", isCommand: true)
     }

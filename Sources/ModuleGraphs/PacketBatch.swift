@@ -71,6 +71,14 @@ public final class PacketBatch {
     count += 1
   }
 
+  /// Puts another frame into the place of one whose memory the caller has taken.
+  @unsafe
+  public func replace(
+    _ index: Int, bytes: UnsafeMutableRawPointer, length: Int, buffer: UnsafeMutableRawPointer?, arrival: Tick
+  ) {
+    unsafe (frames + index).initialize(to: Frame(bytes: bytes, length: length, buffer: buffer, arrival: arrival))
+  }
+
   /// Closes the gaps: only the frames of `mask` stay, in order. The others were given back or passed on.
   public func keep(_ mask: UInt64) {
     var kept = 0

@@ -25,6 +25,17 @@ open class PacketPort {
   /// Gives the memory of the frames of `mask` back.
   open func release(_ batch: PacketBatch, mask: UInt64) { fatalError("a port implements release") }
 
+  /// Takes over the fragments of `mask`, and appends what they complete to `whole`, which has room for as many.
+  ///
+  /// - Returns: the frames that are not the batch's any more; of these, the ones that were refused with all that they came to
+  ///   because they are tiny, overlap, or contradict each other.
+  open func reassemble(
+    _ batch: PacketBatch, mask: UInt64, into whole: PacketBatch, now: Tick
+  ) -> (taken: UInt64, refused: UInt64) { (0, 0) }
+
+  /// Bytes of an IP packet that a frame of this port can have.
+  open var mtu: Int { 65_535 }
+
   /// Adds a new frame of `length` zeroed bytes to `batch`, to be written and transmitted; `false` when there is no memory.
   open func makeFrame(in batch: PacketBatch, length: Int, now: Tick) -> Bool { fatalError("a port implements makeFrame") }
 

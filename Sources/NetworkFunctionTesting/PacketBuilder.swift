@@ -128,6 +128,13 @@ public struct TestPacket: Hashable, Sendable {
     return changed
   }
 
+  /// The same packet behind so many routers more: its time to live or hop limit is less by as much.
+  public func afterHops(_ count: UInt8 = 1) -> TestPacket {
+    let layout = self.layout
+    let older = setting(layout.network + (layout.isIPv4 ? 8 : 7)) { $0 - count }
+    return older.withChecksums(transportAt: nil)
+  }
+
   public func truncated(to count: Int) -> TestPacket { TestPacket(bytes: Array(bytes.prefix(count))) }
 
   /// Ethernet padding behind the packet, not part of it.

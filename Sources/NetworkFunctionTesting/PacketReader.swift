@@ -62,6 +62,13 @@ extension TestPacket {
     return Array(bytes[min(layout.transport + header, layout.end)..<layout.end])
   }
 
+  /// Type and code of an ICMP or ICMPv6 message; empty for another packet.
+  public var icmpTypeAndCode: [UInt8] {
+    let layout = self.layout
+    guard [IPProtocol.icmp, IPProtocol.icmpv6].contains(layout.protocolNumber) else { return [] }
+    return Array(bytes[layout.transport..<layout.transport + 2])
+  }
+
   /// What an ICMP or ICMPv6 error quotes, as a packet that ends where the quotation does; `nil` for other packets and
   /// for a quotation shorter than a header and eight bytes. VLAN tags of the error are not carried over.
   public var quotedPacket: TestPacket? {

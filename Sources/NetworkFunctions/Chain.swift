@@ -116,6 +116,29 @@ public struct Chain<First: NetworkFunction, Rest: NetworkFunction>: NetworkFunct
     rest.flowRecovers(&flow.rest, shared: &shared.rest)
   }
 
+  public func countBorrowed(_ shared: borrowing SharedState, _ count: (_ share: Int, _ flows: Int) -> Void) {
+    first.countBorrowed(shared.first, count)
+    rest.countBorrowed(shared.rest, count)
+  }
+
+  // A place in a chain is a path: the lowest bit says `first` or `rest`, those above it the place in there.
+
+  public func takeReturn(_ shared: inout SharedState) -> SharedReturn? {
+    if var returned = first.takeReturn(&shared.first) {
+      returned.place <<= 1
+      return returned
+    }
+    guard var returned = rest.takeReturn(&shared.rest) else { return nil }
+    returned.place = returned.place << 1 | 1
+    return returned
+  }
+
+  public func takeBack(_ returned: SharedReturn, shared: inout SharedState) -> Bool {
+    var inner = returned
+    inner.place >>= 1
+    return returned.place & 1 == 0 ? first.takeBack(inner, shared: &shared.first) : rest.takeBack(inner, shared: &shared.rest)
+  }
+
   public func observe(_ shared: borrowing SharedState) -> [Observation] {
     first.observe(shared.first) + rest.observe(shared.rest)
   }

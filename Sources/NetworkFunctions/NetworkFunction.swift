@@ -78,6 +78,20 @@ public protocol NetworkFunction {
   /// The flow's runtime died and this one, its replica, owns it now (`flow_recover`).
   func flowRecovers(_ flow: inout FlowState, shared: inout SharedState)
 
+  /// Says how many flows here hold a part of another runtime's share of a pool, by that share's index: with such a flow the
+  /// part came along, and the share is not given to a new runtime before all of them have ended. Called about once a
+  /// millisecond: keep books instead of searching.
+  func countBorrowed(_ shared: borrowing SharedState, _ count: (_ share: Int, _ flows: Int) -> Void)
+
+  /// The next of what flows took from another runtime's shared state and need no more; `nil` when there is none. Asked some
+  /// thousand times a second.
+  func takeReturn(_ shared: inout SharedState) -> SharedReturn?
+
+  /// Takes back what a flow had taken here and needed no more on another runtime. Each comes once.
+  ///
+  /// - Returns: `false` when it is nothing that is missing here: it comes again if a flow may still be leaving.
+  func takeBack(_ returned: SharedReturn, shared: inout SharedState) -> Bool
+
   /// Numbers of the shared state worth showing: pool usage, connections per server. Called seldom.
   func observe(_ shared: borrowing SharedState) -> [Observation]
 
@@ -174,6 +188,9 @@ extension NetworkFunction {
   @inlinable public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) {}
   @inlinable public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) {}
   @inlinable public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) {}
+  public func countBorrowed(_ shared: borrowing SharedState, _ count: (_ share: Int, _ flows: Int) -> Void) {}
+  public func takeReturn(_ shared: inout SharedState) -> SharedReturn? { nil }
+  public func takeBack(_ returned: SharedReturn, shared: inout SharedState) -> Bool { false }
   public func observe(_ shared: borrowing SharedState) -> [Observation] { [] }
   public var opensFromServerSide: Bool { false }
   public var serverSideEndpoints: ServerSideEndpoints? { nil }

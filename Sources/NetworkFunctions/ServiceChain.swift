@@ -114,6 +114,30 @@ public struct ServiceChain {
     unsafe events.tell(event, state)
   }
 
+  /// Flows here that hold a part of another runtime's share, by the share's index; a share may be named more than once.
+  public func countBorrowed(_ count: (_ share: Int, _ flows: Int) -> Void) {
+    for stage in 0..<stages.count { stages[stage].countBorrowed(count) }
+  }
+
+  /// The next of what flows took from another runtime's shared state and need no more.
+  public func takeReturn() -> SharedReturn? {
+    for stage in stages.indices {
+      guard var returned = stages[stage].takeReturn() else { continue }
+      returned.place = returned.place << 8 | UInt32(stage)
+      return returned
+    }
+    return nil
+  }
+
+  /// Takes back what was taken here and needed no more elsewhere; `false` when nothing of it is missing here.
+  public func takeBack(_ returned: SharedReturn) -> Bool {
+    let stage = Int(returned.place & 0xff)
+    guard stage < stages.count else { return false }
+    var inner = returned
+    inner.place >>= 8
+    return stages[stage].takeBack(inner)
+  }
+
   /// Shows the first packets of flows that are about to be opened to every stage, which may ask for memory.
   @inlinable
   @unsafe
@@ -241,6 +265,9 @@ public struct ServiceStage {
   @usableFromInline let process: (FrameSelection) -> UInt64
   @usableFromInline let processError: (FrameSelection) -> UInt64
   @usableFromInline let flowEvent: (FlowEvent, UnsafeMutableRawPointer) -> Void
+  @usableFromInline let countBorrowed: ((_ share: Int, _ flows: Int) -> Void) -> Void
+  @usableFromInline let takeReturn: () -> SharedReturn?
+  @usableFromInline let takeBack: (SharedReturn) -> Bool
   @usableFromInline let foresee: (UnsafeMutablePointer<Frame>, UInt64) -> Void
   @usableFromInline let foreseeEnd: (UnsafeMutableRawPointer) -> Void
   public let observe: () -> [Observation]
@@ -258,6 +285,9 @@ public struct ServiceStage {
     unsafe process = { selection in unsafe host.process(selection) }
     unsafe processError = { selection in unsafe host.processError(selection) }
     unsafe flowEvent = { event, state in unsafe host.tell(event, state) }
+    countBorrowed = { count in host.countBorrowed(count) }
+    takeReturn = { host.takeReturn() }
+    takeBack = { host.takeBack($0) }
     unsafe foresee = { frames, mask in unsafe host.foresee(frames, mask) }
     unsafe foreseeEnd = { state in unsafe host.foreseeEnd(state) }
     observe = { host.observe() }
@@ -335,6 +365,15 @@ final class FunctionHost<Function: NetworkFunction> {
     case .recovers: unsafe function.flowRecovers(&state.pointee, shared: &shared.pointee)
     }
   }
+
+  @inlinable
+  func countBorrowed(_ count: (_ share: Int, _ flows: Int) -> Void) { unsafe function.countBorrowed(shared.pointee, count) }
+
+  @inlinable
+  func takeReturn() -> SharedReturn? { unsafe function.takeReturn(&shared.pointee) }
+
+  @inlinable
+  func takeBack(_ returned: SharedReturn) -> Bool { unsafe function.takeBack(returned, shared: &shared.pointee) }
 
   @inlinable
   @unsafe

@@ -8,6 +8,7 @@ import Glibc
 import KafkaLog
 import Logging
 import NodeSupport
+import Telemetry
 
 /// A host's supervisor: starts and ends the runtimes and switches that the log asks for, and writes into the log
 /// what it sees of them.
@@ -27,6 +28,9 @@ public final class AgentNode {
   private var clusters: [UInt32: Cluster] = [:]
   private var resources: HostResources
   private var processes: [NodeProcess.Identity: NodeProcess] = [:]
+  private var endedNodes: UInt64 = 0
+  private let board = StatusBoard()
+  private let pages: PageServer?
 
   private struct Cluster {
     let name: ClusterID
@@ -53,6 +57,12 @@ public final class AgentNode {
       try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
     }
     resources = HostResources(configuration)
+    let board = board
+    pages = try configuration.http.flatMap { PageServer.Address($0) }.map { address in
+      try PageServer(at: address, readers: 0) { request in
+        board.answer(request.path) ?? .init(status: 404, type: .plain, body: "/metrics /healthz /readyz\n")
+      }
+    }
     consumer = try KafkaConsumer(kafka)
     // Dense numbers of lives would need a file; the time of the start serves as well, since only order counts.
     voice = try LogVoice(
@@ -74,6 +84,7 @@ public final class AgentNode {
       logger.notice("Found a node running.", metadata: ["node": "\(process.identity)", "pid": "\(process.pid)"])
       resources.adopt(process.grant, by: process.identity.holder)
       processes[process.identity] = process
+      watch(process)
     }
     try consumer.assign(topic: ServiceTopics.events, partition: Int32(ServiceTopics.directoryPartition), start: .beginning)
     logger.info("Following the log.", metadata: ["bootstrap": "\(kafka.bootstrap)", "host": "\(configuration.host)"])
@@ -94,6 +105,7 @@ public final class AgentNode {
           voice.say(.agentHeartbeat(configuration.host), to: partition)
         }
         nextHeartbeat = now + Self.heartbeatInterval
+        postStatus()
         if let problem = consumer.status.problem, problem != reported {
           logger.notice("The log is away; trying again.", metadata: ["problem": "\(problem)"])
           reported = problem
@@ -104,7 +116,24 @@ public final class AgentNode {
     }
     if !leaveRunning { stopAll() }
     voice.finish(milliseconds: 2_000)
+    pages?.stop()
     logger.info("Stopped.")
+  }
+
+  private func postStatus() {
+    guard pages != nil else { return }
+    var text = MetricsText(common: [("host", configuration.host.name)])
+    let running = NodeKind.allCases.map { kind in ([("kind", "\(kind)")], UInt64(processes.values.count { $0.kind == kind })) }
+    let offered = [(NodeKind.runtime, configuration.runtimePorts.count), (.virtualSwitch, configuration.switchPorts.count)]
+    text.add("nfv_agent_nodes", .gauge, "Nodes that run on the host.", running)
+    text.add("nfv_agent_ports", .gauge, "Nodes that there are ports for.", offered.map { ([("kind", "\($0.0)")], UInt64($0.1)) })
+    text.add("nfv_agent_clusters", .gauge, "Clusters in the directory.", UInt64(clusters.count))
+    text.add("nfv_agent_ended_nodes_total", .counter, "Nodes that were seen to end.", endedNodes)
+    text.add("nfv_facts_lost_total", .counter, "Facts that the queue had no room for while the log was away.", voice.lost)
+    text.add("nfv_facts_unsettled", .gauge, "Facts that the log has not acknowledged yet.", UInt64(voice.backlog))
+    let isReachable = consumer.status.isReachable
+    text.add("nfv_log_reachable", .gauge, "Whether the log answers.", isReachable ? 1 : 0)
+    board.post(.init(metrics: text.text, obstacle: isReachable ? nil : "the log cannot be reached"))
   }
 
   // MARK: The log
@@ -176,8 +205,7 @@ public final class AgentNode {
         stop(node, incarnation, command: command, partition: partition)
       }
     case .launchRuntime, .launchSwitch, .stopNode, .fence, .notifyClusterConfig, .drainRuntime, .setMigrationTarget, .cancelMigration,
-      .changeSettings,
-      .unknown:
+      .changeSettings, .setReplicas, .recover, .unknown:
       break
     }
   }
@@ -205,12 +233,16 @@ public final class AgentNode {
     case .virtualSwitch(let ports):
       arguments += ["--client-port", ports.client, "--server-port", ports.server, "--fabric-port", ports.fabric]
     }
+    if let pages {
+      arguments += ["--http", "\(PageServer.Address(host: pages.address.host, port: pages.address.port + 1))"]
+    }
     for (key, value) in kafka.extra.sorted(by: { $0.key < $1.key }) { arguments += ["--kafka-option", "\(key)=\(value)"] }
     do {
       let process = try NodeProcess.start(
         program: program, arguments: arguments, identity: identity, kind: spec.kind, grant: grant,
         output: configuration.logDirectory.map { "\($0)/\(spec.kind)-\(spec.cluster)-\(spec.node).log" })
       processes[identity] = process
+      watch(process)
       logger.info("Launched.", metadata: ["node": "\(identity)", "kind": "\(spec.kind)", "pid": "\(process.pid)", "slot": "\(command.slot)"])
       answer(command.slot, .received, partition)
     } catch {
@@ -232,6 +264,9 @@ public final class AgentNode {
     }
   }
 
+  /// Ends are told to the log in the moment in which they happen.
+  private func watch(_ process: NodeProcess) { ExitWatch.watch(process.pid) { [consumer] in consumer.wake() } }
+
   /// Notices ends, presses those that were asked to end, and ends those that stand still.
   private func supervise() {
     let now = CycleClock.monotonicNanoseconds() / 1_000_000
@@ -239,6 +274,7 @@ public final class AgentNode {
       if let ending = processes[identity]!.ending() {
         processes[identity] = nil
         resources.release(identity.holder)
+        endedNodes += 1
         logger.notice("Ended.", metadata: ["node": "\(identity)", "ending": "\(ending)"])
         if let partition = directory.partition(of: identity.cluster) {
           voice.say(

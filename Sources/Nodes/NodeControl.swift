@@ -32,6 +32,12 @@ final class NodeControl: @unchecked Sendable {
   private var pending: [UInt64: Slot] = [:]
   /// Migrations that the worker is at, by the number it knows them by.
   private var moves: [UInt32: Slot] = [:]
+  /// The assignment of a holder that the worker carries out, and recoveries that it is at, by the numbers it knows them by.
+  private var protection: (stream: UInt32, slot: Slot)?
+  private var recoveries: [UInt32: Slot] = [:]
+  /// The last table that the worker has taken, and the pass after which its counts are of a later time.
+  private var taken: (slot: Slot, pass: UInt64) = (.none, 0)
+  private var counted = Slot.none
   /// The worker's turns when they last changed, when that was, and when they were last looked at; in milliseconds.
   private var lastPasses: UInt64 = .max
   private var lastMoved: UInt64 = 0
@@ -76,6 +82,8 @@ final class NodeControl: @unchecked Sendable {
     var nextWorkload = now + spec.workloadInterval
     var isReachable = true
     workload.begin(published, at: now)
+    let pages = NodePages(at: order.pages, spec: spec, startup: started.startup, logger: logger)
+    defer { pages.stop() }
     while !Shutdown.isRequested {
       follow(waiting: Int(min(10, spec.heartbeatInterval)))
       listenToWorker()
@@ -90,22 +98,32 @@ final class NodeControl: @unchecked Sendable {
         nextHeartbeat = max(nextHeartbeat + spec.heartbeatInterval, now)
       }
       if now >= nextWorkload {
-        voice.say(.workload(workload.measure(published, dropNames: dropNames, at: now)), to: order.partition)
+        voice.say(.workload(measureWorkload(at: now)), to: order.partition)
         nextWorkload = max(nextWorkload + spec.workloadInterval, now)
         if consumer.status.isReachable != isReachable {
           isReachable.toggle()
           logger.notice(isReachable ? "The log is reachable again." : "The log cannot be reached; packets go on.", metadata: ["bootstrap": "\(order.kafka.bootstrap)"])
         }
         voice.logProblems()
+        pages.post(
+          published, dropNames: dropNames, factsLost: voice.lost, factsUnsettled: voice.backlog, isLogReachable: isReachable)
       }
       voice.settle()
     }
     voice.say(.nodeStopping(spec.node), to: order.partition)
     stopWorker()
     voice.say(
-      .workload(workload.measure(published, dropNames: dropNames, at: CycleClock.monotonicNanoseconds() / 1_000_000)),
-      to: order.partition)
+      .workload(measureWorkload(at: CycleClock.monotonicNanoseconds() / 1_000_000)), to: order.partition)
     voice.finish(milliseconds: 2_000)
+  }
+
+  private func measureWorkload(at now: UInt64) -> NodeWorkload {
+    var load = workload.measure(published, dropNames: dropNames, at: now)
+    let borrowed = published.borrowedFlows()
+    load.borrowed = borrowed.shares.map { NodeWorkload.Borrowed(share: UInt32($0.share), flows: $0.flows) }
+    if borrowed.pass > taken.pass { counted = taken.slot }
+    load.lastSlot = counted
+    return load
   }
 
   /// A worker that turns no more while this thread does will not come back. The process ends itself, so that the agent
@@ -162,10 +180,16 @@ final class NodeControl: @unchecked Sendable {
       functions?.change(change, slot: command.slot)
     case .drainRuntime, .setMigrationTarget, .cancelMigration:
       break  // the table says who drains, and its flows are moved by commands of their own
-    case .launchRuntime, .launchSwitch, .stopNode, .fence, .unknown:
-      break  // the agent's work
+    case .setReplicas(let assignment) where assignment.owner == life: replicate(to: assignment.holder, slot: command.slot)
+    case .recover(let recovery) where recovery.lost == life: endAsLost(command)
+    case .fence(let node, let incarnation) where NodeLife(node, incarnation) == life: endAsLost(command)
+    case .recover(let recovery): recover(recovery, slot: command.slot)
+    case .setReplicas, .launchRuntime, .launchSwitch, .stopNode, .fence, .unknown:
+      break  // others' work
     }
   }
+
+  private var life: NodeLife { NodeLife(spec.node, spec.incarnation) }
 
   private func answer(_ slot: Slot, _ outcome: CommandAcknowledgement.Outcome) {
     voice.say(
@@ -190,6 +214,59 @@ final class NodeControl: @unchecked Sendable {
     if let errand, !rings.commands.put(.errand(errand)) { preconditionFailure("there is room for one errand") }
   }
 
+  // MARK: Replicas and recoveries
+
+  private func replicate(to holder: NodeLife?, slot: Slot) {
+    let stream = UInt32(truncatingIfNeeded: slot.number)
+    guard rings.commands.put(.protect(stream: stream, holder: holder.map(FlowOwner.init))) else {
+      return answer(slot, .rejected(reason: "the worker does not take commands"))
+    }
+    protection = nil
+    guard let holder else { return answer(slot, .completed) }
+    protection = (stream, slot)
+    answer(slot, .received)
+    logger.info("Replicating flows.", metadata: ["to": "\(holder)", "slot": "\(slot)"])
+  }
+
+  /// All nodes tell their workers: switches send the flows elsewhere, runtimes refuse what the lost life still says. The one
+  /// that takes the flows over answers when it has.
+  private func recover(_ recovery: Recovery, slot: Slot) {
+    let run = UInt32(truncatingIfNeeded: slot.number)
+    let isOurs = recovery.by == life
+    let order = RecoveryOrder(run: run, lost: FlowOwner(recovery.lost), by: recovery.by.map(FlowOwner.init))
+    guard rings.commands.put(.recover(order)) else {
+      logger.error("The worker does not take commands.", metadata: ["slot": "\(slot)"])
+      if isOurs { answer(slot, .rejected(reason: "the worker does not take commands")) }
+      return
+    }
+    guard isOurs else { return }
+    recoveries[run] = slot
+    answer(slot, .received)
+    logger.notice("Taking over flows.", metadata: ["of": "\(recovery.lost)", "slot": "\(slot)"])
+  }
+
+  private func tell(_ report: RecoveryReport, _ slot: Slot) {
+    guard let finished = report.finished else {
+      return answer(slot, .progress(done: report.recovered, of: report.recovered + report.refused))
+    }
+    recoveries[report.run] = nil
+    guard let node = NodeID(report.lost.node) else { return }
+    var end = RecoveryFinished(slot: slot, node: spec.node, lost: NodeLife(node, Incarnation(report.lost.incarnation)))
+    end.recovered = report.recovered
+    end.onDemand = report.onDemand
+    end.refused = report.refused
+    end.microseconds = (finished.nanoseconds - min(finished.nanoseconds, report.started.nanoseconds)) / 1_000
+    voice.say(.recoveryFinished(end), to: order.partition, causation: .command(slot))
+    answer(slot, .completed)
+    logger.notice("Flows taken over.", metadata: ["what": "\(Event.Body.recoveryFinished(end).summary)"])
+  }
+
+  /// The cluster has given this life up, and its flows are others'. It changes nothing any more and makes room for another.
+  private func endAsLost(_ command: Command) {
+    logger.critical("This life is over for the cluster; ending.", metadata: ["why": "\(command.reason)", "slot": "\(command.slot)"])
+    _exit(ExitStatus.failure)
+  }
+
   // MARK: Migrations
 
   private func migrate(_ move: FlowMove, slot: Slot) {
@@ -205,7 +282,9 @@ final class NodeControl: @unchecked Sendable {
     while let event = rings.events.take() {
       switch event {
       case .applied(let members):
-        if let slot = pending.removeValue(forKey: members.version) { answer(slot, .applied) }
+        guard let slot = pending.removeValue(forKey: members.version) else { continue }
+        taken = (slot, published.borrowedFlows().pass)
+        answer(slot, .applied)
       case .migration(let report):
         if let slot = moves[report.run] { tell(report, slot) }
       case .migrationRefused(let run, let reason):
@@ -215,7 +294,17 @@ final class NodeControl: @unchecked Sendable {
           answer(slot, .applied)
           logger.notice("Settings have changed.", metadata: ["slot": "\(slot)"])
         }
-      case .protected, .recovery, .peerSilent: break
+      case .protected(let stream, let flows):
+        guard let current = protection, current.stream == stream else { continue }
+        protection = nil
+        answer(current.slot, .completed)
+        logger.info("All flows have replicas.", metadata: ["flows": "\(flows)", "slot": "\(current.slot)"])
+      case .recovery(let report):
+        if let slot = recoveries[report.run] { tell(report, slot) }
+      case .peerSilent(let peer):
+        guard let node = NodeID(peer.node) else { continue }
+        voice.say(
+          .peerSilent(PeerSilent(by: spec.node, node: node, incarnation: Incarnation(peer.incarnation))), to: order.partition)
       case .stopped: break
       }
     }
@@ -257,6 +346,9 @@ extension MigrationFinished {
     microseconds = (finished.nanoseconds - report.started.nanoseconds) / 1_000
     isCancelled = report.isCancelled
     targetEnded = report.targetEnded
+    paused = UInt64(report.pauses.count)
+    (pauseP50, pauseP99) = (report.pauses.percentile(0.5) / 1_000, report.pauses.percentile(0.99) / 1_000)
+    longestPause = report.pauses.percentile(1) / 1_000
   }
 }
 
@@ -280,4 +372,8 @@ extension Peer {
       node: member.node.number, incarnation: member.incarnation.number, isSwitch: member.kind == .virtualSwitch,
       isAlive: member.state == .serving || member.state == .stopping)
   }
+}
+
+extension FlowOwner {
+  init(_ life: NodeLife) { self.init(node: life.node.number, incarnation: life.incarnation.number) }
 }

@@ -28,7 +28,8 @@ public enum RuntimeNode {
     defer { environment.stop() }
     // Rules are classified by the environment's `rte_acl`.
     let chain = try Catalog.standard(classifyingBy: AccessLists.compiler).makeChain(spec: spec.chain, share: poolShare)
-    let port = try DPDKPort(portSpec, number: 0, pool: MbufPool(name: "packets", count: packetBuffers))
+    let pool = try MbufPool(name: "packets", count: packetBuffers)
+    let port = try DPDKPort(portSpec, number: 0, pool: pool, large: LargePackets(name: "large packets", pool: pool))
     defer { port.close() }
     let address = FabricAddress(cluster: UInt16(order.partition), node: spec.node.number)
     let rings = WorkerRings()
@@ -72,11 +73,12 @@ public enum SwitchNode {
       usesPCI: ports.client.isPCI || ports.server.isPCI || ports.fabric.isPCI, logger: launch.logger)
     defer { environment.stop() }
     let pool = try MbufPool(name: "packets", count: packetBuffers)
-    let client = try DPDKPort(ports.client, number: 0, pool: pool)
+    let large = try LargePackets(name: "large packets", pool: pool)
+    let client = try DPDKPort(ports.client, number: 0, pool: pool, large: large)
     defer { client.close() }
-    let server = try DPDKPort(ports.server, number: 1, pool: pool)
+    let server = try DPDKPort(ports.server, number: 1, pool: pool, large: large)
     defer { server.close() }
-    let fabric = try DPDKPort(ports.fabric, number: 2, pool: pool)
+    let fabric = try DPDKPort(ports.fabric, number: 2, pool: pool, large: large)
     defer { fabric.close() }
     let address = FabricAddress(cluster: UInt16(order.partition), node: spec.node.number)
     let rings = WorkerRings()
@@ -126,7 +128,8 @@ struct Launch {
         input: HardwareAddress(bits: address.address(of: .client).value),
         output: HardwareAddress(bits: address.address(of: .server).value),
         control: HardwareAddress(bits: address.control.value)),
-      startup: (CycleClock.monotonicNanoseconds() - begun) / 1_000_000, canMigrate: spec.kind == .runtime)
+      startup: (CycleClock.monotonicNanoseconds() - begun) / 1_000_000, canMigrate: spec.kind == .runtime,
+      canReplicate: spec.kind == .runtime)
     let control = try NodeControl(
       order: order, slot: slot, spec: spec, consumer: consumer, rings: rings, published: worker.published,
       dropNames: dropNames(of: dropReasons), started: started, capacity: capacity, functions: functions, logger: logger)

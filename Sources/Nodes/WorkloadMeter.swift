@@ -43,6 +43,10 @@ struct WorkloadMeter {
     let cycles = now.totalCycles &- last.totalCycles
     workload.busyShare = cycles == 0 ? 0 : UInt32(min(1_000_000, (now.busyCycles &- last.busyCycles) &* 1_000 / max(1, cycles / 1_000)))
     workload.capacity = capacity
+    workload.unprotectedFlows = now.unprotectedFlows
+    workload.replicasHeld = now.replicasHeld
+    workload.packetsReplicated = now.packetsReplicated &- last.packetsReplicated
+    workload.packetsReleased = now.packetsReleased &- last.packetsReleased
     last = now
     since = milliseconds
     return workload

@@ -44,6 +44,7 @@ public struct MigrationWorld {
   private var inboxes: [[VirtualNetwork.Arrival]] = []
   /// Deaths that the coordinator has not spoken of yet.
   private var obituaries: [(time: UInt64, place: Int, incarnation: UInt64)] = []
+  private let memory = WorldMemory()
   private let buffer = UnsafeMutableRawPointer.allocate(byteCount: 2_048, alignment: 8)
   /// Runs that moved something, flows moved, packets that were sent after.
   public private(set) var summary = (runs: 0, moved: 0, held: 0, late: 0, deaths: 0)
@@ -67,6 +68,7 @@ public struct MigrationWorld {
     settings.channel.keepaliveInterval = 1_000_000
     settings.migration.flowsPerBatch = 1 + chance.below(16)
     settings.migration.sourceBatches = 1 + chance.below(4)
+    settings.migration.pausedBatches = 1 + chance.below(4)
     settings.migration.targetBatches = 8
     settings.migration.heldPackets = 2_000
     settings.migration.longestPacket = 16
@@ -91,13 +93,13 @@ public struct MigrationWorld {
     SimulatedSwitch(
       place: place, incarnation: incarnation, peers: Array(switchCount..<switchCount + runtimeCount), settings: settings,
       now: now,
-      defect: defect)
+      defect: defect, memory: memory.source)
   }
 
   private func makeRuntime(_ place: Int, incarnation: UInt64) -> SimulatedRuntime {
     SimulatedRuntime(
       place: place, incarnation: incarnation, peers: (0..<switchCount + runtimeCount).filter { $0 != place }, witness: witness,
-      settings: settings, now: now, defect: defect)
+      settings: settings, now: now, defect: defect, memory: memory.source)
   }
 
   // MARK: Running
@@ -274,9 +276,6 @@ public struct MigrationWorld {
   }
 
   private func violation(_ text: String) -> Violation {
-    Violation(
-      description:
-        "seed \(seed), \(harm.rawValue)\(defect.map { ", \($0.rawValue)" } ?? ""): \(text). Again: NFV_SEED=\(seed) swift test --filter MigrationLawTests"
-    )
+    Violation(description: "seed \(seed), \(harm.rawValue)\(defect.map { ", \($0.rawValue)" } ?? ""): \(text)")
   }
 }

@@ -167,6 +167,7 @@ final class SimulatedFlows: DepartingFlows, ArrivingFlows {
   // MARK: Departing
 
   func choose() -> UInt32? { records.firstIndex { $0.flow >= 0 && $0.phase == .settled }.map { UInt32($0) } }
+  func foresee(_ slot: UInt32) {}
   func keys(of slot: UInt32) -> FlowKeyPair { SimulatedPacket.keys(of: records[Int(slot)].flow) }
   func travelling(_ slot: UInt32, now: Tick) -> TravellingFlow {
     TravellingFlow(timeoutClass: 1, idleMilliseconds: 0, actor: UInt64(records[Int(slot)].flow))

@@ -14,7 +14,7 @@ final class SimulatedChannels: MigrationOutbox {
   private(set) var ends: [Int: End] = [:]
   private let peers: [Int]
 
-  init(place: Int, incarnation: UInt64, peers: [Int], settings: ChannelSettings, now: Tick) {
+  init(place: Int, incarnation: UInt64, peers: [Int], settings: ChannelSettings, now: Tick, memory: MemorySource) {
     self.place = place
     self.peers = peers
     for peer in peers {
@@ -23,7 +23,7 @@ final class SimulatedChannels: MigrationOutbox {
           from: UInt32(place + 1), incarnation: incarnation, to: UInt32(peer + 1),
           link: ChannelLink(destination: MACAddress(UInt64(peer + 1)), source: MACAddress(UInt64(place + 1))), settings: settings,
           now: now,
-          memory: .plain))
+          memory: memory))
     }
   }
 
@@ -54,20 +54,20 @@ final class SimulatedRuntime {
 
   init(
     place: Int, incarnation: UInt64, peers: [Int], witness: Witness, settings: SimulationSettings, now: Tick,
-    defect: MigrationDefect?
+    defect: MigrationDefect?, memory: MemorySource
   ) {
     self.place = place
     self.defect = defect
     owner = FlowOwner(node: UInt32(place + 1), incarnation: incarnation)
-    channels = SimulatedChannels(place: place, incarnation: incarnation, peers: peers, settings: settings.channel, now: now)
+    channels = SimulatedChannels(place: place, incarnation: incarnation, peers: peers, settings: settings.channel, now: now, memory: memory)
     flows = SimulatedFlows(place: place, capacity: settings.flows, witness: witness)
     flows.defect = defect
     let layout = MigrationMessage.layoutHash("simulated:1:16")
     source = MigrationSource(
-      owner: owner, layout: layout, stateSize: SimulatedFlows.stateSize, settings: settings.migration, memory: .plain)
+      owner: owner, layout: layout, stateSize: SimulatedFlows.stateSize, settings: settings.migration, memory: memory)
     target = MigrationTarget(
       owner: owner, layout: layout, stateSize: SimulatedFlows.stateSize, flowCapacity: settings.flows,
-      settings: settings.migration, memory: .plain)
+      settings: settings.migration, memory: memory)
   }
 
   deinit { scratch.deallocate() }
@@ -127,7 +127,7 @@ final class SimulatedRuntime {
       isWellFormed = target.receive(message, from: peer, now: now, flows: &flows, outbox: &channels)
     case .prepared, .routeChanged, .installed:
       isWellFormed = source.receive(message, from: peer, now: now, flows: &flows, outbox: &channels)
-    case .changeRoute, .claim, .claimed, nil:
+    case .changeRoute, .claim, .claimed, .returned, nil:
       isWellFormed = false
     }
     if !isWellFormed { flows.witness.complain("a message at \(place) was malformed") }
@@ -163,17 +163,21 @@ final class SimulatedSwitch: MigratingRoutes {
 
   let place: Int
   var channels: SimulatedChannels
-  var machine = MigrationSwitch(answers: 64, memory: .plain)
+  var machine: MigrationSwitch
   /// By flow and side.
   var routes: [[Int]: Route] = [:]
   let defect: MigrationDefect?
   /// Changes that a defect puts off.
   private var later: [(FlowKeyPair, FlowOwner, FlowOwner)] = []
 
-  init(place: Int, incarnation: UInt64, peers: [Int], settings: SimulationSettings, now: Tick, defect: MigrationDefect?) {
+  init(
+    place: Int, incarnation: UInt64, peers: [Int], settings: SimulationSettings, now: Tick, defect: MigrationDefect?,
+    memory: MemorySource
+  ) {
     self.place = place
+    machine = MigrationSwitch(answers: 64, memory: memory)
     self.defect = defect
-    channels = SimulatedChannels(place: place, incarnation: incarnation, peers: peers, settings: settings.channel, now: now)
+    channels = SimulatedChannels(place: place, incarnation: incarnation, peers: peers, settings: settings.channel, now: now, memory: memory)
   }
 
   func change(_ keys: FlowKeyPair, from: FlowOwner, to: FlowOwner) -> RouteChange {

@@ -36,6 +36,9 @@ public struct DropReason: Hashable, Sendable, BitwiseCopyable {
   public static let fragment = DropReason(code: 14)
   public static let malformedTransport = DropReason(code: 15)
   public static let badTransportChecksum = DropReason(code: 16)
+  public static let fragmentRefused = DropReason(code: 17)
+  public static let timeToLiveExceeded = DropReason(code: 18)
+  public static let packetTooBig = DropReason(code: 19)
   // The flow.
   public static let noFlow = DropReason(code: 20)
   public static let notConnectionStart = DropReason(code: 21)
@@ -66,13 +69,18 @@ public struct DropReason: Hashable, Sendable, BitwiseCopyable {
       .flowMigrating, "flow-migrating",
       "The packet's flow is moving, and there was no room to hold the packet or to send it after the flow."),
     .init(.icmpErrorWithoutFlow, "icmp-error-without-flow", "An ICMP error about a packet of no flow that is known here."),
-    .init(.scattered, "scattered", "The packet is larger than one receive buffer."),
+    .init(.scattered, "scattered", "The packet is larger than the largest buffer, or there was none left."),
     .init(.unexpectedARP, "unexpected-arp", "An ARP packet arrived where none is handled, or was malformed."),
     .init(.malformedIPv4, "malformed-ipv4", "The IPv4 header contradicts itself or the frame."),
     .init(.malformedIPv6, "malformed-ipv6", "The IPv6 header or an extension header contradicts itself or the frame."),
     .init(.badIPv4Checksum, "bad-ipv4-checksum", "The IPv4 header checksum is wrong."),
     .init(.tooManyExtensionHeaders, "too-many-extension-headers", "More IPv6 extension headers than are walked (8)."),
-    .init(.fragment, "fragment", "IP fragments are not reassembled yet."),
+    .init(.fragment, "fragment", "An IP fragment where none is put together, or behind an IPv6 extension header."),
+    .init(
+      .fragmentRefused, "fragment-refused",
+      "IP fragments that overlap, are tiny, are too many or contradict each other, and those that came with them."),
+    .init(.timeToLiveExceeded, "ttl-exceeded", "The packet's time to live or hop limit is used up."),
+    .init(.packetTooBig, "packet-too-big", "The packet is larger than the next link takes, and may not be cut."),
     .init(.malformedTransport, "malformed-transport", "The TCP, UDP or ICMP header contradicts itself or the packet."),
     .init(.badTransportChecksum, "bad-transport-checksum", "The TCP, UDP, ICMP or Mobility checksum is wrong."),
     .init(.noFlow, "no-flow", "The packet belongs to no flow and may not open one from its side."),

@@ -5,6 +5,7 @@ import KafkaLog
 import Logging
 import NodeSupport
 import Nodes
+import Telemetry
 
 /// The data-plane executable.
 @main
@@ -15,11 +16,11 @@ struct NFVActor: ParsableCommand {
     discussion: """
       On a host of a cluster only 'nfvactor agent' is started by hand (or by systemd); it launches runtimes and \
       switches as the log asks. 'nfvactor process' needs neither log nor ports, and 'nfvactor lab' makes a whole \
-      cluster with clients and servers on this machine.
+      cluster with clients and servers on this machine. 'nfvactor simulate' plays one without a machine.
       """,
     subcommands: [
       AgentCommand.self, RuntimeCommand.self, SwitchCommand.self, ProcessCommand.self, RulesCommand.self, TrafficCommand.self,
-      LabCommand.self,
+      LabCommand.self, ScalingCommand.self, SoakCommand.self, SimulateCommand.self,
     ])
 
   static func main() {
@@ -82,8 +83,13 @@ struct NodeOptions: ParsableArguments {
   @Option(name: .long, help: "Name by which an agent finds this process again; set by the agent.")
   var identity: String?
 
+  @Option(
+    name: .long,
+    help: ArgumentHelp("Serve metrics over HTTP at this address, or at one of the ports behind it.", valueName: "host:port"))
+  var http: PageServer.Address?
+
   func order(_ client: String) throws -> LaunchOrder {
-    LaunchOrder(kafka: try location.settings(client: client), partition: partition, offset: launchOffset)
+    LaunchOrder(kafka: try location.settings(client: client), partition: partition, offset: launchOffset, pages: http)
   }
 
   func share() throws -> HostShare {
@@ -101,3 +107,7 @@ func parseProcessors(_ text: String) throws -> [Int] {
 }
 
 extension HostShare.Memory: ExpressibleByArgument {}
+
+extension PageServer.Address: ExpressibleByArgument {
+  public init?(argument: String) { self.init(argument) }
+}

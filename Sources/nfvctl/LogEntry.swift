@@ -179,6 +179,7 @@ extension Event.Body {
         "node": .number(change.node.number), "service": .string(change.service), "backend": .string(change.backend),
         "up": .bool(change.isUp), "reason": .string(change.reason),
       ])
+    case .recoveryFinished(let end): RecoveryListing.json(end)
     case .beacon(let beacon):
       .object([
         "position": beacon.position.map { JSON.number($0.value) }, "stateHash": .string(String(beacon.stateHash, radix: 16)),

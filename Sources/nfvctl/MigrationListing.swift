@@ -50,7 +50,9 @@ struct MigrationListing: Audited {
       "moved": .number(numbers.moved), "refused": .number(numbers.refused), "returned": .number(numbers.returned),
       "bytes": .number(numbers.bytes), "missedDeadlines": .number(numbers.missedDeadlines),
       "microseconds": .number(numbers.microseconds), "cancelled": .bool(numbers.isCancelled),
-      "targetEnded": .bool(numbers.targetEnded),
+      "targetEnded": .bool(numbers.targetEnded), "paused": .number(numbers.paused),
+      "pauseP50Microseconds": .number(numbers.pauseP50), "pauseP99Microseconds": .number(numbers.pauseP99),
+      "longestPauseMicroseconds": .number(numbers.longestPause),
     ])
   }
 }

@@ -55,7 +55,8 @@ struct ClusterStory {
     return say(
       .nodeStarted(
         NodeStarted(node: launch.node, kind: launch.kind, host: launch.host, processID: 100, ports: ports, startup: 200,
-          canMigrate: launch.kind == .runtime && core.state.rules >= DecisionRules.flowRequests)),
+          canMigrate: launch.kind == .runtime && core.state.rules >= DecisionRules.flowRequests,
+          canReplicate: launch.kind == .runtime && launch.replicas > 0)),
       by: .node(launch.kind, launch.cluster, launch.node), life: launch.incarnation.number, after: delay)
   }
 
@@ -155,7 +156,14 @@ extension Command {
     case .cancelMigration(let cancelled): "\(slot) cancel \(cancelled)"
     case .changeSettings(let change): "\(slot) settings \(change.version)"
     case .stopNode(let node, let incarnation): "\(slot) stop \(node)/\(incarnation)"
+    case .setReplicas(let assignment):
+      "\(slot) replicas of \(assignment.owner.short) on \(assignment.holder?.short ?? "nobody")"
+    case .recover(let recovery): "\(slot) recover \(recovery.lost.short) by \(recovery.by?.short ?? "nobody")"
     case .unknown: "\(slot) unknown"
     }
   }
+}
+
+extension NodeLife {
+  var short: String { "\(node)/\(incarnation)" }
 }

@@ -13,7 +13,7 @@ import Testing
   }
 
   @Test func `silence that a peer confirms is death: the table first, then the fence, then another life`() {
-    var cluster = BeatingCluster()
+    var cluster = BeatingCluster(rules: DecisionRules.flowRequests)
     let victim = cluster.launches[1]
     cluster.beat(milliseconds: 300, except: [victim.node])
     let commands = cluster.story.peerSilent(victim, by: cluster.launches[2])
@@ -34,7 +34,7 @@ import Testing
   }
 
   @Test func `a peer's word counts for nothing when the node is heard, is old, or the peer is not of the cluster`() {
-    var cluster = BeatingCluster()
+    var cluster = BeatingCluster(rules: DecisionRules.flowRequests)
     let victim = cluster.launches[1]
     cluster.story.peerSilent(victim, by: cluster.launches[2])
     #expect(cluster.beat(milliseconds: 20).isEmpty)
@@ -46,7 +46,7 @@ import Testing
     cluster.story.peerSilent(victim, by: stranger)
     cluster.story.peerSilent(victim, by: victim)
     #expect(cluster.state.ignored.misdirected == 2)
-    var late = BeatingCluster()
+    var late = BeatingCluster(rules: DecisionRules.flowRequests)
     late.beat(milliseconds: 190, except: [victim.node])
     late.story.peerSilent(victim, by: late.launches[2])
     #expect(late.beat(milliseconds: 50, except: [victim.node]).contains { $0.line.contains("fence 2/1") }, "the word came first")

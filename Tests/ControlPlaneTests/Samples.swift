@@ -86,10 +86,10 @@ enum Samples {
     ])
 
   static let tableWithShares: ClusterTable = {
-    var table = table
-    table.members[1].poolShare = PoolShare(index: 0, of: 4)
-    table.members[2].poolShare = PoolShare(index: 3, of: 4)
-    return table
+    var shared = table
+    shared.members[1].poolShare = PoolShare(index: 0, of: 4)
+    shared.members[2].poolShare = PoolShare(index: 3, of: 4)
+    return shared
   }()
 
   static let bodies: [(name: String, body: Event.Body)] = [
@@ -128,6 +128,13 @@ enum Samples {
     ("function-log", .functionLog(functionLog)),
     ("backend-changed", .backendChanged(
       BackendChanged(node: node, service: "10.1.0.100:80/tcp", backend: "10.2.0.11:80", isUp: true, reason: "connected"))),
+    ("recovery-finished", .recoveryFinished(recoveryEnd)),
+    ("workload-replicating", .workload(replicatingWorkload)),
+    ("node-started-replicating", .nodeStarted(
+      NodeStarted(
+        node: node, kind: .runtime, host: host, processID: 4_242, ports: ports, startup: 210, canMigrate: true, canReplicate: true))),
+    ("cluster-applied-replicated", .clusterApplied(replicatedSpec)),
+    ("migration-finished-pauses", .migrationFinished(migrationEndWithPauses)),
   ]
 
   static let functionLog: FunctionLog = {
@@ -144,6 +151,38 @@ enum Samples {
       ] + FunctionLog.Entry.MappingEvent.allCases.map { entry(.mapping($0, vlan: 12)) }, lost: 99)
   }()
 
+  static let recoveryEnd: RecoveryFinished = {
+    var end = RecoveryFinished(slot: Slot(18), node: NodeID(4)!, lost: NodeLife(node, Incarnation(9)))
+    end.recovered = 100_000
+    end.onDemand = 312
+    end.refused = 2
+    end.microseconds = 4_100
+    return end
+  }()
+
+  static let replicatingWorkload: NodeWorkload = {
+    var load = workload
+    load.unprotectedFlows = 9
+    load.replicasHeld = 10
+    load.packetsReplicated = 11
+    load.packetsReleased = 12
+    load.borrowed = [.init(share: 0, flows: 13), .init(share: 3, flows: 14)]
+    load.lastSlot = Slot(15)
+    return load
+  }()
+
+  static let replicatedSpec: ClusterSpec = {
+    var spec = Self.spec
+    spec.replicas = 1
+    return spec
+  }()
+
+  static let replicatedLaunch: LaunchSpec = {
+    var spec = launch
+    spec.replicas = 1
+    return spec
+  }()
+
   static let migrationEnd: MigrationFinished = {
     var end = MigrationFinished(slot: Slot(17), node: node)
     end.wanted = 1_000
@@ -154,6 +193,12 @@ enum Samples {
     end.missedDeadlines = 2
     end.microseconds = 1_700
     end.targetEnded = true
+    return end
+  }()
+
+  static let migrationEndWithPauses: MigrationFinished = {
+    var end = migrationEnd
+    (end.paused, end.pauseP50, end.pauseP99, end.longestPause) = (40, 120, 300, 512)
     return end
   }()
 
@@ -207,6 +252,13 @@ enum Samples {
     ("cancel-migration", .node(node, Incarnation(9)), .cancelMigration(Slot(5))),
     ("change-settings", .cluster, .changeSettings(SettingsChange(version: 4, functions: chain.functions))),
     ("notify-with-shares", .cluster, .notifyClusterConfig(tableWithShares)),
+    ("set-replicas", .node(node, Incarnation(9)), .setReplicas(
+      ReplicaAssignment(owner: NodeLife(node, Incarnation(9)), holder: NodeLife(NodeID(4)!, Incarnation(1))))),
+    ("set-replicas-none", .node(node, Incarnation(9)), .setReplicas(
+      ReplicaAssignment(owner: NodeLife(node, Incarnation(9)), holder: nil))),
+    ("recover", .cluster, .recover(Recovery(lost: NodeLife(node, Incarnation(9)), by: NodeLife(NodeID(4)!, Incarnation(1))))),
+    ("recover-none", .cluster, .recover(Recovery(lost: NodeLife(node, Incarnation(9)), by: nil))),
+    ("launch-runtime-replicated", .host(host), .launchRuntime(replicatedLaunch)),
   ]
 
   static let commands: [(name: String, command: Command)] = orders.enumerated().map { index, sample in

@@ -3,6 +3,7 @@ import FlowActors
 import FunctionCatalog
 import NetworkFunctionTesting
 import NetworkFunctions
+import Simulation
 import Wire
 
 /// A virtual switch and runtimes, the workers that ship, with a fabric between them that keeps the order of each link but

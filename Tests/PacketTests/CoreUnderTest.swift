@@ -2,6 +2,7 @@ import Dataplane
 import ModuleGraphs
 import NetworkFunctionTesting
 import NetworkFunctions
+import Simulation
 import Wire
 
 /// A `RuntimeCore` in a test's hands: bursts go in, each packet's outcome comes back, and the books are kept.

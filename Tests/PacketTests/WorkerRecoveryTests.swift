@@ -38,7 +38,7 @@ private struct StampingFunction: NetworkFunction {
     return .forward
   }
 
-  func flowExpires(_ flow: inout FlowState, shared: inout Books) { if flow.isBooked != 0 { shared.flows -= 1 } }
+  func flowExpires(_ flow: inout FlowState, shared: inout Books, now: Tick) { if flow.isBooked != 0 { shared.flows -= 1 } }
   func flowMigratesOut(_ flow: inout FlowState, shared: inout Books) { shared.flows -= 1 }
   func flowMigratesIn(_ flow: inout FlowState, shared: inout Books) { shared.flows += 1 }
   func flowRecovers(_ flow: inout FlowState, shared: inout Books) { shared.flows += 1 }

@@ -3,6 +3,7 @@ import FlowActors
 import FunctionCatalog
 import NetworkFunctionTesting
 import NetworkFunctions
+import Simulation
 import Testing
 import Wire
 
@@ -214,7 +215,7 @@ import Wire
     let other = TestPacket.icmpError(from: "10.2.0.254", about: .udp("10.1.0.9:7", "10.2.0.9:53"))
     server.incoming = [error, other].map { $0.link(to: server.address, from: serverMAC) }
     pass(3)
-    #expect(fabric.takeSent() == [error.link(to: first.address(of: .server), from: address.address(of: .server))])
+    #expect(fabric.takeSent() == [error.afterHops().link(to: first.address(of: .server), from: address.address(of: .server))])
     pass(9)
     #expect(drops()["icmp-error-without-flow"] == 1)
   }
@@ -250,7 +251,7 @@ import Wire
     pass(5)
     #expect(
       fabric.takeSent() == [
-        TestPacket.udp("10.2.0.9:53", "203.0.113.5:7777").link(
+        TestPacket.udp("10.2.0.9:53", "203.0.113.5:7777").afterHops().link(
           to: second.address(of: .server), from: address.address(of: .server))
       ])
     pass(8)
@@ -314,8 +315,71 @@ import Wire
     _ = fabric.takeSent()
     pass(3)
     pass(9)
-    #expect(fabric.takeSent() == [answer.link(to: first.address(of: .server), from: address.address(of: .server))])
+    #expect(fabric.takeSent() == [answer.afterHops().link(to: first.address(of: .server), from: address.address(of: .server))])
     #expect(drops() == [:])
+  }
+
+  // MARK: Errors
+
+  /// What the switch says to the client, without the frame's end.
+  func reports() -> [TestPacket] { client.takeSent().filter { $0.protocolNumber == IPProtocol.icmp || $0.protocolNumber == IPProtocol.icmpv6 } }
+
+  @Test func `a packet whose time to live is used up goes no further, and its sender is told`() throws {
+    setMembers([member(first, 11)])
+    let old = TestPacket.udp("10.1.0.9:5000", "10.2.0.9:53", payload: Array(0..<100), ttl: 1)
+    client.incoming = [
+      old.link(to: client.address, from: clientMAC), TestPacket.udp("10.1.0.9:5001", "10.2.0.9:53", ttl: 2).link(to: client.address, from: clientMAC),
+    ]
+    pass(1)
+    let reports = reports()
+    let report = try #require(reports.first)
+    #expect(reports.count == 1 && report.checksumsHold && report.sourceMAC == client.address && report.destinationMAC == clientMAC)
+    #expect(report.source.address == IPAddress("10.1.0.1") && report.destination.address == IPAddress("10.1.0.9"))
+    #expect(report.icmpTypeAndCode == [11, 0] && report.quotedPacket?.bytes.dropFirst(14) == old.bytes.dropFirst(14))
+    #expect(fabric.takeSent().map(\.source.port) == [5001])
+    pass(5)
+    #expect(drops() == ["ttl-exceeded": 1] && memory.framesInUse == 0)
+  }
+
+  @Test func `a packet that is too long for the other side, and may not be cut, is reported with the length that fits`() throws {
+    setMembers([member(first, 11)])
+    server.longest = 1_000
+    let long = TestPacket.udp("10.1.0.9:5000", "10.2.0.9:53", payload: Array(repeating: 7, count: 973))
+    // Without "don't fragment" the port sees to it.
+    var mayBeCut = TestPacket.udp("10.1.0.9:5001", "10.2.0.9:53", payload: Array(repeating: 7, count: 973))
+    mayBeCut.bytes.replaceSubrange(20..<22, with: [0, 0])
+    mayBeCut = mayBeCut.afterHops(0)
+    let fits = TestPacket.udp("10.1.0.9:5002", "10.2.0.9:53", payload: Array(repeating: 7, count: 972))
+    client.incoming = [long, mayBeCut, fits].map { $0.link(to: client.address, from: clientMAC) }
+    pass(1)
+    let report = try #require(reports().first)
+    #expect(report.checksumsHold && report.icmpTypeAndCode == [3, 4])
+    #expect(Array(report.bytes[38..<42]) == [0, 0, 3, 232], "the next link's 1000 bytes (RFC 1191)")
+    #expect(report.bytes.count == 14 + 576 && report.bytes[42...] == long.bytes[14..<14 + 548])
+    #expect(fabric.takeSent().map(\.source.port) == [5001, 5002])
+    pass(5)
+    #expect(drops() == ["packet-too-big": 1])
+  }
+
+  @Test func `nobody is told about an error, a stranger's packet, or too often`() {
+    setMembers([member(first, 11)])
+    func say(_ packet: TestPacket) { client.incoming.append(packet.link(to: client.address, from: clientMAC)) }
+    func old(_ packet: TestPacket) -> TestPacket { packet.afterHops(63) }
+    say(old(.icmpError(from: "10.1.0.9", about: .udp("10.2.0.9:53", "10.1.0.9:5000"))))
+    say(old(.udp("0.0.0.0:68", "10.2.0.9:67")))
+    say(old(.udp("10.1.0.9:5000", "224.0.0.5:67")))
+    say(old(.udp("127.0.0.1:5000", "10.2.0.9:67")))
+    say(old(.udp("[2001:db8::1]:5000", "[2001:db8::2]:53")))
+    pass(1)
+    #expect(reports().isEmpty, "and no address of ours is an IPv6 one")
+    for port in 1...200 { say(old(.udp(endpoint("10.1.0.9", port), "10.2.0.9:53"))) }
+    for _ in 0..<5 { pass(2) }
+    #expect(reports().count == 64)
+    for port in 1...200 { say(old(.udp(endpoint("10.1.0.9", port), "10.2.0.9:53"))) }
+    for _ in 0..<5 { pass(102) }
+    #expect(reports().count == 10, "one every 10 ms")
+    pass(105)
+    #expect(drops() == ["ttl-exceeded": 405])
   }
 
   // MARK: Books

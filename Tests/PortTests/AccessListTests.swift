@@ -6,7 +6,7 @@ import Testing
 import Wire
 
 /// Once per process, on ordinary pages; no port is opened.
-private enum TestEnvironment {
+enum TestEnvironment {
   nonisolated(unsafe) static let started = try? Environment(
     name: "access-lists", processors: Array(0..<ProcessInfo.processInfo.activeProcessorCount),
     memory: .ordinaryPages(megabytes: 256))

@@ -1,3 +1,5 @@
+import Simulation
+
 @testable import ReliableChannels
 
 /// Channels with a defect, made from the outside: what a frame says is changed just before it is read, so that the

@@ -1,8 +1,12 @@
+import DPDKPorts
 import FixedContainers
+import Glibc
+import ModuleGraphs
 import ReliableChannels
 import Wire
 
-/// Messages per second through a reliable channel, both ends in one thread, beside copying the same frames.
+/// Messages per second through a reliable channel: between two processes and two threads (`ChannelCrossing`), and with both ends
+/// in one thread, beside copying the same frames.
 ///
 /// A pass is what a worker does: send until the queue is full, fill frames, receive them at the other end, send the
 /// acknowledgements back. The baseline moves frames of the same length through the same buffers and does nothing else:
@@ -15,6 +19,7 @@ struct ChannelBenchmark {
 
   func run() throws {
     let report = Report(name: "channel")
+    try cross(report)
     for (mtu, sizes) in [(1_500, [64, 128, 256, 512, 1_024]), (9_000, [64, 1_024])] {
       for size in sizes {
         let (channel, copy) = measure(messageSize: size, mtu: mtu)
@@ -25,6 +30,35 @@ struct ChannelBenchmark {
           Measurement(
             "  on the wire", channel.map { $0 * bits }, unit: "Gbit/s", baseline: "copying frames", copy.map { $0 * bits }))
       }
+    }
+  }
+
+  /// Between workers with a core each.
+  private func cross(_ report: Report) throws {
+    signal(SIGPIPE, SIG_IGN)  // the other end may have gone when DPDK says goodbye to it
+    let (rounds, seconds) = isQuick ? (3, 0.5) : (7, 2.0)
+    let dpdk = try VhostWorker.startEnvironment(name: "bench-channel", processor: 0)
+    defer { dpdk.stop() }
+    let pool = try MbufPool(name: "packets", count: 8_192)
+    var number = 0
+    for size in isQuick ? [64, 1_024] : [64, 128, 256, 512, 1_024] {
+      let crossing = ChannelCrossing(messageSize: size)
+      var (threads, rawThreads, processes, rawProcesses): ([Double], [Double], [Double], [Double]) = ([], [], [], [])
+      for _ in 0..<rounds {
+        threads.append(crossing.betweenThreads(.channel, seconds: seconds))
+        rawThreads.append(crossing.betweenThreads(.raw, seconds: seconds))
+        for traffic in [ChannelCrossing.Traffic.channel, .raw] {
+          let other = try VhostCrossing(traffic == .channel ? .channel : .raw, size: size, pool: pool, number: number)
+          number += 1
+          defer { other.close() }
+          let rate = try crossing.betweenProcesses(traffic, seconds: seconds, crossing: other)
+          if traffic == .channel { processes.append(rate) } else { rawProcesses.append(rate) }
+        }
+      }
+      try report.add(
+        Measurement("channel/vhost/\(size)B", processes, unit: "M messages/s", baseline: "frames alone", rawProcesses))
+      try report.add(
+        Measurement("channel/threads/\(size)B", threads, unit: "M messages/s", baseline: "frames alone", rawThreads))
     }
   }
 

@@ -33,7 +33,7 @@ struct VhostBenchmark {
       for _ in 0..<rounds {
         values["memory", default: []].append(stage.worker.time(960_000, step: mix.step).sample.nanoseconds)
         for work in [VhostWorker.Work.bounce, .chain] {
-          let crossing = try VhostCrossing(work, flows: flows, pool: pool, number: number)
+          let crossing = try VhostCrossing(work, size: flows, pool: pool, number: number)
           number += 1
           defer { crossing.close() }
           if work == .chain { for frames in opening { try crossing.exchange(frames) } }

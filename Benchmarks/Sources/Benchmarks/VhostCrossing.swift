@@ -9,19 +9,20 @@ final class VhostCrossing {
   private let socket: String
   private let worker = Process()
   private let output = Pipe()
-  private let port: DPDKPort
+  let port: DPDKPort
   private let outgoing = PacketBatch()
   private let incoming = PacketBatch()
   private var received = 0
   private var next = 0
   private let lengths: UnsafeMutableBufferPointer<UInt16>
 
-  init(_ work: VhostWorker.Work, flows: Int, pool: MbufPool, number: Int) throws {
+  /// - Parameter size: what the work needs to know: flows of a chain, bytes of a message.
+  init(_ work: VhostWorker.Work, size: Int, pool: MbufPool, number: Int) throws {
     socket = "\(NSTemporaryDirectory())/nfv-bench-\(getpid())-\(number).sock"
     lengths = .allocate(capacity: 32)
     worker.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
     worker.environment = ProcessInfo.processInfo.environment.merging(
-      ["BENCH": "vhost-worker", "BENCH_WORK": work.rawValue, "BENCH_SOCKET": socket, "BENCH_FLOWS": "\(flows)"]) { $1 }
+      ["BENCH": "vhost-worker", "BENCH_WORK": work.rawValue, "BENCH_SOCKET": socket, "BENCH_SIZE": "\(size)"]) { $1 }
     worker.standardOutput = output
     try worker.run()
     do {

@@ -11,15 +11,15 @@ import Wire
 /// It notes how long each full burst took it. The median of that is what a packet costs the worker, whether or not the
 /// generator keeps up, and whatever else runs on the machine.
 enum VhostWorker {
-  enum Work: String { case chain, bounce }
+  enum Work: String { case chain, bounce, channel, raw }
 
   nonisolated(unsafe) private static var isTold = false
 
   static func run() throws {
     let environment = ProcessInfo.processInfo.environment
     guard let work = environment["BENCH_WORK"].flatMap(Work.init), let socket = environment["BENCH_SOCKET"],
-      let flows = environment["BENCH_FLOWS"].flatMap({ Int($0) })
-    else { throw BenchmarkError("this is a part of 'make bench BENCH=vhost'") }
+      let size = environment["BENCH_SIZE"].flatMap({ Int($0) })
+    else { throw BenchmarkError("this is a part of other benchmarks") }
     signal(SIGTERM) { _ in VhostWorker.isTold = true }
     let dpdk = try startEnvironment(name: "bench-worker", processor: 1)
     defer { dpdk.stop() }
@@ -27,7 +27,9 @@ enum VhostWorker {
     defer { port.close() }
     switch work {
     case .bounce: bounce(port)
-    case .chain: try process(port, flows: flows)
+    case .chain: try process(port, flows: size)
+    case .channel: count(port, .channel, messageSize: size)
+    case .raw: count(port, .raw, messageSize: size)
     }
   }
 
@@ -48,6 +50,27 @@ enum VhostWorker {
       defer { batch.removeAll() }
       return batch.count
     }
+  }
+
+  /// Receives messages or frames, and prints how many came in a second of a tenth of one: the median.
+  private static func count(_ port: DPDKPort, _ traffic: ChannelCrossing.Traffic, messageSize: Int) {
+    let parent = getppid()
+    let end = ChannelEnd(node: 2, peer: 1, port: port, messageSize: messageSize, now: Tick(nanoseconds: monotonicNanoseconds()))
+    var rates: [Double] = []
+    var (since, before) = (monotonicNanoseconds(), 0)
+    while !isTold, getppid() == parent {
+      for _ in 0..<256 {
+        let now = Tick(nanoseconds: monotonicNanoseconds())
+        if traffic == .channel { end.receive(now: now) } else { end.receiveRaw(now: now) }
+        end.flushIfChannel(traffic, now)
+      }
+      let now = monotonicNanoseconds()
+      guard now - since >= 100_000_000 else { continue }
+      if end.received > before { rates.append(Double(end.received - before) * 1e9 / Double(now - since)) }
+      (since, before) = (now, end.received)
+    }
+    end.close()
+    print(rates.percentile(0.5))
   }
 
   private static func process(_ port: DPDKPort, flows: Int) throws {

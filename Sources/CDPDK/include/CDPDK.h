@@ -75,3 +75,18 @@ int nfv_acl_create(const char *name, int is_ipv6, const struct nfv_acl_rule *rul
 // The number of the first rule that matches each of at most 64 keys, or 0. Returns 0 or a negative errno.
 int nfv_acl_classify(void *list, int is_ipv6, const struct nfv_acl_key *keys, uint32_t count, uint32_t *numbers);
 void nfv_acl_free(void *list);
+
+// Puts fragments together (rte_ip_frag): at most `datagrams` at once, each for at most so long and of at most 8 fragments.
+// What comes out is copied into one buffer of the pool `wholes`. NULL when there is no memory.
+void *nfv_fragments_create(uint32_t datagrams, uint32_t milliseconds, void *wholes);
+void nfv_fragments_free(void *fragments);
+// Takes over the mbuf of one fragment. Returns 1 and the whole packet, 0 while more is to come, or -1 when the fragment,
+// with those it came to, was refused: tiny, overlapping, contradictory, too many, or too long.
+int nfv_fragments_add(void *fragments, void *mbuf, struct nfv_packet *packet);
+// Copies a packet of several segments into one buffer of `wholes`; takes it over in any case. -1 when it does not fit.
+int nfv_flatten(void *wholes, void *mbuf, struct nfv_packet *packet);
+// Cuts a whole IP packet into fragments for a link of this MTU, each in a buffer of `pool`; the packet stays the caller's.
+// Returns how many there are, at most `most`, or a negative errno, and none.
+int nfv_cut(void *mbuf, uint16_t mtu, uint32_t identification, void *pool, void **pieces, uint16_t most);
+// Bytes of an IP packet that the port takes in one frame.
+uint16_t nfv_port_mtu(uint16_t port);

@@ -1,4 +1,4 @@
-// The instructions that Swift has no name for. Header-only, so that they inline into Swift code.
+// The instructions, and the system call, that Swift has no name for. Header-only where they are to inline into Swift code.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -43,7 +43,37 @@ static inline void nfv_relax(void) {
 #endif
 }
 
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
+#include <string.h>
+
+// Which of the `count` 32-bit words at `a` and at `b` differ, as bits; `count` is at most 32. Both may be read up to a whole
+// number of 16 bytes.
+static inline uint32_t nfv_differing_words(const void *a, const void *b, size_t count) {
+  uint32_t differing = 0;
+#if defined(__x86_64__)
+  for (size_t word = 0; word < count; word += 4) {
+    __m128i equal = _mm_cmpeq_epi32(
+      _mm_loadu_si128((const __m128i *)((const char *)a + 4 * word)), _mm_loadu_si128((const __m128i *)((const char *)b + 4 * word)));
+    differing |= (uint32_t)(_mm_movemask_ps(_mm_castsi128_ps(equal)) ^ 15) << word;
+  }
+  return count < 32 ? differing & ((1u << count) - 1) : differing;
+#else
+  for (size_t word = 0; word < count; word++) {
+    uint32_t x, y;
+    memcpy(&x, (const char *)a + 4 * word, 4);
+    memcpy(&y, (const char *)b + 4 * word, 4);
+    differing |= (uint32_t)(x != y) << word;
+  }
+  return differing;
+#endif
+}
+
 // CRC-32C (Castagnoli) continued over `count` bytes; begin with all ones and invert the end. One call per frame.
 uint32_t nfv_crc32c(uint32_t crc, const void *bytes, size_t count);
 // The same over the eight bytes of `word`, lowest first.
 uint32_t nfv_crc32c_word(uint32_t crc, uint64_t word);
+
+// A descriptor that becomes readable when the process ends, child or not (pidfd_open(2), Linux 5.3); -1 with `errno`.
+int nfv_pidfd_open(int pid);

@@ -25,6 +25,8 @@ typedef struct Nfvactor__V1__FlowMove Nfvactor__V1__FlowMove;
 typedef struct Nfvactor__V1__CancelMigration Nfvactor__V1__CancelMigration;
 typedef struct Nfvactor__V1__SettingsChange Nfvactor__V1__SettingsChange;
 typedef struct Nfvactor__V1__PoolShare Nfvactor__V1__PoolShare;
+typedef struct Nfvactor__V1__ReplicaAssignment Nfvactor__V1__ReplicaAssignment;
+typedef struct Nfvactor__V1__Recovery Nfvactor__V1__Recovery;
 
 
 /* --- enums --- */
@@ -55,7 +57,9 @@ typedef enum {
   NFVACTOR__V1__COMMAND__BODY_LAUNCH_SWITCH = 18,
   NFVACTOR__V1__COMMAND__BODY_STOP_NODE = 19,
   NFVACTOR__V1__COMMAND__BODY_SET_MIGRATION_TARGET = 20,
+  NFVACTOR__V1__COMMAND__BODY_SET_REPLICAS = 21,
   NFVACTOR__V1__COMMAND__BODY_FENCE = 22,
+  NFVACTOR__V1__COMMAND__BODY_RECOVER = 23,
   NFVACTOR__V1__COMMAND__BODY_DRAIN_RUNTIME = 24,
   NFVACTOR__V1__COMMAND__BODY_CANCEL_MIGRATION = 25,
   NFVACTOR__V1__COMMAND__BODY_CHANGE_SETTINGS = 80
@@ -98,7 +102,9 @@ struct  Nfvactor__V1__Command
     Nfvactor__V1__Launch *launch_switch;
     Nfvactor__V1__NodeLife *stop_node;
     Nfvactor__V1__FlowMove *set_migration_target;
+    Nfvactor__V1__ReplicaAssignment *set_replicas;
     Nfvactor__V1__NodeLife *fence;
+    Nfvactor__V1__Recovery *recover;
     Nfvactor__V1__NodeLife *drain_runtime;
     Nfvactor__V1__CancelMigration *cancel_migration;
     Nfvactor__V1__SettingsChange *change_settings;
@@ -181,10 +187,14 @@ struct  Nfvactor__V1__Launch
   uint64_t heartbeat_interval;
   uint64_t workload_interval;
   Nfvactor__V1__Polling polling;
+  /*
+   * Replicas of each flow.
+   */
+  uint32_t replicas;
 };
 #define NFVACTOR__V1__LAUNCH__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__launch__descriptor) \
-    , (char *)protobuf_c_empty_string, NULL, NFVACTOR__V1__NODE_KIND__NODE_KIND_UNSPECIFIED, (char *)protobuf_c_empty_string, NULL, 0, 0, NULL, 0, 0, NFVACTOR__V1__POLLING__POLLING_UNSPECIFIED }
+    , (char *)protobuf_c_empty_string, NULL, NFVACTOR__V1__NODE_KIND__NODE_KIND_UNSPECIFIED, (char *)protobuf_c_empty_string, NULL, 0, 0, NULL, 0, 0, NFVACTOR__V1__POLLING__POLLING_UNSPECIFIED, 0 }
 
 
 struct  Nfvactor__V1__FlowMove
@@ -239,6 +249,34 @@ struct  Nfvactor__V1__PoolShare
 #define NFVACTOR__V1__POOL_SHARE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__pool_share__descriptor) \
     , 0, 0 }
+
+
+/*
+ * The owner replicates all of its flows to the holder; absent: to nobody.
+ */
+struct  Nfvactor__V1__ReplicaAssignment
+{
+  ProtobufCMessage base;
+  Nfvactor__V1__NodeLife *owner;
+  Nfvactor__V1__NodeLife *holder;
+};
+#define NFVACTOR__V1__REPLICA_ASSIGNMENT__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__replica_assignment__descriptor) \
+    , NULL, NULL }
+
+
+/*
+ * The lost life is over, and `by` owns its flows now; absent: nobody does.
+ */
+struct  Nfvactor__V1__Recovery
+{
+  ProtobufCMessage base;
+  Nfvactor__V1__NodeLife *lost;
+  Nfvactor__V1__NodeLife *by;
+};
+#define NFVACTOR__V1__RECOVERY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__recovery__descriptor) \
+    , NULL, NULL }
 
 
 /* Nfvactor__V1__Command methods */
@@ -412,6 +450,44 @@ Nfvactor__V1__PoolShare *
 void   nfvactor__v1__pool_share__free_unpacked
                      (Nfvactor__V1__PoolShare *message,
                       ProtobufCAllocator *allocator);
+/* Nfvactor__V1__ReplicaAssignment methods */
+void   nfvactor__v1__replica_assignment__init
+                     (Nfvactor__V1__ReplicaAssignment         *message);
+size_t nfvactor__v1__replica_assignment__get_packed_size
+                     (const Nfvactor__V1__ReplicaAssignment   *message);
+size_t nfvactor__v1__replica_assignment__pack
+                     (const Nfvactor__V1__ReplicaAssignment   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__replica_assignment__pack_to_buffer
+                     (const Nfvactor__V1__ReplicaAssignment   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__ReplicaAssignment *
+       nfvactor__v1__replica_assignment__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__replica_assignment__free_unpacked
+                     (Nfvactor__V1__ReplicaAssignment *message,
+                      ProtobufCAllocator *allocator);
+/* Nfvactor__V1__Recovery methods */
+void   nfvactor__v1__recovery__init
+                     (Nfvactor__V1__Recovery         *message);
+size_t nfvactor__v1__recovery__get_packed_size
+                     (const Nfvactor__V1__Recovery   *message);
+size_t nfvactor__v1__recovery__pack
+                     (const Nfvactor__V1__Recovery   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__recovery__pack_to_buffer
+                     (const Nfvactor__V1__Recovery   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__Recovery *
+       nfvactor__v1__recovery__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__recovery__free_unpacked
+                     (Nfvactor__V1__Recovery *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Nfvactor__V1__Command_Closure)
@@ -441,6 +517,12 @@ typedef void (*Nfvactor__V1__SettingsChange_Closure)
 typedef void (*Nfvactor__V1__PoolShare_Closure)
                  (const Nfvactor__V1__PoolShare *message,
                   void *closure_data);
+typedef void (*Nfvactor__V1__ReplicaAssignment_Closure)
+                 (const Nfvactor__V1__ReplicaAssignment *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__Recovery_Closure)
+                 (const Nfvactor__V1__Recovery *message,
+                  void *closure_data);
 
 /* --- services --- */
 
@@ -457,6 +539,8 @@ extern const ProtobufCMessageDescriptor nfvactor__v1__flow_move__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__cancel_migration__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__settings_change__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__pool_share__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__replica_assignment__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__recovery__descriptor;
 
 PROTOBUF_C__END_DECLS
 

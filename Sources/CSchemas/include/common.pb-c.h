@@ -230,10 +230,14 @@ struct  Nfvactor__V1__ClusterSpec
   uint64_t workload_interval;
   Nfvactor__V1__Polling polling;
   Nfvactor__V1__Network *network;
+  /*
+   * Replicas of each flow: 0 or 1.
+   */
+  uint32_t replicas;
 };
 #define NFVACTOR__V1__CLUSTER_SPEC__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__cluster_spec__descriptor) \
-    , (char *)protobuf_c_empty_string, NULL, 0, 0, 0, 0, 0, NFVACTOR__V1__POLLING__POLLING_UNSPECIFIED, NULL }
+    , (char *)protobuf_c_empty_string, NULL, 0, 0, 0, 0, 0, NFVACTOR__V1__POLLING__POLLING_UNSPECIFIED, NULL, 0 }
 
 
 struct  Nfvactor__V1__ScalingPolicy__Manual

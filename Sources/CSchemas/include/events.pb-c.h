@@ -21,6 +21,7 @@ typedef struct Nfvactor__V1__Tick Nfvactor__V1__Tick;
 typedef struct Nfvactor__V1__Heartbeat Nfvactor__V1__Heartbeat;
 typedef struct Nfvactor__V1__Workload Nfvactor__V1__Workload;
 typedef struct Nfvactor__V1__Workload__Drops Nfvactor__V1__Workload__Drops;
+typedef struct Nfvactor__V1__Workload__Borrowed Nfvactor__V1__Workload__Borrowed;
 typedef struct Nfvactor__V1__NodeStarted Nfvactor__V1__NodeStarted;
 typedef struct Nfvactor__V1__NodeStopping Nfvactor__V1__NodeStopping;
 typedef struct Nfvactor__V1__CommandAcknowledged Nfvactor__V1__CommandAcknowledged;
@@ -50,6 +51,7 @@ typedef struct Nfvactor__V1__FunctionLogEntry__Alert Nfvactor__V1__FunctionLogEn
 typedef struct Nfvactor__V1__FunctionLogEntry__Ruling Nfvactor__V1__FunctionLogEntry__Ruling;
 typedef struct Nfvactor__V1__FunctionLogEntry__Mapping Nfvactor__V1__FunctionLogEntry__Mapping;
 typedef struct Nfvactor__V1__BackendChanged Nfvactor__V1__BackendChanged;
+typedef struct Nfvactor__V1__RecoveryFinished Nfvactor__V1__RecoveryFinished;
 
 
 /* --- enums --- */
@@ -93,7 +95,8 @@ typedef enum {
   NFVACTOR__V1__EVENT__BODY_DRAIN_REQUESTED = 33,
   NFVACTOR__V1__EVENT__BODY_MIGRATION_FINISHED = 34,
   NFVACTOR__V1__EVENT__BODY_FUNCTION_LOG = 80,
-  NFVACTOR__V1__EVENT__BODY_BACKEND_CHANGED = 81
+  NFVACTOR__V1__EVENT__BODY_BACKEND_CHANGED = 81,
+  NFVACTOR__V1__EVENT__BODY_RECOVERY_FINISHED = 40
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__EVENT__BODY__CASE)
 } Nfvactor__V1__Event__BodyCase;
 
@@ -115,6 +118,11 @@ struct  Nfvactor__V1__Event
    * A reader that does not know the body stops.
    */
   protobuf_c_boolean critical;
+  /*
+   * Of a critical event: the first release whose programs can follow it, for those that cannot. Numbers below 16 are the
+   * envelope's; a reader takes any other that it does not know for a body.
+   */
+  char *needed_release;
   Nfvactor__V1__Event__CausationCase causation_case;
   union {
     uint64_t caused_by_event;
@@ -143,11 +151,12 @@ struct  Nfvactor__V1__Event
     Nfvactor__V1__MigrationFinished *migration_finished;
     Nfvactor__V1__FunctionLog *function_log;
     Nfvactor__V1__BackendChanged *backend_changed;
+    Nfvactor__V1__RecoveryFinished *recovery_finished;
   };
 };
 #define NFVACTOR__V1__EVENT__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__event__descriptor) \
-    , 0, (char *)protobuf_c_empty_string, 0, 0, (char *)protobuf_c_empty_string, 0, NFVACTOR__V1__EVENT__CAUSATION__NOT_SET, {0}, NFVACTOR__V1__EVENT__BODY__NOT_SET, {0} }
+    , 0, (char *)protobuf_c_empty_string, 0, 0, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, NFVACTOR__V1__EVENT__CAUSATION__NOT_SET, {0}, NFVACTOR__V1__EVENT__BODY__NOT_SET, {0} }
 
 
 /*
@@ -185,6 +194,20 @@ struct  Nfvactor__V1__Workload__Drops
     , (char *)protobuf_c_empty_string, 0 }
 
 
+/*
+ * Flows whose addresses belong to another share of the pools than the node's own.
+ */
+struct  Nfvactor__V1__Workload__Borrowed
+{
+  ProtobufCMessage base;
+  uint32_t share;
+  uint64_t flows;
+};
+#define NFVACTOR__V1__WORKLOAD__BORROWED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__workload__borrowed__descriptor) \
+    , 0, 0 }
+
+
 struct  Nfvactor__V1__Workload
 {
   ProtobufCMessage base;
@@ -208,10 +231,32 @@ struct  Nfvactor__V1__Workload
    */
   uint32_t busy_share;
   uint64_t capacity;
+  /*
+   * Flows without a replica where there should be one, at the interval's end.
+   */
+  uint64_t unprotected_flows;
+  /*
+   * Replicas of other runtimes' flows, at the interval's end.
+   */
+  uint64_t replicas_held;
+  /*
+   * Packets sent out by way of a replica, and released for another runtime.
+   */
+  uint64_t packets_replicated;
+  uint64_t packets_released;
+  /*
+   * Ascending by share, each once, none without flows.
+   */
+  size_t n_borrowed;
+  Nfvactor__V1__Workload__Borrowed **borrowed;
+  /*
+   * The last command that the node had taken when it counted.
+   */
+  uint64_t last_slot;
 };
 #define NFVACTOR__V1__WORKLOAD__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__workload__descriptor) \
-    , 0, 0, 0, 0, 0, 0,NULL, 0, 0, 0, 0, 0, 0, 0 }
+    , 0, 0, 0, 0, 0, 0,NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,NULL, 0 }
 
 
 struct  Nfvactor__V1__NodeStarted
@@ -230,10 +275,14 @@ struct  Nfvactor__V1__NodeStarted
    * It carries out migration commands.
    */
   protobuf_c_boolean can_migrate;
+  /*
+   * It carries out replication and recovery commands.
+   */
+  protobuf_c_boolean can_replicate;
 };
 #define NFVACTOR__V1__NODE_STARTED__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__node_started__descriptor) \
-    , 0, NFVACTOR__V1__NODE_KIND__NODE_KIND_UNSPECIFIED, (char *)protobuf_c_empty_string, 0, NULL, 0, 0 }
+    , 0, NFVACTOR__V1__NODE_KIND__NODE_KIND_UNSPECIFIED, (char *)protobuf_c_empty_string, 0, NULL, 0, 0, 0 }
 
 
 struct  Nfvactor__V1__NodeStopping
@@ -560,10 +609,17 @@ struct  Nfvactor__V1__MigrationFinished
    * The life of the target ended meanwhile.
    */
   protobuf_c_boolean target_ended;
+  /*
+   * Flows of which packets waited at the target, and how long they did.
+   */
+  uint64_t paused;
+  uint64_t pause_p50_microseconds;
+  uint64_t pause_p99_microseconds;
+  uint64_t longest_pause_microseconds;
 };
 #define NFVACTOR__V1__MIGRATION_FINISHED__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__migration_finished__descriptor) \
-    , 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    , 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 
 /*
@@ -679,6 +735,28 @@ struct  Nfvactor__V1__BackendChanged
     , 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string }
 
 
+/*
+ * The numbers of a recovery by the runtime that took the flows over, before the acknowledgement that it is completed.
+ */
+struct  Nfvactor__V1__RecoveryFinished
+{
+  ProtobufCMessage base;
+  uint64_t slot;
+  uint32_t node;
+  Nfvactor__V1__NodeLife *lost;
+  /*
+   * Flows; of those recovered, the ones that a packet asked for before their turn.
+   */
+  uint64_t recovered;
+  uint64_t on_demand;
+  uint64_t refused;
+  uint64_t microseconds;
+};
+#define NFVACTOR__V1__RECOVERY_FINISHED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__recovery_finished__descriptor) \
+    , 0, 0, NULL, 0, 0, 0, 0 }
+
+
 /* Nfvactor__V1__Event methods */
 void   nfvactor__v1__event__init
                      (Nfvactor__V1__Event         *message);
@@ -739,6 +817,9 @@ void   nfvactor__v1__heartbeat__free_unpacked
 /* Nfvactor__V1__Workload__Drops methods */
 void   nfvactor__v1__workload__drops__init
                      (Nfvactor__V1__Workload__Drops         *message);
+/* Nfvactor__V1__Workload__Borrowed methods */
+void   nfvactor__v1__workload__borrowed__init
+                     (Nfvactor__V1__Workload__Borrowed         *message);
 /* Nfvactor__V1__Workload methods */
 void   nfvactor__v1__workload__init
                      (Nfvactor__V1__Workload         *message);
@@ -1133,6 +1214,25 @@ Nfvactor__V1__BackendChanged *
 void   nfvactor__v1__backend_changed__free_unpacked
                      (Nfvactor__V1__BackendChanged *message,
                       ProtobufCAllocator *allocator);
+/* Nfvactor__V1__RecoveryFinished methods */
+void   nfvactor__v1__recovery_finished__init
+                     (Nfvactor__V1__RecoveryFinished         *message);
+size_t nfvactor__v1__recovery_finished__get_packed_size
+                     (const Nfvactor__V1__RecoveryFinished   *message);
+size_t nfvactor__v1__recovery_finished__pack
+                     (const Nfvactor__V1__RecoveryFinished   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__recovery_finished__pack_to_buffer
+                     (const Nfvactor__V1__RecoveryFinished   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__RecoveryFinished *
+       nfvactor__v1__recovery_finished__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__recovery_finished__free_unpacked
+                     (Nfvactor__V1__RecoveryFinished *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Nfvactor__V1__Event_Closure)
@@ -1146,6 +1246,9 @@ typedef void (*Nfvactor__V1__Heartbeat_Closure)
                   void *closure_data);
 typedef void (*Nfvactor__V1__Workload__Drops_Closure)
                  (const Nfvactor__V1__Workload__Drops *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__Workload__Borrowed_Closure)
+                 (const Nfvactor__V1__Workload__Borrowed *message,
                   void *closure_data);
 typedef void (*Nfvactor__V1__Workload_Closure)
                  (const Nfvactor__V1__Workload *message,
@@ -1237,6 +1340,9 @@ typedef void (*Nfvactor__V1__FunctionLogEntry_Closure)
 typedef void (*Nfvactor__V1__BackendChanged_Closure)
                  (const Nfvactor__V1__BackendChanged *message,
                   void *closure_data);
+typedef void (*Nfvactor__V1__RecoveryFinished_Closure)
+                 (const Nfvactor__V1__RecoveryFinished *message,
+                  void *closure_data);
 
 /* --- services --- */
 
@@ -1248,6 +1354,7 @@ extern const ProtobufCMessageDescriptor nfvactor__v1__tick__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__heartbeat__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__workload__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__workload__drops__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__workload__borrowed__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__node_started__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__node_stopping__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__command_acknowledged__descriptor;
@@ -1278,6 +1385,7 @@ extern const ProtobufCMessageDescriptor nfvactor__v1__function_log_entry__ruling
 extern const ProtobufCMessageDescriptor nfvactor__v1__function_log_entry__mapping__descriptor;
 extern const ProtobufCEnumDescriptor    nfvactor__v1__function_log_entry__mapping_event__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__backend_changed__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__recovery_finished__descriptor;
 
 PROTOBUF_C__END_DECLS
 

@@ -22,6 +22,16 @@ typedef struct Nfvactor__V1__SnapshotRecord Nfvactor__V1__SnapshotRecord;
 typedef struct Nfvactor__V1__SnapshotPart Nfvactor__V1__SnapshotPart;
 typedef struct Nfvactor__V1__SnapshotManifest Nfvactor__V1__SnapshotManifest;
 typedef struct Nfvactor__V1__CoreState Nfvactor__V1__CoreState;
+typedef struct Nfvactor__V1__UnansweredMove Nfvactor__V1__UnansweredMove;
+typedef struct Nfvactor__V1__LostLife Nfvactor__V1__LostLife;
+typedef struct Nfvactor__V1__LostLife__Untold Nfvactor__V1__LostLife__Untold;
+typedef struct Nfvactor__V1__LostLife__Asked Nfvactor__V1__LostLife__Asked;
+typedef struct Nfvactor__V1__LostLife__Settled Nfvactor__V1__LostLife__Settled;
+typedef struct Nfvactor__V1__Protection Nfvactor__V1__Protection;
+typedef struct Nfvactor__V1__Protection__Asked Nfvactor__V1__Protection__Asked;
+typedef struct Nfvactor__V1__Protection__Begun Nfvactor__V1__Protection__Begun;
+typedef struct Nfvactor__V1__Protection__Complete Nfvactor__V1__Protection__Complete;
+typedef struct Nfvactor__V1__Protection__Refused Nfvactor__V1__Protection__Refused;
 typedef struct Nfvactor__V1__NewerBody Nfvactor__V1__NewerBody;
 typedef struct Nfvactor__V1__HostState Nfvactor__V1__HostState;
 typedef struct Nfvactor__V1__StopRequest Nfvactor__V1__StopRequest;
@@ -118,6 +128,12 @@ typedef enum {
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__CORE_STATE__MASS_SILENCE__CASE)
 } Nfvactor__V1__CoreState__MassSilenceCase;
 
+typedef enum {
+  NFVACTOR__V1__CORE_STATE__STILLNESS__NOT_SET = 0,
+  NFVACTOR__V1__CORE_STATE__STILLNESS_STILL_SINCE = 61
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__CORE_STATE__STILLNESS__CASE)
+} Nfvactor__V1__CoreState__StillnessCase;
+
 /*
  * What the parts hold together. Times are milliseconds of log time without stalls, unless they say otherwise.
  */
@@ -179,14 +195,202 @@ struct  Nfvactor__V1__CoreState
   uint64_t settings_version;
   uint64_t settings_told;
   uint64_t settings_slot;
+  /*
+   * Oldest first.
+   */
+  size_t n_lost_lives;
+  Nfvactor__V1__LostLife **lost_lives;
+  /*
+   * Moves that were cancelled without an answer; their sources may still be at them.
+   */
+  size_t n_unanswered_moves;
+  Nfvactor__V1__UnansweredMove **unanswered_moves;
   Nfvactor__V1__CoreState__MassSilenceCase mass_silence_case;
   union {
     uint64_t many_silent_since;
   };
+  Nfvactor__V1__CoreState__StillnessCase stillness_case;
+  union {
+    uint64_t still_since;
+  };
 };
 #define NFVACTOR__V1__CORE_STATE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__core_state__descriptor) \
-    , 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0, NULL, NULL, 0,NULL, 0, (char *)protobuf_c_empty_string, NULL, 0,NULL, 0, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0, 0, NULL, 0, 0, 0,NULL, 0, 0, 0, NULL, 0, 0, 0, NFVACTOR__V1__CORE_STATE__MASS_SILENCE__NOT_SET, {0} }
+    , 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0, NULL, NULL, 0,NULL, 0, (char *)protobuf_c_empty_string, NULL, 0,NULL, 0, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0, 0, NULL, 0, 0, 0,NULL, 0, 0, 0, NULL, 0, 0, 0, 0,NULL, 0,NULL, NFVACTOR__V1__CORE_STATE__MASS_SILENCE__NOT_SET, {0}, NFVACTOR__V1__CORE_STATE__STILLNESS__NOT_SET, {0} }
+
+
+struct  Nfvactor__V1__UnansweredMove
+{
+  ProtobufCMessage base;
+  Nfvactor__V1__NodeLife *source;
+  uint64_t slot;
+};
+#define NFVACTOR__V1__UNANSWERED_MOVE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__unanswered_move__descriptor) \
+    , NULL, 0 }
+
+
+struct  Nfvactor__V1__LostLife__Untold
+{
+  ProtobufCMessage base;
+};
+#define NFVACTOR__V1__LOST_LIFE__UNTOLD__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__lost_life__untold__descriptor) \
+     }
+
+
+struct  Nfvactor__V1__LostLife__Asked
+{
+  ProtobufCMessage base;
+  uint64_t slot;
+};
+#define NFVACTOR__V1__LOST_LIFE__ASKED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__lost_life__asked__descriptor) \
+    , 0 }
+
+
+struct  Nfvactor__V1__LostLife__Settled
+{
+  ProtobufCMessage base;
+  uint64_t slot;
+};
+#define NFVACTOR__V1__LOST_LIFE__SETTLED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__lost_life__settled__descriptor) \
+    , 0 }
+
+
+typedef enum {
+  NFVACTOR__V1__LOST_LIFE__SHARE__NOT_SET = 0,
+  NFVACTOR__V1__LOST_LIFE__SHARE_POOL_SHARE = 2
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__LOST_LIFE__SHARE__CASE)
+} Nfvactor__V1__LostLife__ShareCase;
+
+typedef enum {
+  NFVACTOR__V1__LOST_LIFE__PROGRESS__NOT_SET = 0,
+  NFVACTOR__V1__LOST_LIFE__PROGRESS_UNTOLD = 4,
+  NFVACTOR__V1__LOST_LIFE__PROGRESS_ASKED = 5,
+  NFVACTOR__V1__LOST_LIFE__PROGRESS_SETTLED = 6
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__LOST_LIFE__PROGRESS__CASE)
+} Nfvactor__V1__LostLife__ProgressCase;
+
+/*
+ * A runtime's life that is over: who has its flows, and which part of the address pools waits for them to end.
+ */
+struct  Nfvactor__V1__LostLife
+{
+  ProtobufCMessage base;
+  Nfvactor__V1__NodeLife *life;
+  /*
+   * Those who may have its replicas, the best first; from the command on, who was asked.
+   */
+  size_t n_heirs;
+  Nfvactor__V1__NodeLife **heirs;
+  /*
+   * Flows.
+   */
+  uint64_t recovered;
+  uint64_t refused;
+  /*
+   * Empty unless it went wrong.
+   */
+  char *problem;
+  /*
+   * Milliseconds since 1970.
+   */
+  uint64_t ended_at;
+  uint64_t settled_at;
+  /*
+   * Lives that have counted no flow with addresses of the share since none has moved.
+   */
+  size_t n_clear;
+  Nfvactor__V1__NodeLife **clear;
+  Nfvactor__V1__LostLife__ShareCase share_case;
+  union {
+    uint32_t pool_share;
+  };
+  Nfvactor__V1__LostLife__ProgressCase progress_case;
+  union {
+    Nfvactor__V1__LostLife__Untold *untold;
+    Nfvactor__V1__LostLife__Asked *asked;
+    Nfvactor__V1__LostLife__Settled *settled;
+  };
+};
+#define NFVACTOR__V1__LOST_LIFE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__lost_life__descriptor) \
+    , NULL, 0,NULL, 0, 0, (char *)protobuf_c_empty_string, 0, 0, 0,NULL, NFVACTOR__V1__LOST_LIFE__SHARE__NOT_SET, {0}, NFVACTOR__V1__LOST_LIFE__PROGRESS__NOT_SET, {0} }
+
+
+struct  Nfvactor__V1__Protection__Asked
+{
+  ProtobufCMessage base;
+};
+#define NFVACTOR__V1__PROTECTION__ASKED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__protection__asked__descriptor) \
+     }
+
+
+struct  Nfvactor__V1__Protection__Begun
+{
+  ProtobufCMessage base;
+};
+#define NFVACTOR__V1__PROTECTION__BEGUN__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__protection__begun__descriptor) \
+     }
+
+
+struct  Nfvactor__V1__Protection__Complete
+{
+  ProtobufCMessage base;
+};
+#define NFVACTOR__V1__PROTECTION__COMPLETE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__protection__complete__descriptor) \
+     }
+
+
+struct  Nfvactor__V1__Protection__Refused
+{
+  ProtobufCMessage base;
+  char *reason;
+  uint64_t until;
+};
+#define NFVACTOR__V1__PROTECTION__REFUSED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__protection__refused__descriptor) \
+    , (char *)protobuf_c_empty_string, 0 }
+
+
+typedef enum {
+  NFVACTOR__V1__PROTECTION__PROGRESS__NOT_SET = 0,
+  NFVACTOR__V1__PROTECTION__PROGRESS_ASKED = 5,
+  NFVACTOR__V1__PROTECTION__PROGRESS_BEGUN = 6,
+  NFVACTOR__V1__PROTECTION__PROGRESS_COMPLETE = 7,
+  NFVACTOR__V1__PROTECTION__PROGRESS_REFUSED = 8
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(NFVACTOR__V1__PROTECTION__PROGRESS__CASE)
+} Nfvactor__V1__Protection__ProgressCase;
+
+/*
+ * Whom a runtime replicates its flows to.
+ */
+struct  Nfvactor__V1__Protection
+{
+  ProtobufCMessage base;
+  Nfvactor__V1__NodeLife *holder;
+  uint64_t slot;
+  uint64_t asked_at;
+  /*
+   * The holder before, until the owner has begun with this one.
+   */
+  Nfvactor__V1__NodeLife *previous;
+  Nfvactor__V1__Protection__ProgressCase progress_case;
+  union {
+    Nfvactor__V1__Protection__Asked *asked;
+    Nfvactor__V1__Protection__Begun *begun;
+    Nfvactor__V1__Protection__Complete *complete;
+    Nfvactor__V1__Protection__Refused *refused;
+  };
+};
+#define NFVACTOR__V1__PROTECTION__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__protection__descriptor) \
+    , NULL, 0, 0, NULL, NFVACTOR__V1__PROTECTION__PROGRESS__NOT_SET, {0} }
 
 
 struct  Nfvactor__V1__NewerBody
@@ -194,10 +398,14 @@ struct  Nfvactor__V1__NewerBody
   ProtobufCMessage base;
   uint32_t tag;
   ProtobufCBinaryData record;
+  /*
+   * As the record's envelope said; empty if it did not.
+   */
+  char *needed_release;
 };
 #define NFVACTOR__V1__NEWER_BODY__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__newer_body__descriptor) \
-    , 0, {0,NULL} }
+    , 0, {0,NULL}, (char *)protobuf_c_empty_string }
 
 
 struct  Nfvactor__V1__HostState
@@ -327,6 +535,13 @@ struct  Nfvactor__V1__NodeState
   protobuf_c_boolean can_migrate;
   Nfvactor__V1__NodeState__Draining *draining;
   Nfvactor__V1__PeerWitness *peer_witness;
+  protobuf_c_boolean can_replicate;
+  Nfvactor__V1__Protection *protection;
+  /*
+   * Nodes that have not heard this one on the data plane lately, ascending.
+   */
+  size_t n_unheard_by;
+  Nfvactor__V1__PeerWitness **unheard_by;
   uint64_t settings_version;
   char *settings_problem;
   size_t n_backends;
@@ -345,7 +560,7 @@ struct  Nfvactor__V1__NodeState
 };
 #define NFVACTOR__V1__NODE_STATE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__node_state__descriptor) \
-    , 0, NFVACTOR__V1__NODE_KIND__NODE_KIND_UNSPECIFIED, 0, (char *)protobuf_c_empty_string, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, (char *)protobuf_c_empty_string, 0, NULL, NULL, 0, (char *)protobuf_c_empty_string, 0,NULL, NFVACTOR__V1__NODE_STATE__PHASE__NOT_SET, {0}, NFVACTOR__V1__NODE_STATE__SHARE__NOT_SET, {0} }
+    , 0, NFVACTOR__V1__NODE_KIND__NODE_KIND_UNSPECIFIED, 0, (char *)protobuf_c_empty_string, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, (char *)protobuf_c_empty_string, 0, NULL, NULL, 0, NULL, 0,NULL, 0, (char *)protobuf_c_empty_string, 0,NULL, NFVACTOR__V1__NODE_STATE__PHASE__NOT_SET, {0}, NFVACTOR__V1__NODE_STATE__SHARE__NOT_SET, {0} }
 
 
 struct  Nfvactor__V1__PeerWitness
@@ -353,10 +568,14 @@ struct  Nfvactor__V1__PeerWitness
   ProtobufCMessage base;
   uint32_t by;
   uint64_t at;
+  /*
+   * When it began to say so; 0 where only the last word counts.
+   */
+  uint64_t since;
 };
 #define NFVACTOR__V1__PEER_WITNESS__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__peer_witness__descriptor) \
-    , 0, 0 }
+    , 0, 0, 0 }
 
 
 typedef enum {
@@ -688,6 +907,84 @@ Nfvactor__V1__CoreState *
 void   nfvactor__v1__core_state__free_unpacked
                      (Nfvactor__V1__CoreState *message,
                       ProtobufCAllocator *allocator);
+/* Nfvactor__V1__UnansweredMove methods */
+void   nfvactor__v1__unanswered_move__init
+                     (Nfvactor__V1__UnansweredMove         *message);
+size_t nfvactor__v1__unanswered_move__get_packed_size
+                     (const Nfvactor__V1__UnansweredMove   *message);
+size_t nfvactor__v1__unanswered_move__pack
+                     (const Nfvactor__V1__UnansweredMove   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__unanswered_move__pack_to_buffer
+                     (const Nfvactor__V1__UnansweredMove   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__UnansweredMove *
+       nfvactor__v1__unanswered_move__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__unanswered_move__free_unpacked
+                     (Nfvactor__V1__UnansweredMove *message,
+                      ProtobufCAllocator *allocator);
+/* Nfvactor__V1__LostLife__Untold methods */
+void   nfvactor__v1__lost_life__untold__init
+                     (Nfvactor__V1__LostLife__Untold         *message);
+/* Nfvactor__V1__LostLife__Asked methods */
+void   nfvactor__v1__lost_life__asked__init
+                     (Nfvactor__V1__LostLife__Asked         *message);
+/* Nfvactor__V1__LostLife__Settled methods */
+void   nfvactor__v1__lost_life__settled__init
+                     (Nfvactor__V1__LostLife__Settled         *message);
+/* Nfvactor__V1__LostLife methods */
+void   nfvactor__v1__lost_life__init
+                     (Nfvactor__V1__LostLife         *message);
+size_t nfvactor__v1__lost_life__get_packed_size
+                     (const Nfvactor__V1__LostLife   *message);
+size_t nfvactor__v1__lost_life__pack
+                     (const Nfvactor__V1__LostLife   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__lost_life__pack_to_buffer
+                     (const Nfvactor__V1__LostLife   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__LostLife *
+       nfvactor__v1__lost_life__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__lost_life__free_unpacked
+                     (Nfvactor__V1__LostLife *message,
+                      ProtobufCAllocator *allocator);
+/* Nfvactor__V1__Protection__Asked methods */
+void   nfvactor__v1__protection__asked__init
+                     (Nfvactor__V1__Protection__Asked         *message);
+/* Nfvactor__V1__Protection__Begun methods */
+void   nfvactor__v1__protection__begun__init
+                     (Nfvactor__V1__Protection__Begun         *message);
+/* Nfvactor__V1__Protection__Complete methods */
+void   nfvactor__v1__protection__complete__init
+                     (Nfvactor__V1__Protection__Complete         *message);
+/* Nfvactor__V1__Protection__Refused methods */
+void   nfvactor__v1__protection__refused__init
+                     (Nfvactor__V1__Protection__Refused         *message);
+/* Nfvactor__V1__Protection methods */
+void   nfvactor__v1__protection__init
+                     (Nfvactor__V1__Protection         *message);
+size_t nfvactor__v1__protection__get_packed_size
+                     (const Nfvactor__V1__Protection   *message);
+size_t nfvactor__v1__protection__pack
+                     (const Nfvactor__V1__Protection   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__protection__pack_to_buffer
+                     (const Nfvactor__V1__Protection   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__Protection *
+       nfvactor__v1__protection__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__protection__free_unpacked
+                     (Nfvactor__V1__Protection *message,
+                      ProtobufCAllocator *allocator);
 /* Nfvactor__V1__NewerBody methods */
 void   nfvactor__v1__newer_body__init
                      (Nfvactor__V1__NewerBody         *message);
@@ -973,6 +1270,36 @@ typedef void (*Nfvactor__V1__SnapshotManifest_Closure)
 typedef void (*Nfvactor__V1__CoreState_Closure)
                  (const Nfvactor__V1__CoreState *message,
                   void *closure_data);
+typedef void (*Nfvactor__V1__UnansweredMove_Closure)
+                 (const Nfvactor__V1__UnansweredMove *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__LostLife__Untold_Closure)
+                 (const Nfvactor__V1__LostLife__Untold *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__LostLife__Asked_Closure)
+                 (const Nfvactor__V1__LostLife__Asked *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__LostLife__Settled_Closure)
+                 (const Nfvactor__V1__LostLife__Settled *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__LostLife_Closure)
+                 (const Nfvactor__V1__LostLife *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__Protection__Asked_Closure)
+                 (const Nfvactor__V1__Protection__Asked *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__Protection__Begun_Closure)
+                 (const Nfvactor__V1__Protection__Begun *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__Protection__Complete_Closure)
+                 (const Nfvactor__V1__Protection__Complete *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__Protection__Refused_Closure)
+                 (const Nfvactor__V1__Protection__Refused *message,
+                  void *closure_data);
+typedef void (*Nfvactor__V1__Protection_Closure)
+                 (const Nfvactor__V1__Protection *message,
+                  void *closure_data);
 typedef void (*Nfvactor__V1__NewerBody_Closure)
                  (const Nfvactor__V1__NewerBody *message,
                   void *closure_data);
@@ -1046,6 +1373,16 @@ extern const ProtobufCMessageDescriptor nfvactor__v1__snapshot_record__descripto
 extern const ProtobufCMessageDescriptor nfvactor__v1__snapshot_part__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__snapshot_manifest__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__core_state__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__unanswered_move__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__lost_life__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__lost_life__untold__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__lost_life__asked__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__lost_life__settled__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__protection__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__protection__asked__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__protection__begun__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__protection__complete__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__protection__refused__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__newer_body__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__host_state__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__stop_request__descriptor;

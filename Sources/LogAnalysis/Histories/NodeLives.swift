@@ -1,7 +1,7 @@
 import ControlMessages
 
 /// One life of a node: who asked for it, when it began, and how it ended.
-public struct NodeLife: Hashable, Sendable {
+public struct RecordedLife: Hashable, Sendable {
   public let node: NodeID
   public let kind: NodeKind
   public let incarnation: Incarnation
@@ -19,12 +19,15 @@ public struct NodeLife: Hashable, Sendable {
   public internal(set) var stopSlot: Slot?
   public internal(set) var stopAskedAt: Timestamp?
   public internal(set) var stopReason = ""
+  /// It was given up before it was asked to stop.
+  public internal(set) var isDeclaredDead = false
   public internal(set) var endedAt: Timestamp?
   /// How it ended, for people.
   public internal(set) var ending = ""
 
   /// Whether it ended without having been asked to.
-  public var hasFailed: Bool { endedAt != nil && stopSlot == nil }
+  public var hasFailed: Bool { endedAt != nil && stopSlot == nil || isDeclaredDead }
+  public var life: NodeLife { NodeLife(node, incarnation) }
 }
 
 /// The lives of a cluster's nodes, from its commands and events in any order between the two.
@@ -34,14 +37,14 @@ public struct NodeLives: Sendable {
     var incarnation: Incarnation
   }
 
-  private var lives: [Key: NodeLife] = [:]
+  private var lives: [Key: RecordedLife] = [:]
   private var slots: [Slot: Key] = [:]
   private var order: [Key] = []
 
   public init() {}
 
   /// In the order of their launch commands.
-  public var all: [NodeLife] { order.compactMap { lives[$0] } }
+  public var all: [RecordedLife] { order.compactMap { lives[$0] } }
 
   /// A command as a reader took it.
   public mutating func take(_ record: CommandRecord) {
@@ -49,7 +52,7 @@ public struct NodeLives: Sendable {
     case .launchRuntime(let launch), .launchSwitch(let launch):
       let key = Key(node: launch.node, incarnation: launch.incarnation)
       guard lives[key] == nil else { return }
-      lives[key] = NodeLife(
+      lives[key] = RecordedLife(
         node: launch.node, kind: launch.kind, incarnation: launch.incarnation, host: launch.host, slot: record.command.slot,
         launchedAt: record.timestamp, reason: record.command.reason, correlation: record.command.correlation)
       order.append(key)
@@ -58,10 +61,12 @@ public struct NodeLives: Sendable {
       let key = Key(node: node, incarnation: incarnation)
       slots[record.command.slot] = key
       guard lives[key]?.stopSlot == nil else { return }
+      if case .fence = record.command.body { lives[key]?.isDeclaredDead = true }
       lives[key]?.stopSlot = record.command.slot
       lives[key]?.stopAskedAt = record.timestamp
       lives[key]?.stopReason = record.command.reason
-    case .notifyClusterConfig, .drainRuntime, .setMigrationTarget, .cancelMigration, .changeSettings, .unknown: break
+    case .notifyClusterConfig, .drainRuntime, .setMigrationTarget, .cancelMigration, .changeSettings, .setReplicas, .recover, .unknown:
+      break
     }
   }
 
@@ -96,11 +101,13 @@ public struct NodeLives: Sendable {
   }
 }
 
-/// A node that failed, and how long it was until it served again.
+/// A node that failed, what became of its flows, and how long it was until it served again.
 public struct NodeRecovery: Hashable, Sendable {
-  public let failed: NodeLife
+  public let failed: RecordedLife
+  /// nil: the cluster has no replicas, or the node no flows.
+  public let flows: FlowRecovery?
   /// The life that took its place; nil: none yet.
-  public let successor: NodeLife?
+  public let successor: RecordedLife?
 
   /// Milliseconds from the end of the one to the start of the other, in the time of the log.
   public var downtime: UInt64? {
@@ -108,13 +115,22 @@ public struct NodeRecovery: Hashable, Sendable {
     return started.since(ended)
   }
 
-  /// In the order of the failed lives' launches. A life that was given up and told to stop is one, too, as it never served.
-  public static func all(in lives: [NodeLife]) -> [NodeRecovery] {
+  /// Milliseconds from the end of the life to the moment its last flow was served by another, in the time of the log.
+  public var flowsDown: UInt64? {
+    guard let flows, case .completed = flows.outcome, let taken = flows.endedAt else { return nil }
+    return taken.since(min(failed.endedAt ?? flows.askedAt, flows.askedAt))
+  }
+
+  /// In the order of the failed lives' launches. A life that was given up and told to stop is one, too, as it never served;
+  /// and one that was stopped while it had flows.
+  public static func all(in lives: [RecordedLife], flows: RecoveryHistory = RecoveryHistory()) -> [NodeRecovery] {
     lives.enumerated().compactMap { index, life in
-      guard life.hasFailed || life.stopSlot != nil && life.startedAt == nil && life.endedAt != nil else { return nil }
+      let recovery = flows[life.life]
+      let hadFlows = (recovery?.recovered ?? 0) > 0
+      guard life.hasFailed || hadFlows || life.stopSlot != nil && life.startedAt == nil && life.endedAt != nil else { return nil }
       let successor = lives[(index + 1)...].first { $0.node == life.node }
-      guard life.hasFailed || successor != nil else { return nil }
-      return NodeRecovery(failed: life, successor: successor)
+      guard life.hasFailed || hadFlows || successor != nil else { return nil }
+      return NodeRecovery(failed: life, flows: recovery, successor: successor)
     }
   }
 }

@@ -6,33 +6,36 @@ import Wire
 ///
 /// Ports that share a `WireMemory` may transmit each other's frames, as DPDK ports of one pool may. The memory
 /// keeps books: a frame given back twice stops the test, and one never given back can be asked for.
-final class WirePort: PacketPort {
-  var incoming: [TestPacket] = []
-  private(set) var sent: [TestPacket] = []
+public final class WirePort: PacketPort {
+  public var incoming: [TestPacket] = []
+  public private(set) var sent: [TestPacket] = []
   /// Frames it still accepts; then its transmit queue is full.
-  var room = Int.max
+  public var room = Int.max
+  /// Bytes of the longest IP packet.
+  public var longest = 65_535
+  public override var mtu: Int { longest }
   /// Frames per burst.
-  var burst = PacketBatch.capacity
-  let memory: WireMemory
+  public var burst = PacketBatch.capacity
+  public let memory: WireMemory
 
-  init(_ name: String, _ address: MACAddress, memory: WireMemory = WireMemory()) {
+  public init(_ name: String, _ address: MACAddress, memory: WireMemory = WireMemory()) {
     self.memory = memory
     super.init(name: name, address: address)
   }
 
   /// What was transmitted since the last call.
-  func takeSent() -> [TestPacket] {
+  public func takeSent() -> [TestPacket] {
     defer { sent = [] }
     return sent
   }
 
-  override func receive(into batch: PacketBatch, now: Tick) {
+  public override func receive(into batch: PacketBatch, now: Tick) {
     let count = min(burst, incoming.count)
     for packet in incoming.prefix(count) { memory.append(packet.bytes, to: batch, now: now) }
     incoming.removeFirst(count)
   }
 
-  override func transmit(_ batch: PacketBatch, mask: UInt64) -> UInt64 {
+  public override func transmit(_ batch: PacketBatch, mask: UInt64) -> UInt64 {
     var refused: UInt64 = 0
     PacketBatch.forEach(in: mask) { index in
       guard room > 0 else {
@@ -46,31 +49,33 @@ final class WirePort: PacketPort {
     return refused
   }
 
-  override func release(_ batch: PacketBatch, mask: UInt64) {
+  public override func release(_ batch: PacketBatch, mask: UInt64) {
     PacketBatch.forEach(in: mask) { memory.free(batch[$0]) }
   }
 
-  override func makeFrame(in batch: PacketBatch, length: Int, now: Tick) -> Bool {
+  public override func makeFrame(in batch: PacketBatch, length: Int, now: Tick) -> Bool {
     memory.append(Array(repeating: 0, count: length), to: batch, now: now)
     return true
   }
 }
 
 /// The frames of one or several `WirePort`s, each in memory of exactly its size.
-final class WireMemory {
+public final class WireMemory {
   private var used: Set<UnsafeMutableRawPointer> = []
 
   /// Frames that nobody has given back yet.
-  var framesInUse: Int { used.count }
+  public var framesInUse: Int { used.count }
 
-  func append(_ bytes: [UInt8], to batch: PacketBatch, now: Tick) {
+  public init() {}
+
+  public func append(_ bytes: [UInt8], to batch: PacketBatch, now: Tick) {
     let memory = UnsafeMutableRawPointer.allocate(byteCount: max(1, bytes.count), alignment: 16)
     memory.copyMemory(from: bytes, byteCount: bytes.count)
     used.insert(memory)
     batch.append(bytes: memory, length: bytes.count, buffer: memory, arrival: now)
   }
 
-  func free(_ frame: borrowing Frame) {
+  public func free(_ frame: borrowing Frame) {
     guard let memory = frame.buffer, used.remove(memory) != nil else {
       preconditionFailure("a frame is given back once, and only to the memory it came from")
     }

@@ -1,26 +1,25 @@
-import NetworkFunctionTesting
 import Wire
 
 // Link addresses and ARP, for tests of what stands between networks.
 
 extension TestPacket {
   /// The same packet between other stations.
-  func link(to destination: MACAddress, from source: MACAddress) -> TestPacket {
+  public func link(to destination: MACAddress, from source: MACAddress) -> TestPacket {
     var changed = self
     changed.bytes.replaceSubrange(0..<12, with: TestPacket.octets(destination) + TestPacket.octets(source))
     return changed
   }
 
-  var destinationMAC: MACAddress { mac(0) }
-  var sourceMAC: MACAddress { mac(6) }
+  public var destinationMAC: MACAddress { mac(0) }
+  public var sourceMAC: MACAddress { mac(6) }
 
   /// A datagram or an acknowledgement the other way round, whatever this packet is.
-  var answeredPlainly: TestPacket {
+  public var answeredPlainly: TestPacket {
     protocolNumber == IPProtocol.udp ? .udp(destination, source) : .tcp(destination, source, .ack)
   }
 
   /// An ARP packet, written byte by byte (RFC 826).
-  static func arp(
+  public static func arp(
     _ operation: ARPPacket.Operation, from sender: MACAddress, _ senderAddress: String, to target: MACAddress,
     _ targetAddress: String
   ) -> TestPacket {

@@ -1,21 +1,20 @@
 import FixedContainers
 import ReliableChannels
-import Simulation
 import Wire
 
 /// Two ends of a channel on a bad link, one seed, and a witness who knows what each end may deliver next.
 ///
 /// The rule it holds them to: within a session, the receiver gets what the sender's end accepted since the session began,
 /// each message once, whole, in order; and when the link heals, all of it.
-struct ChannelWorld {
-  struct Violation: Error, CustomStringConvertible {
-    let description: String
+public struct ChannelWorld {
+  public struct Violation: Error, CustomStringConvertible {
+    public let description: String
   }
 
   /// One life of one end.
-  final class End {
-    let incarnation: UInt64
-    var channel: ReliableChannel
+  public final class End {
+    public let incarnation: UInt64
+    public var channel: ReliableChannel
     /// Messages accepted in this life, and how many were when the present session began.
     var accepted: UInt64 = 0
     var sessionStart: UInt64 = 0
@@ -23,20 +22,23 @@ struct ChannelWorld {
     var due: UInt64?
     var heard: UInt64 = 0
     var isPaused = false
-    /// What a saboteur has seen.
-    var seen: Set<SequenceNumber> = []
+    /// For whoever tampers with its frames: what it has seen.
+    public var seen: Set<SequenceNumber> = []
 
-    init(side: Int, incarnation: UInt64, settings: ChannelSettings, now: Tick) {
+    init(side: Int, incarnation: UInt64, settings: ChannelSettings, now: Tick, memory: MemorySource) {
       self.incarnation = incarnation
       channel = ReliableChannel(
         from: UInt32(side + 1), incarnation: incarnation, to: UInt32(2 - side),
         link: ChannelLink(destination: MACAddress(UInt64(2 - side)), source: MACAddress(UInt64(side + 1))), settings: settings,
-        now: now, memory: .plain)
+        now: now, memory: memory)
     }
   }
 
+  /// Changes a frame just before an end reads it, or withholds it: how a test makes an end behave as if its code were wrong.
+  public typealias Tampering = (inout [UInt8], _ end: End, _ key: ChannelKey?) -> Bool
+
   let seed: UInt64
-  let saboteur: Saboteur?
+  let tampering: Tampering?
   var chance: Chance
   var network = VirtualNetwork()
   var ends: [End]
@@ -45,11 +47,14 @@ struct ChannelWorld {
   var now = Tick(milliseconds: 1)
   var settings = ChannelSettings()
   private var lives: UInt64 = 1
+  /// Messages that arrived.
+  public private(set) var delivered = 0
+  private let memory = WorldMemory()
   private let buffer = UnsafeMutableRawPointer.allocate(byteCount: 2_048, alignment: 8)
 
-  init(seed: UInt64, saboteur: Saboteur? = nil) {
+  public init(seed: UInt64, tampering: Tampering? = nil) {
     self.seed = seed
-    self.saboteur = saboteur
+    self.tampering = tampering
     chance = Chance(seed: seed)
     settings.mtu = [300, 500, 900][chance.below(3)]
     settings.sendFrames = 8 << chance.below(3)
@@ -64,11 +69,11 @@ struct ChannelWorld {
     settings.firstSequence = SequenceNumber(UInt32.max - UInt32(chance.below(60)))
     if chance.happens(200) { settings.key = ChannelKey(low: 3, high: 4) }
     ends = []
-    ends = (0..<2).map { End(side: $0, incarnation: 1, settings: settings, now: now) }
+    ends = (0..<2).map { End(side: $0, incarnation: 1, settings: settings, now: now, memory: memory.source) }
   }
 
   /// Damage for a while, then a healthy link; everything that is still owed must arrive.
-  mutating func run(passes: Int, restarts: Bool) throws(Violation) {
+  public mutating func run(passes: Int, restarts: Bool) throws(Violation) {
     defer { buffer.deallocate() }
     network.faults = restarts ? .drawn(&chance) : .severe
     for _ in 0..<passes {
@@ -107,7 +112,7 @@ struct ChannelWorld {
   private mutating func restart(_ side: Int) {
     past[[UInt64(side), ends[side].incarnation]] = ends[side]
     lives += 1
-    ends[side] = End(side: side, incarnation: lives, settings: settings, now: now)
+    ends[side] = End(side: side, incarnation: lives, settings: settings, now: now, memory: memory.source)
   }
 
   mutating func pass(_ nanoseconds: UInt64, sending: Bool) throws(Violation) {
@@ -115,7 +120,7 @@ struct ChannelWorld {
     while var arrival = network.take(by: now) {
       let side = arrival.destination
       if ends[side].isPaused { continue }
-      if let saboteur, !saboteur.lets(&arrival.frame, to: ends[side], key: settings.key) { continue }
+      if let tampering, !tampering(&arrival.frame, ends[side], settings.key) { continue }
       try receive(arrival.frame, at: side)
     }
     for side in 0..<2 where !ends[side].isPaused {
@@ -148,12 +153,13 @@ struct ChannelWorld {
     if end.channel.send(message.span.bytes) { end.accepted += 1 }
   }
 
-  private func receive(_ frame: [UInt8], at side: Int) throws(Violation) {
+  private mutating func receive(_ frame: [UInt8], at side: Int) throws(Violation) {
     let end = ends[side]
     let wasEstablished = end.channel.isEstablished
     let life = end.channel.peerIncarnation
     let peer = past[[UInt64(1 - side), life]] ?? ends[1 - side]
     var complaint: Violation?
+    var count = 0
     let reception = frame.withUnsafeBytes { bytes in
       end.channel.receive(bytes, now: now) { delivered in
         guard delivered.byteCount >= 16 else {
@@ -171,6 +177,7 @@ struct ChannelWorld {
           complaint = violation("message \(number) came damaged")
         }
         end.due = number + 1
+        count += 1
       }
     }
     if case .sessionBegan = reception {
@@ -178,11 +185,12 @@ struct ChannelWorld {
       end.due = nil
       if wasEstablished { end.sessionStart = end.accepted }
     }
+    delivered += count
     if let complaint { throw complaint }
   }
 
   private func violation(_ text: String) -> Violation {
-    Violation(description: "seed \(seed): \(text). Again: NFV_SEED=\(seed) swift test --filter ChannelLawTests")
+    Violation(description: "seed \(seed): \(text)")
   }
 }
 
