@@ -46,7 +46,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   /// Slots looked at for a flow to give up.
   static var longestSearch: Int { 256 }
   /// Timers looked at by one call of `advance`, at most.
-  static var longestAdvance: Int { 64 }
+  static var longestAdvance: Int { 256 }
 
   /// - Parameters:
   ///   - capacity: flows, IPv6 ones included.
