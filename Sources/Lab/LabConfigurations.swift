@@ -4,11 +4,11 @@ enum LabConfigurations {
   static let bootstrap = "127.0.0.1:9092"
 
   /// What `nfvctl apply` gets: `examples/cluster.yaml` without its explanations (a test compares them).
-  static func cluster(runtimes: Int) -> String {
+  static func cluster(runtimes: Int, replicas: Int = 0) -> String {
     """
     name: web
     runtimes: \(runtimes)
-    switches: 1
+    switches: 1\(replicas == 0 ? "" : "\nreplicas: \(replicas)")
     pool-shares: \(max(8, runtimes))
     polling: adaptive
     heartbeat: 100ms
