@@ -47,6 +47,12 @@ struct LabCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
+      "Instead of the usual clients so many long downloads at once, with a packet counter behind the chain that must see neither gap nor reordering.",
+      valueName: "count"))
+  var transfers: Int?
+
+  @Option(
+    help: ArgumentHelp(
       "Harm frames on their way to a runtime or the switch with tc netem: \"delay 1ms 200us loss 0.1%\".", valueName: "words"))
   var netem: String?
 
@@ -55,6 +61,7 @@ struct LabCommand: ParsableCommand {
     guard (1...86_400).contains(seconds ?? 1) else { throw ValidationError("--seconds is a number from 1 to 86400") }
     guard killCoordinatorAt ?? 0 >= 0 else { throw ValidationError("--kill-coordinator-at is a number of seconds") }
     guard (1...86_400).contains(migrateEvery ?? 1) else { throw ValidationError("--migrate-every is a number from 1 to 86400") }
+    guard (1...300).contains(transfers ?? 1) else { throw ValidationError("--transfers is a number from 1 to 300") }
     guard migrateEvery == nil || runtimes > 1 else { throw ValidationError("--migrate-every needs two runtimes") }
   }
 
@@ -73,6 +80,7 @@ struct LabCommand: ParsableCommand {
     settings.keepsLogs = keepLogs
     settings.killCoordinatorAt = killCoordinatorAt
     settings.migrateEvery = migrateEvery
+    settings.transfers = transfers
     settings.netem = netem.map { $0.split(separator: " ").map(String.init) } ?? []
     if let obstacle = Lab.obstacle(settings) { fail(obstacle, ExitStatus.unavailable) }
     let result = Lab(settings) { Shutdown.isRequested }.run()
