@@ -8,6 +8,7 @@ NFV_BOOTSTRAP ?=
 BENCH ?=
 BENCH_QUICK ?=
 SOAK_TIMES ?= 100
+SOAK_MINUTES ?= 60
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 RELEASE := .build/release
 SOURCES := Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Sources
@@ -25,8 +26,10 @@ run: build huge-pages ## Run the lab: real clients and servers through two runti
 test: build build-tests huge-pages ## Run all tests, the lab included.
 	@scripts/run-tests.sh
 
-soak: build ## Play SOAK_TIMES times the simulated worlds of a test run, each time from another seed on.
+soak: build build-tests ## Do harm for long: simulated worlds SOAK_TIMES times, the bus's long tests, then a real platform for SOAK_MINUTES.
 	$(RELEASE)/nfvactor simulate --times $(SOAK_TIMES) --from $$(date +%s)00000
+	NFV_LONG=1 swift test --disable-xctest --skip-build --filter BusTests
+	$(SUDO) $(RELEASE)/nfvactor soak --minutes $(SOAK_MINUTES) --data .build/soak.jsonl
 
 build: prepare ## Build the executables (release) into .build/release.
 	swift build -c release
@@ -34,7 +37,8 @@ build: prepare ## Build the executables (release) into .build/release.
 build-tests: prepare
 	swift build --build-tests
 
-bench: prepare ## Measure: BENCH=name for one benchmark, BENCH_QUICK=1 for a one-minute version of each.
+# BENCH=scaling runs the programs themselves.
+bench: prepare $(if $(filter-out scaling,$(BENCH)),,build) ## Measure: BENCH=name for one benchmark, BENCH_QUICK=1 for a one-minute version of each.
 	cd Benchmarks && swift build -c release && BENCH='$(BENCH)' BENCH_QUICK='$(BENCH_QUICK)' .build/release/Benchmarks
 
 bench-instructions: prepare ## Count the worker's instructions per packet, and those of the same work in C.

@@ -40,7 +40,7 @@ let mechanisms: [Target] = [
   .target(name: "NetworkFunctions", dependencies: ["Wire", "FixedContainers"], swiftSettings: packetPath),
   .target(
     name: "FunctionCatalog",
-    dependencies: ["Wire", "FixedContainers", "ControlMessages", "NetworkFunctions"],
+    dependencies: ["CIntrinsics", "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions"],
     swiftSettings: packetPath),
   .target(name: "NetworkFunctionTesting", dependencies: ["Wire", "NetworkFunctions"]),
   .target(
@@ -85,11 +85,17 @@ let adapters: [Target] = [
 let nodes: [Target] = [
   .target(name: "NodeSupport", dependencies: [logging, argumentParser]),
   .target(
+    name: "Telemetry",
+    dependencies: [
+      .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+      .product(name: "NIOHTTP1", package: "swift-nio"), logging,
+    ]),
+  .target(
     name: "Nodes",
     dependencies: [
       "Wire", "FixedContainers", "ControlMessages", "NetworkFunctions", "FunctionCatalog", "FlowActors", "ModuleGraphs",
       "Dataplane", "ControlPlane", "DPDKPorts", "CaptureFiles", "CIntrinsics", "ControlCodec", "KafkaLog", "Configuration", "NodeSupport",
-      logging, histogram,
+      "Telemetry", logging, histogram,
     ], swiftSettings: packetPath),
   .target(
     name: "EmbeddedBus",
@@ -99,8 +105,9 @@ let nodes: [Target] = [
   .target(
     name: "ControlNodes",
     dependencies: [
-      "ControlMessages", "ControlPlane", "ControlCodec", "KafkaLog", "Configuration", "NodeSupport", logging,
-    ]),
+      "ControlMessages", "ControlPlane", "LogAnalysis", "ControlCodec", "KafkaLog", "Configuration", "NodeSupport", "Telemetry",
+      logging,
+    ], resources: [.embedInCode("dashboard.html")]),
   .target(
     name: "Lab",
     dependencies: [
@@ -114,10 +121,10 @@ let executables: [Target] = [
     name: "nfvactor",
     dependencies: [
       "Wire", "CaptureFiles", "ControlMessages", "DPDKPorts", "KafkaLog", "Nodes", "Lab", "NodeSupport", "Configuration",
-      "FunctionCatalog", "Simulation", argumentParser, logging,
+      "FunctionCatalog", "Simulation", "Telemetry", argumentParser, logging,
     ],
     swiftSettings: packetPath),
-  .executableTarget(name: "nfv-coordinator", dependencies: ["ControlNodes", "ControlMessages", "KafkaLog", "NodeSupport", argumentParser, logging]),
+  .executableTarget(name: "nfv-coordinator", dependencies: ["ControlNodes", "ControlMessages", "KafkaLog", "NodeSupport", "Telemetry", argumentParser, logging]),
   .executableTarget(
     name: "nfvctl",
     dependencies: [
@@ -143,7 +150,7 @@ let tests: [Target] = [
     name: "ControlPlaneTests",
     dependencies: [
       "ControlMessages", "ControlPlane", "LogAnalysis", "ControlCodec", "SchemaEvolution", "CSchemas", "Configuration", "ControlNodes",
-      "KafkaLog", "EmbeddedBus", "FunctionCatalog", "NodeSupport", "nfvctl", logging,
+      "KafkaLog", "EmbeddedBus", "FunctionCatalog", "NodeSupport", "Telemetry", "nfvctl", logging,
     ], exclude: ["golden"]),
   .testTarget(
     name: "BusTests",

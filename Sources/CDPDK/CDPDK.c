@@ -6,7 +6,9 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <linux/if_packet.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
@@ -43,6 +45,26 @@ int nfv_port_attach(const char *devargs) {
   return found == RTE_MAX_ETHPORTS ? -ENODEV : found;
 }
 
+// Of each af_packet port its socket, or -1, and the frames for which the kernel found no room in the socket's ring.
+static int packet_sockets[RTE_MAX_ETHPORTS];
+static uint64_t packet_drops[RTE_MAX_ETHPORTS];
+
+// DPDK's af_packet driver does not ask the kernel what it dropped, and tells nobody its socket: it is the one of
+// this process that is bound to the port's interface (packet(7)). -1 for other drivers.
+static int find_packet_socket(uint16_t port) {
+  struct rte_eth_dev_info info;
+  if (rte_eth_dev_info_get(port, &info) != 0 || strcmp(info.driver_name, "net_af_packet") != 0) return -1;
+  for (int file = 3; file < 1024; file++) {
+    struct sockaddr_ll address;
+    socklen_t length = sizeof address;
+    memset(&address, 0, sizeof address);
+    if (getsockname(file, (struct sockaddr *)&address, &length) == 0 && address.sll_family == AF_PACKET &&
+        (unsigned)address.sll_ifindex == info.if_index)
+      return file;
+  }
+  return -1;
+}
+
 int nfv_port_start(uint16_t port, void *pool, uint16_t rx_descriptors, uint16_t tx_descriptors) {
   struct rte_eth_conf conf;
   memset(&conf, 0, sizeof conf);
@@ -54,6 +76,8 @@ int nfv_port_start(uint16_t port, void *pool, uint16_t rx_descriptors, uint16_t 
   if ((result = rte_eth_tx_queue_setup(port, 0, tx_descriptors, socket, NULL)) < 0) return result;
   if ((result = rte_eth_dev_start(port)) < 0) return result;
   rte_eth_promiscuous_enable(port); // not every device can; those that cannot pass everything
+  packet_sockets[port] = find_packet_socket(port);
+  packet_drops[port] = 0;
   return 0;
 }
 
@@ -71,6 +95,7 @@ uint16_t nfv_port_mtu(uint16_t port) {
 }
 
 void nfv_port_close(uint16_t port) {
+  packet_sockets[port] = -1;
   rte_eth_dev_stop(port);
   rte_eth_dev_close(port);
 }
@@ -79,7 +104,13 @@ void nfv_port_read_counters(uint16_t port, struct nfv_port_counters *counters) {
   struct rte_eth_stats stats;
   memset(counters, 0, sizeof *counters);
   if (rte_eth_stats_get(port, &stats) != 0) return;
-  counters->missed = stats.imissed + stats.rx_nombuf;
+  if (packet_sockets[port] >= 0) {
+    struct tpacket_stats since; // what the kernel counted since it was asked last
+    socklen_t length = sizeof since;
+    if (getsockopt(packet_sockets[port], SOL_PACKET, PACKET_STATISTICS, &since, &length) == 0)
+      packet_drops[port] += since.tp_drops;
+  }
+  counters->missed = stats.imissed + stats.rx_nombuf + (packet_sockets[port] >= 0 ? packet_drops[port] : 0);
   counters->rx_errors = stats.ierrors;
   counters->tx_errors = stats.oerrors;
 }

@@ -1120,7 +1120,7 @@ void   nfvactor__v1__recovery_finished__free_unpacked
   assert(message->base.descriptor == &nfvactor__v1__recovery_finished__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[30] =
+static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[31] =
 {
   {
     "version",
@@ -1215,6 +1215,18 @@ static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[30]
     offsetof(Nfvactor__V1__Event, critical),
     NULL,
     NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "needed_release",
+    15,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Event, needed_release),
+    NULL,
+    &protobuf_c_empty_string,
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
@@ -1484,44 +1496,45 @@ static const ProtobufCFieldDescriptor nfvactor__v1__event__field_descriptors[30]
   },
 };
 static const unsigned nfvactor__v1__event__field_indices_by_name[] = {
-  15,   /* field[15] = agent_heartbeat */
-  14,   /* field[14] = agent_started */
-  29,   /* field[29] = backend_changed */
-  20,   /* field[20] = beacon */
+  16,   /* field[16] = agent_heartbeat */
+  15,   /* field[15] = agent_started */
+  30,   /* field[30] = backend_changed */
+  21,   /* field[21] = beacon */
   6,   /* field[6] = caused_by_command */
   5,   /* field[5] = caused_by_event */
-  18,   /* field[18] = cluster_applied */
-  19,   /* field[19] = cluster_deleted */
-  17,   /* field[17] = cluster_registered */
-  13,   /* field[13] = command_acknowledged */
+  19,   /* field[19] = cluster_applied */
+  20,   /* field[20] = cluster_deleted */
+  18,   /* field[18] = cluster_registered */
+  14,   /* field[14] = command_acknowledged */
   4,   /* field[4] = correlation */
   7,   /* field[7] = critical */
-  25,   /* field[25] = drain_requested */
-  28,   /* field[28] = function_log */
-  9,   /* field[9] = heartbeat */
+  26,   /* field[26] = drain_requested */
+  29,   /* field[29] = function_log */
+  10,   /* field[10] = heartbeat */
   2,   /* field[2] = incarnation */
-  26,   /* field[26] = migration_finished */
-  24,   /* field[24] = move_requested */
-  11,   /* field[11] = node_started */
-  12,   /* field[12] = node_stopping */
-  21,   /* field[21] = peer_silent */
-  23,   /* field[23] = policy_activated */
-  16,   /* field[16] = process_exited */
+  27,   /* field[27] = migration_finished */
+  25,   /* field[25] = move_requested */
+  8,   /* field[8] = needed_release */
+  12,   /* field[12] = node_started */
+  13,   /* field[13] = node_stopping */
+  22,   /* field[22] = peer_silent */
+  24,   /* field[24] = policy_activated */
+  17,   /* field[17] = process_exited */
   1,   /* field[1] = producer */
-  27,   /* field[27] = recovery_finished */
-  22,   /* field[22] = rules_activated */
+  28,   /* field[28] = recovery_finished */
+  23,   /* field[23] = rules_activated */
   3,   /* field[3] = sequence */
-  8,   /* field[8] = tick */
+  9,   /* field[9] = tick */
   0,   /* field[0] = version */
-  10,   /* field[10] = workload */
+  11,   /* field[11] = workload */
 };
 static const ProtobufCIntRange nfvactor__v1__event__number_ranges[4 + 1] =
 {
   { 1, 0 },
-  { 16, 8 },
-  { 40, 27 },
-  { 80, 28 },
-  { 0, 30 }
+  { 15, 8 },
+  { 40, 28 },
+  { 80, 29 },
+  { 0, 31 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__event__descriptor =
 {
@@ -1531,7 +1544,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__event__descriptor =
   "Nfvactor__V1__Event",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__Event),
-  30,
+  31,
   nfvactor__v1__event__field_descriptors,
   nfvactor__v1__event__field_indices_by_name,
   4,  nfvactor__v1__event__number_ranges,

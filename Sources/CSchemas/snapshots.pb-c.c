@@ -1281,7 +1281,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__snapshot_manifest__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__snapshot_manifest__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__core_state__field_descriptors[40] =
+static const ProtobufCFieldDescriptor nfvactor__v1__core_state__field_descriptors[39] =
 {
   {
     "format",
@@ -1716,18 +1716,6 @@ static const ProtobufCFieldDescriptor nfvactor__v1__core_state__field_descriptor
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
-    "last_assigned",
-    63,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT64,
-    0,   /* quantifier_offset */
-    offsetof(Nfvactor__V1__CoreState, last_assigned),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
     "settings_version",
     80,
     PROTOBUF_C_LABEL_NONE,
@@ -1773,7 +1761,6 @@ static const unsigned nfvactor__v1__core_state__field_indices_by_name[] = {
   14,   /* field[14] = elapsed */
   0,   /* field[0] = format */
   17,   /* field[17] = hosts */
-  36,   /* field[36] = last_assigned */
   22,   /* field[22] = last_declared */
   24,   /* field[24] = last_slot */
   16,   /* field[16] = last_stall */
@@ -1794,9 +1781,9 @@ static const unsigned nfvactor__v1__core_state__field_indices_by_name[] = {
   5,   /* field[5] = rules */
   11,   /* field[11] = scaling */
   28,   /* field[28] = seen */
-  39,   /* field[39] = settings_slot */
-  38,   /* field[38] = settings_told */
-  37,   /* field[37] = settings_version */
+  38,   /* field[38] = settings_slot */
+  37,   /* field[37] = settings_told */
+  36,   /* field[36] = settings_version */
   6,   /* field[6] = spec */
   15,   /* field[15] = stalled */
   3,   /* field[3] = state_hash */
@@ -1813,8 +1800,8 @@ static const ProtobufCIntRange nfvactor__v1__core_state__number_ranges[6 + 1] =
   { 20, 13 },
   { 40, 24 },
   { 60, 33 },
-  { 80, 37 },
-  { 0, 40 }
+  { 80, 36 },
+  { 0, 39 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__core_state__descriptor =
 {
@@ -1824,7 +1811,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__core_state__descriptor =
   "Nfvactor__V1__CoreState",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__CoreState),
-  40,
+  39,
   nfvactor__v1__core_state__field_descriptors,
   nfvactor__v1__core_state__field_indices_by_name,
   6,  nfvactor__v1__core_state__number_ranges,
@@ -2391,7 +2378,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__protection__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__protection__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__newer_body__field_descriptors[2] =
+static const ProtobufCFieldDescriptor nfvactor__v1__newer_body__field_descriptors[3] =
 {
   {
     "tag",
@@ -2417,15 +2404,29 @@ static const ProtobufCFieldDescriptor nfvactor__v1__newer_body__field_descriptor
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "needed_release",
+    60,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__NewerBody, needed_release),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__newer_body__field_indices_by_name[] = {
+  2,   /* field[2] = needed_release */
   1,   /* field[1] = record */
   0,   /* field[0] = tag */
 };
-static const ProtobufCIntRange nfvactor__v1__newer_body__number_ranges[1 + 1] =
+static const ProtobufCIntRange nfvactor__v1__newer_body__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 2 }
+  { 60, 2 },
+  { 0, 3 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__newer_body__descriptor =
 {
@@ -2435,10 +2436,10 @@ const ProtobufCMessageDescriptor nfvactor__v1__newer_body__descriptor =
   "Nfvactor__V1__NewerBody",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__NewerBody),
-  2,
+  3,
   nfvactor__v1__newer_body__field_descriptors,
   nfvactor__v1__newer_body__field_indices_by_name,
-  1,  nfvactor__v1__newer_body__number_ranges,
+  2,  nfvactor__v1__newer_body__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__newer_body__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

@@ -41,6 +41,8 @@ public struct AgentConfiguration: Hashable, Sendable {
   public var program: String?
   /// Where the launched processes' logs go; nil: to the agent's own.
   public var logDirectory: String?
+  /// host:port where the agent serves its metrics; the nodes that it launches take ports behind it. nil: nobody does.
+  public var http: String?
 
   public init(
     host: HostID, bootstrap: String = "127.0.0.1:9092", processors: [Int], runtimePorts: [String] = [],
@@ -61,7 +63,7 @@ extension AgentConfiguration {
   /// Reads the top level of an agent file.
   public init(reader: SettingsReader) throws(SettingsError) {
     try reader.allow([
-      "host", "bootstrap", "processors", "runtime-ports", "switch-ports", "memory", "program", "log-directory",
+      "host", "bootstrap", "processors", "runtime-ports", "switch-ports", "memory", "program", "log-directory", "http",
     ])
     let hostReader = try reader.required("host")
     guard let host = HostID(try hostReader.string()) else {
@@ -91,6 +93,7 @@ extension AgentConfiguration {
     }
     program = try reader.optional("program")?.string()
     logDirectory = try reader.optional("log-directory")?.string()
+    http = try reader.optional("http")?.bootstrapServers()
   }
 
   private static func processors(_ reader: SettingsReader) throws(SettingsError) -> [Int] {

@@ -89,7 +89,6 @@ extension MessageWriter {
           $0.slot = move.slot.number
         }
       }
-      $0.last_assigned = state.lastAssigned
       $0.last_slot = state.lastSlot.number
       $0.table = table(state.table)
       $0.table_sent = state.tableSent
@@ -114,6 +113,7 @@ extension MessageWriter {
         $0.needs_newer_version = make(nfvactor__v1__newer_body__init) {
           $0.tag = body.tag
           $0.record = binary(body.record)
+          if !body.neededRelease.isEmpty { $0.needed_release = text(body.neededRelease) }
         }
       }
     }

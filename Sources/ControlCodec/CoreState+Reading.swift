@@ -53,7 +53,6 @@ extension MessageReader {
         source: try nodeLife(required(move.source, "unanswered_moves.source"), "unanswered_moves.source"),
         slot: Slot(move.slot))
     }
-    state.lastAssigned = message.last_assigned
     state.lastSlot = Slot(message.last_slot)
     state.table = try table(required(message.table, "table"))
     state.tableSent = message.table_sent
@@ -71,7 +70,8 @@ extension MessageReader {
     state.settingsTold = message.settings_told
     state.settingsSlot = Slot(message.settings_slot)
     if let body = message.needs_newer_version?.pointee {
-      state.needsNewerVersion = UnknownBody(tag: body.tag, record: binary(body.record))
+      state.needsNewerVersion = UnknownBody(
+        tag: body.tag, record: binary(body.record), neededRelease: try text(body.needed_release, "needs_newer_version"))
     }
     return ClusterCore(
       state: state, hash: StateHash(value: message.state_hash), logHash: LogHash(value: message.log_hash),

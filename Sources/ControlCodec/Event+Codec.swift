@@ -16,6 +16,12 @@ extension RecordCodec {
   /// The same of bytes that lie somewhere, as in a mapped file.
   public static func decodeEvent(_ record: UnsafeRawBufferPointer) throws(CodecError) -> Event {
     guard record.count <= maximumRecordSize else { throw .tooLarge(bytes: record.count) }
+    if let heartbeat = heartbeat(record) { return heartbeat }
+    return try decodeEventInFull(record)
+  }
+
+  /// The general reader.
+  static func decodeEventInFull(_ record: UnsafeRawBufferPointer) throws(CodecError) -> Event {
     let arena = MessageArena(limit: MessageReader.memoryLimit(recordSize: record.count))
     guard let message = arena.unpack(record, with: nfvactor__v1__event__unpack) else { throw .malformed }
     defer { withExtendedLifetime(arena) {} }
@@ -41,6 +47,7 @@ extension MessageWriter {
         $0.caused_by_command = slot.number
       }
       $0.critical = event.isCritical ? 1 : 0
+      if !event.neededRelease.isEmpty { $0.needed_release = text(event.neededRelease) }
       body(event.body, of: &$0)
     }
   }
@@ -265,7 +272,7 @@ extension MessageReader {
     return Event(
       producer: producer, incarnation: Incarnation(message.incarnation), sequence: message.sequence,
       correlation: try text(message.correlation, "correlation"), causation: causation, isCritical: message.critical != 0,
-      body: try body(message, record))
+      neededRelease: try text(message.needed_release, "needed_release"), body: try body(message, record))
   }
 
   private func body(_ message: Nfvactor__V1__Event, _ record: UnsafeRawBufferPointer) throws(CodecError) -> Event.Body {
@@ -348,7 +355,8 @@ extension MessageReader {
     case NFVACTOR__V1__EVENT__BODY_RECOVERY_FINISHED:
       return .recoveryFinished(try recovered(required(message.recovery_finished, "recovery_finished")))
     default:
-      return .unknown(try unknownBody(message.base, record: Array(record)))
+      return .unknown(
+        try unknownBody(message.base, record: Array(record), neededRelease: try text(message.needed_release, "needed_release")))
     }
   }
 

@@ -129,9 +129,9 @@ struct MessageReader {
   }
 
   /// The body of a record from a newer version: its field number, if there is one among the fields not understood.
-  func unknownBody(_ base: ProtobufCMessage, record: [UInt8]) throws(CodecError) -> UnknownBody {
+  func unknownBody(_ base: ProtobufCMessage, record: [UInt8], neededRelease: String = "") throws(CodecError) -> UnknownBody {
     for index in 0..<Int(base.n_unknown_fields) where base.unknown_fields[index].tag >= 16 {
-      return UnknownBody(tag: base.unknown_fields[index].tag, record: record)
+      return UnknownBody(tag: base.unknown_fields[index].tag, record: record, neededRelease: neededRelease)
     }
     throw .missing(field: "body")
   }

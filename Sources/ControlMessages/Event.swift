@@ -12,11 +12,13 @@ public struct Event: Hashable, Sendable {
   public var causation: Causation
   /// A reader that does not know the body must stop instead of passing over it.
   public var isCritical: Bool
+  /// Of a critical event: the first release whose programs can follow it; empty if its writer did not say.
+  public var neededRelease: String
   public var body: Body
 
   public init(
     producer: ProducerID, incarnation: Incarnation, sequence: UInt64, correlation: String = "", causation: Causation = .none,
-    isCritical: Bool = false, body: Body
+    isCritical: Bool = false, neededRelease: String = "", body: Body
   ) {
     self.producer = producer
     self.incarnation = incarnation
@@ -24,6 +26,7 @@ public struct Event: Hashable, Sendable {
     self.correlation = correlation
     self.causation = causation
     self.isCritical = isCritical
+    self.neededRelease = neededRelease
     self.body = body
   }
 
@@ -260,10 +263,23 @@ public struct UnknownBody: Hashable, Sendable {
   public var tag: UInt32
   /// The whole record, envelope included, as it was read.
   public var record: [UInt8]
+  /// The first release that knows it, if the record says so.
+  public var neededRelease: String
 
-  public init(tag: UInt32, record: [UInt8]) {
+  public init(tag: UInt32, record: [UInt8], neededRelease: String = "") {
     self.tag = tag
     self.record = record
+    self.neededRelease = neededRelease
+  }
+
+  /// For people: a body by its field number, or decision rules, which are a body that is known.
+  public var name: String { tag == 0 ? String(decoding: record.prefix(64), as: UTF8.self) : "body \(tag)" }
+
+  /// What to do about it, for people.
+  public var advice: String {
+    neededRelease.isEmpty
+      ? "a newer release than \(Release.current) is needed"
+      : "release \(neededRelease) or later is needed; this is \(Release.current)"
   }
 }
 
@@ -307,6 +323,6 @@ public struct EventAuthor: Hashable, Sendable {
     }
     return Event(
       producer: producer, incarnation: incarnation, sequence: sequence, correlation: correlation, causation: causation,
-      isCritical: isCritical, body: body)
+      isCritical: isCritical, neededRelease: isCritical ? Release.needed(for: body) : "", body: body)
   }
 }

@@ -3,6 +3,7 @@ import ControlMessages
 import ControlPlane
 import KafkaLog
 import Logging
+import Telemetry
 
 /// A replica of the control plane: folds the log and writes the commands that it lacks.
 ///
@@ -25,9 +26,12 @@ public final class CoordinatorNode {
   private static let hedge: UInt64 = 8
   /// Events from one snapshot to the next.
   private let snapshotInterval: UInt64
+  /// Where the dashboard is, if anywhere.
+  private let pagesAddress: PageServer.Address?
 
   /// `startedAt` is the milliseconds since 1970: a later life of a name has to have a greater one.
-  public init(_ settings: KafkaSettings, name: HostID, startedAt: UInt64, snapshotInterval: UInt64 = 100_000, logger: Logger) {
+  public init(_ settings: KafkaSettings, name: HostID, startedAt: UInt64, snapshotInterval: UInt64 = 100_000, pages: PageServer.Address? = nil, logger: Logger) {
+    pagesAddress = pages
     // The end of a quiet partition is known after one such wait, and a start needs three.
     self.settings = KafkaSettings(
       bootstrap: settings.bootstrap, clientID: settings.clientID,
@@ -42,11 +46,13 @@ public final class CoordinatorNode {
   public func run(until isStopped: () -> Bool) {
     var lastProblem: KafkaError?
     var authors: [UInt32: EventAuthor] = [:]
+    let pages = openPages()
+    defer { pages?.stop() }
     logger.info("coordinator started", metadata: ["name": "\(name)", "bootstrap": "\(settings.bootstrap)"])
     while !isStopped() {
       do throws(KafkaError) {
         try makeTopics()
-        try follow(&authors, until: isStopped)
+        try follow(&authors, pages, until: isStopped)
       } catch {
         if error != lastProblem { logger.error("\(error); trying again") }
         lastProblem = error
@@ -55,6 +61,19 @@ public final class CoordinatorNode {
       }
     }
     logger.info("coordinator stopped")
+  }
+
+  /// A replica that cannot listen says so, and does its work without pages.
+  private func openPages() -> CoordinatorPages? {
+    guard let pagesAddress else { return nil }
+    do {
+      let pages = try CoordinatorPages(at: pagesAddress, name: name, settings: settings)
+      logger.notice("dashboard", metadata: ["at": "http://\(pages.address)/"])
+      return pages
+    } catch {
+      logger.error("no dashboard", metadata: ["why": "\(error)"])
+      return nil
+    }
   }
 
   /// The topics are there already where somebody set up the bus; on a bare broker they are made with its defaults.
@@ -68,7 +87,10 @@ public final class CoordinatorNode {
   }
 
   /// One reading of the log, from its snapshots until something breaks.
-  private func follow(_ authors: inout [UInt32: EventAuthor], until isStopped: () -> Bool) throws(KafkaError) {
+  private func follow(
+    _ authors: inout [UInt32: EventAuthor], _ pages: CoordinatorPages?, until isStopped: () -> Bool
+  ) throws(KafkaError) {
+    pages?.begin()
     let follower = try ClusterFollower(settings, startsFromSnapshots: true, replica: .coordinator(name))
     let commands = try KafkaProducer(settings, profile: .commands)
     let signals = try KafkaProducer(settings, profile: .heartbeats(timeoutMilliseconds: 1_000))
@@ -79,6 +101,7 @@ public final class CoordinatorNode {
 
     while !isStopped() {
       for item in try follower.poll(timeoutMilliseconds: follower.isHedging ? 1 : 20) {
+        pages?.note(item)
         switch item {
         case .event(let id, let record, _):
           log(id, record, isNew: follower.isCaughtUp)
@@ -102,6 +125,7 @@ public final class CoordinatorNode {
             try commands.send(
               topic: ServiceTopics.commands, partition: Int32(entry.partition), value: RecordCodec.encode(command))
             log(entry.cluster, deciding: command)
+            pages?.noteWritten(entry.cluster)
           } catch {
             logger.warning(
               "command not sent", metadata: ["cluster": "\(entry.cluster)", "slot": "\(command.slot)", "error": "\(error)"])
@@ -135,6 +159,7 @@ public final class CoordinatorNode {
       }
       _ = signals.poll(timeoutMilliseconds: 0)
       if follower.isCaughtUp { try letters.post() }
+      pages?.post(follower)
     }
     // What was decided is better written by us than decided again by the next; but nothing depends on it.
     _ = try? commands.flush(timeoutMilliseconds: 1_000)
@@ -218,8 +243,8 @@ public final class CoordinatorNode {
     }
     if let body = cluster.state.needsNewerVersion, said.newerVersions.insert(cluster.partition).inserted {
       logger.critical(
-        "a critical event of a newer version; this replica decides nothing more for this cluster",
-        metadata: ["cluster": id, "body": "\(body.tag)"])
+        "a critical event of a newer version; this replica decides nothing more for this cluster: \(body.advice)",
+        metadata: ["cluster": id, "what": "\(body.name)"])
     }
     return cluster.isCaughtUp
   }

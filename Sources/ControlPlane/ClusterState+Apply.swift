@@ -39,7 +39,7 @@ extension ClusterState {
     case .tick: if event.producer.isCoordinator { heard(replica: event.producer, rules: DecisionRules.first) }
     case .beacon(let beacon): heard(replica: event.producer, rules: beacon.rules)
     case .peerSilent(let silent): if !heard(silent, from: event.incarnation) { misdirected() }
-    case .rulesActivated(let version): activate(rules: version)
+    case .rulesActivated(let version): activate(rules: version, neededRelease: event.neededRelease)
     case .moveRequested(let wish): take(.move(wish), correlation: event.correlation, at: offset)
     case .drainRequested(let wish): take(.drain(wish), correlation: event.correlation, at: offset)
     case .functionLog: break  // for people
@@ -88,10 +88,11 @@ extension ClusterState {
   mutating func misdirected() { ignored.misdirected &+= 1 }
 
   /// Rules only ever get newer, and what came into force before counts as it did then.
-  private mutating func activate(rules version: UInt32) {
+  private mutating func activate(rules version: UInt32, neededRelease: String) {
     guard version > rules else { return }
     guard version <= DecisionRules.newest else {
-      needsNewerVersion = UnknownBody(tag: 0, record: Array("decision rules \(version)".utf8))
+      needsNewerVersion = UnknownBody(
+        tag: 0, record: Array("decision rules \(version)".utf8), neededRelease: neededRelease)
       return
     }
     rules = version

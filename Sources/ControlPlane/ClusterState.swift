@@ -42,8 +42,6 @@ public struct ClusterState: Hashable, Sendable {
   /// No flow has moved between runtimes since this slot; nil while some may.
   public package(set) var stillSince: Slot?
   package var unansweredMoves: [UnansweredMove] = []
-  /// `clock.elapsed` of the last command about replicas.
-  package var lastAssigned: UInt64 = 0
   /// Since when so many are silent that the fault is more likely ours: the alarm under which declarations are held back.
   public package(set) var manySilentSince: UInt64?
 

@@ -5,7 +5,8 @@ import ControlMessages
 //   owner ── all of its flows ──▶ holder, which releases their packets
 //
 // A runtime has one holder at a time, so that switches can send all flows of a dead one elsewhere with one write. It keeps
-// it as long as the holder serves; then it is given another at once, and goes on without one only when nobody is left.
+// it as long as the holder serves, since flows are at risk while they are on their way to another; then it is given another
+// at once, and goes on without one only when nobody is left.
 
 extension ClusterState {
   /// Whom a runtime's life replicates its flows to.
@@ -65,8 +66,6 @@ extension ClusterState {
   private static let refusal: UInt64 = 1_000
   /// How long others' protection that is on its way keeps a runtime from being stopped.
   static let protectionPatience: UInt64 = 10_000
-  /// Least time between two assignments that only spread the load.
-  private static let balancePace: UInt64 = 10_000
 
   // MARK: Deciding
 
@@ -86,33 +85,7 @@ extension ClusterState {
       // One that the next table names is worth the wait.
       if candidates.isEmpty, current?.holder != nil { return .protect(owner.id, nil) }
     }
-    return nextBalancing()
-  }
-
-  /// When nothing else is under way, one runtime's replicas go from where there are most to where there are two fewer.
-  private func nextBalancing() -> Decision? {
-    guard let due = balancingDue, due <= clock.elapsed else { return nil }
-    let holders = nodes.filter { $0.canHold && !$0.isSilent && isTold($0) }
-    guard let least = holders.map({ held(by: $0) }).min() else { return nil }
-    for owner in nodes where isOwner(owner) {
-      guard let holder = owner.protection?.holder.flatMap({ node($0.node) }), held(by: holder) >= least + 2 else { continue }
-      let free = holders.filter { $0.id != owner.id && held(by: $0) == least }
-      if let best = bestHolder(of: owner, among: free) { return .protect(owner.id, best) }
-    }
     return nil
-  }
-
-  /// When the replicas may next be spread; nil while some are on their way or they are spread well enough.
-  private var balancingDue: UInt64? {
-    var most = 0, least = Int.max
-    for node in nodes {
-      if isOwner(node), node.protection?.isComplete != true { return nil }
-      guard node.canHold else { continue }
-      let held = held(by: node)
-      most = max(most, held)
-      least = min(least, held)
-    }
-    return least < most && most - least >= 2 ? lastAssigned + Self.balancePace : nil
   }
 
   /// When time alone makes a decision about replicas possible.
@@ -126,7 +99,6 @@ extension ClusterState {
       case .complete: break
       }
     }
-    if let balancingDue { consider(balancingDue) }
   }
 
   private func isOwner(_ node: Node) -> Bool {
@@ -181,7 +153,6 @@ extension ClusterState {
     let last = owner.protection
     let previous = last.flatMap { $0.progress == .asked ? $0.previous ?? $0.holder : $0.holder }
     nodes[index].protection = Protection(holder: holder, slot: slot, askedAt: clock.elapsed, previous: previous)
-    lastAssigned = clock.elapsed
     return Order(
       target: .node(id, owner.incarnation), patience: Patience.stop, reason: reason(to: holder, after: last, of: id),
       body: .setReplicas(ReplicaAssignment(owner: owner.life, holder: holder)))
@@ -195,7 +166,7 @@ extension ClusterState {
       case (.refused(let reason, _), let old?): "\(old) did not become the holder: \(reason)"
       case (_, let old?):
         if let node = node(old.node), node.incarnation == old.incarnation, node.isAlive {
-          node.memberState == .stopping ? "\(old) is going to stop" : "\(old) holds more than others"
+          "\(old) is going to stop"
         } else {
           "\(old) has ended"
         }

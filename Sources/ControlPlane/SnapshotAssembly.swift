@@ -18,13 +18,14 @@ public struct SnapshotAssembly: Sendable {
   public private(set) var found: [Found] = []
   private var parts: [Key: [SnapshotPart]] = [:]
 
-  private static let kept = 3
+  private let kept: Int
   /// Snapshots begun and not finished that are remembered.
   private static let openOnes = 64
   /// A greater one is no snapshot of ours.
   public static let maximumParts: UInt32 = 256
 
-  public init() {}
+  /// - Parameter keeping: how many of the newest.
+  public init(keeping: Int = 3) { kept = keeping }
 
   public mutating func read(_ record: SnapshotRecord) {
     switch record {
@@ -41,7 +42,7 @@ public struct SnapshotAssembly: Sendable {
       // Two replicas may take one at the same place; the order of the log decides between them.
       let place = found.firstIndex { manifest.position < $0.manifest.position } ?? found.count
       found.insert(Found(manifest: manifest, bytes: bytes), at: place)
-      if found.count > Self.kept { found.removeFirst() }
+      if found.count > kept { found.removeFirst() }
     }
   }
 

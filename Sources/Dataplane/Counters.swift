@@ -30,6 +30,15 @@ public struct Counters: Sendable {
   public var unprotectedFlows: UInt64 = 0
   /// Replicas of other runtimes' flows.
   public var replicasHeld: UInt64 = 0
+  /// Frames of reliable channels: sent, taken, refused for whatever reason, and sent again.
+  public var channelFramesSent: UInt64 = 0
+  public var channelFramesReceived: UInt64 = 0
+  public var channelFramesRefused: UInt64 = 0
+  public var channelRetransmits: UInt64 = 0
+  /// Messages that a channel had no room for; whoever sent them was told.
+  public var channelMessagesRefused: UInt64 = 0
+  /// Messages of peers that no machine here understood.
+  public var messagesMalformed: UInt64 = 0
   /// Frames that the port lost because the worker was late.
   public var missed: UInt64 = 0
   public var passes: UInt64 = 0
@@ -96,7 +105,8 @@ public final class PublishedCounters: Sendable {
   private static let fields: [WritableKeyPath<Counters, UInt64> & Sendable] = [
     \.received, \.receivedBytes, \.forwarded, \.forwardedBytes, \.dropped, \.consumed, \.flowsCreated, \.flowsExpired,
     \.flowsEvicted, \.flowsRefused, \.flowsMigratedIn, \.flowsMigratedOut, \.packetsReplicated, \.packetsReleased, \.flowsRecovered,
-    \.activeFlows, \.unprotectedFlows, \.replicasHeld, \.missed, \.passes, \.busyPasses,
+    \.activeFlows, \.unprotectedFlows, \.replicasHeld, \.channelFramesSent, \.channelFramesReceived, \.channelFramesRefused,
+    \.channelRetransmits, \.channelMessagesRefused, \.messagesMalformed, \.missed, \.passes, \.busyPasses,
     \.busyCycles, \.totalCycles,
   ]
 
@@ -115,6 +125,8 @@ public final class PublishedCounters: Sendable {
       counters.flowsCreated, counters.flowsExpired, counters.flowsEvicted, counters.flowsRefused, counters.flowsMigratedIn,
       counters.flowsMigratedOut, counters.packetsReplicated, counters.packetsReleased, counters.flowsRecovered,
       counters.activeFlows, counters.unprotectedFlows, counters.replicasHeld,
+      counters.channelFramesSent, counters.channelFramesReceived, counters.channelFramesRefused, counters.channelRetransmits,
+      counters.channelMessagesRefused, counters.messagesMalformed,
       counters.missed, counters.passes, counters.busyPasses, counters.busyCycles, counters.totalCycles
     )
     withUnsafeBytes(of: values) { bytes in

@@ -55,17 +55,35 @@ struct HeldReplicas: ~Copyable {
 
   // MARK: Messages
 
-  /// Takes a message of a living owner; what it releases goes to `release`.
+  /// The store that updates of this life go to; `nil` when there is none.
   @inline(__always)
+  func holding(_ peer: UInt8, _ life: FlowOwner) -> Int? {
+    let index = Int(current[Int(peer)])
+    return unsafe index < uses.count && uses[index] == .held && stores[index].owner == life ? index : nil
+  }
+
+  /// Asks for what updates will need.
+  @inline(__always)
+  func foresee(_ messages: UnsafeBufferPointer<UnsafeRawBufferPointer>, in index: Int) {
+    for message in unsafe messages { unsafe stores[index].foresee(message, .buckets) }
+    for message in unsafe messages { unsafe stores[index].foresee(message, .records) }
+  }
+
+  /// Stores an update, as `ReplicaStore.update` does.
+  @inline(__always)
+  mutating func update(_ message: UnsafeRawBufferPointer, in index: Int, milliseconds: UInt32) -> UnsafeRawBufferPointer? {
+    unsafe stores[index].update(message, milliseconds: milliseconds)
+  }
+
+  /// Takes any message of a living owner; what it releases goes to `release`.
   mutating func receive(
     _ message: UnsafeRawBufferPointer, from peer: UInt8, life: FlowOwner, now: Tick, release: (UnsafeRawBufferPointer) -> Void
   ) -> ReplicaStore.Understanding {
-    let isOpen = unsafe ReplicationMessage.kind(message) == .open
-    if isOpen { current[Int(peer)] = store(for: life, now: now) }
-    let index = Int(current[Int(peer)])
-    guard unsafe index < uses.count && uses[index] == .held && stores[index].owner == life else {
+    let opened = unsafe ReplicaStore.streamOpened(by: message)
+    if opened != nil { current[Int(peer)] = store(for: life, now: now) }
+    guard let index = holding(peer, life) else {
       malformed &+= 1
-      return isOpen ? .refused(unsafe UInt32(littleEndian: message.loadUnaligned(fromByteOffset: 16, as: UInt32.self))) : .malformed
+      return opened.map { .refused($0) } ?? .malformed
     }
     let understanding = unsafe stores[index].receive(message, now: now, release: release)
     if understanding == .malformed { malformed &+= 1 }
@@ -137,7 +155,7 @@ struct HeldReplicas: ~Copyable {
   }
 
   /// Replicas of flows that may have reached another runtime before their owner died.
-  func doubtful(limit: Int) -> (index: Int, peer: UInt8, places: [UInt32])? {
+  mutating func doubtful(limit: Int) -> (index: Int, peer: UInt8, places: [UInt32])? {
     for index in uses.indices where uses[index] == .recovering {
       if let (peer, places) = unsafe stores[index].doubtful(limit: limit) { return (index, peer, places) }
     }

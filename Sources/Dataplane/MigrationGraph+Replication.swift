@@ -32,20 +32,70 @@ extension MigrationGraph {
   ///
   /// - Returns: those that the channel took. The others are dropped with a reason.
   func commit(_ batch: PacketBatch, _ mask: UInt64, now: Tick) -> UInt64 {
-    let burst = Burst(batch)
-    PacketBatch.forEach(in: mask) { replication.prefetch(burst[$0].slot) }
-    var committed = mask
-    PacketBatch.forEach(in: mask) { index in
-      burst[index].markReleased()
-      let isSent = burst[index].withBytes {
-        unsafe replication.commit(burst[index].slot, packet: $0, flows: &runtime.core, outbox: &peers)
-      }
-      guard !isSent else { return }
-      committed &= ~(1 << UInt64(index))
-      batch.drop(index, .replicationBusy)
-    }
+    let refused = Self.commit(Burst(batch), mask, &replication, &runtime.core, &peers)
+    PacketBatch.forEach(in: refused) { batch.drop($0, .replicationBusy) }
+    let committed = mask & ~refused
     runtime.core.counters.packetsReplicated &+= UInt64(committed.nonzeroBitCount)
     return committed
+  }
+
+  /// Asks for what `commit` will read of these frames' flows.
+  func foresee(_ batch: PacketBatch, _ mask: UInt64) { Self.foresee(Burst(batch), mask, replication) }
+
+  private static func foresee(_ burst: Burst, _ mask: UInt64, _ replication: borrowing ReplicationSource) {
+    PacketBatch.forEach(in: mask) { replication.prefetch(burst[$0].slot) }
+  }
+
+  /// - Returns: frames that the channel had no room for.
+  private static func commit(
+    _ burst: Burst, _ mask: UInt64, _ replication: inout ReplicationSource, _ core: inout RuntimeCore, _ peers: inout Peers
+  ) -> UInt64 {
+    var refused: UInt64 = 0
+    PacketBatch.forEach(in: mask) { burst[$0].markReleased() }
+    PacketBatch.forEach(in: mask) { index in
+      let isSent = burst[index].withBytes {
+        unsafe replication.commit(burst[index].slot, packet: $0, flows: &core, outbox: &peers)
+      }
+      if !isSent { refused |= 1 << UInt64(truncatingIfNeeded: index) }
+    }
+    return refused
+  }
+
+  /// Takes messages of a peer, in order.
+  func take(_ messages: UnsafeBufferPointer<UnsafeRawBufferPointer>, from peer: UInt8, now: Tick) {
+    var rest = unsafe messages
+    while !rest.isEmpty {
+      // Updates of replicas first, which nearly all are, and then one message of another kind.
+      let stored = unsafe Self.store(rest, from: peer, life: peers.life(of: peer), &runtime.core.replicas, released, now: now)
+      guard stored < rest.count else { return }
+      let message = unsafe rest[stored]
+      if unsafe ReplicationMessage.isOne(message) {
+        unsafe replicate(message, from: peer, now: now)
+      } else {
+        handle(message.bytes, from: peer, now: now)
+      }
+      unsafe rest = UnsafeBufferPointer(rebasing: rest[(stored + 1)...])
+    }
+  }
+
+  /// Stores the updates that messages begin with, and lets their packets go.
+  ///
+  /// - Returns: how many there were. The next message is another, or one that makes no sense.
+  private static func store(
+    _ messages: UnsafeBufferPointer<UnsafeRawBufferPointer>, from peer: UInt8, life: FlowOwner, _ replicas: inout HeldReplicas,
+    _ released: ReleasedPackets, now: Tick
+  ) -> Int {
+    guard let index = replicas.holding(peer, life) else { return 0 }
+    unsafe replicas.foresee(messages, in: index)
+    let milliseconds = UInt32(truncatingIfNeeded: now.milliseconds)
+    var stored = 0
+    while stored < messages.count,
+      let packet = unsafe replicas.update(messages[stored], in: index, milliseconds: milliseconds)
+    {
+      if packet.count > 0 { unsafe released.put(packet, now: now) }
+      stored &+= 1
+    }
+    return stored
   }
 
   func replicate(_ message: UnsafeRawBufferPointer, from peer: UInt8, now: Tick) {
@@ -68,6 +118,12 @@ extension MigrationGraph {
     case .handedOver(let slot, let node):
       if let target = peers.index(ofNode: node) { runtime.core.replicas.noteHandOver(slot, from: peer, to: target) }
     }
+  }
+
+  /// What the channels and the machines behind them have counted.
+  func count(into counters: inout Counters) {
+    peers.count(into: &counters)
+    counters.messagesMalformed = malformed
   }
 
   /// Replicas held here, and flows of this runtime that nobody has a replica of, where there should be one.

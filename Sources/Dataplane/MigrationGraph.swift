@@ -15,11 +15,14 @@ import Wire
 ///
 /// Messages go out behind the packets that the pass has sent, over the same port.
 final class MigrationGraph: ModuleGraph {
-  unowned let runtime: RuntimeGraph
+  /// Lives as long as the worker, as this does.
+  unowned(unsafe) let runtime: RuntimeGraph
   let rings: WorkerRings
   let returns: ReturningPackets
   private let outgoing = PacketBatch()
   let scratch: UnsafeMutableRawPointer
+  /// Messages of a frame.
+  private let messages = UnsafeMutableBufferPointer<UnsafeRawBufferPointer>.allocate(capacity: PacketBatch.capacity)
   var peers: Peers
   var source: MigrationSource
   var target: MigrationTarget
@@ -62,6 +65,8 @@ final class MigrationGraph: ModuleGraph {
     runtime.core.returns = returns
     if isReplicated { runtime.core.flows.logEnds(memory: memory) }
   }
+
+  deinit { unsafe messages.deallocate() }
 
   // MARK: Packets
 
@@ -109,12 +114,10 @@ final class MigrationGraph: ModuleGraph {
     PacketBatch.forEach(in: frames) { index in
       guard let arrival = batch[index].withBytes({ peers.receive($0, now: now) }) else { return }
       if let life = arrival.ended { mourn(arrival.peer, life, now: now) }
-      while let message = unsafe peers.nextMessage(from: arrival.peer) {
-        if unsafe ReplicationMessage.isOne(message) {
-          unsafe replicate(message, from: arrival.peer, now: now)
-        } else {
-          handle(message.bytes, from: arrival.peer, now: now)
-        }
+      while case let count = unsafe peers.nextMessages(from: arrival.peer, into: messages), count > 0 {
+        unsafe take(UnsafeBufferPointer(rebasing: messages[..<count]), from: arrival.peer, now: now)
+        // Before their bytes go.
+        released.copy(now: now)
       }
     }
     // Before the acknowledgements: who hears one knows that the packets have left.
@@ -131,7 +134,7 @@ final class MigrationGraph: ModuleGraph {
     }
   }
 
-  private func handle(_ message: RawSpan, from peer: UInt8, now: Tick) {
+  func handle(_ message: RawSpan, from peer: UInt8, now: Tick) {
     let isUnderstood =
       switch MigrationMessage.kind(message) {
       case .prepare, .latePacket:

@@ -24,7 +24,7 @@ public struct Peer: Sendable, Equatable {
 /// A peer keeps its index, and its channel's memory, for as long as the worker lives; a later life of the node is a new
 /// session of the same channel.
 @safe
-struct Peers: ~Copyable, MigrationOutbox {
+struct Peers: ~Copyable, ReplicationOutbox {
   static var capacity: Int { 63 }
 
   private let address: FabricAddress
@@ -42,6 +42,9 @@ struct Peers: ~Copyable, MigrationOutbox {
   /// Acknowledgements that flows have arrived wait here until those have replicas, where they are to have any.
   var holdsArrivalsBack = false
   private(set) var arrivals: [(peer: UInt8, message: [UInt8])] = []
+  /// Frames of nobody that is known.
+  private var strayFrames: UInt64 = 0
+  private var callsUntilCount = 0
   /// Peers that have fallen silent since this was last looked at, as bits.
   private var silent: UInt64 = 0
 
@@ -147,7 +150,13 @@ struct Peers: ~Copyable, MigrationOutbox {
     return unsafe channels[Int(holder)].hasArrived(SequenceNumber(mark.sequence))
   }
 
-  /// Whose a frame was; and the life of that peer that is over, if the frame is the first of a later one.
+  @unsafe @inline(__always)
+  mutating func reserve(_ count: Int, to peer: UInt8) -> UnsafeMutableRawPointer? {
+    guard Int(peer) < known.count, known[Int(peer)].isAlive else { return nil }
+    return unsafe channels[Int(peer)].reserve(count)
+  }
+
+  /// Whose a frame was; whether a session began with it; and the life of that peer that is over, if it began a later one.
   struct Arrival {
     var peer: UInt8
     var ended: UInt64?
@@ -157,7 +166,10 @@ struct Peers: ~Copyable, MigrationOutbox {
   ///
   /// - Returns: `nil` when it was refused.
   mutating func receive(_ frame: UnsafeRawBufferPointer, now: Tick) -> Arrival? {
-    guard let source = unsafe ChannelFrame.sourceNode(frame), let peer = index(ofNode: source) else { return nil }
+    guard let source = unsafe ChannelFrame.sourceNode(frame), let peer = index(ofNode: source) else {
+      strayFrames &+= 1
+      return nil
+    }
     let before = unsafe channels[Int(peer)].peerIncarnation
     switch unsafe channels[Int(peer)].receive(frame, now: now) {
     case .refused: return nil
@@ -169,6 +181,34 @@ struct Peers: ~Copyable, MigrationOutbox {
   /// The next message of a peer, valid until its next frame is received; `nil` when there is none.
   @unsafe
   mutating func nextMessage(from peer: UInt8) -> UnsafeRawBufferPointer? { unsafe channels[Int(peer)].nextMessage() }
+
+  /// The next messages of a peer, as many as can be valid at once, until this is called again.
+  @unsafe @inline(__always)
+  mutating func nextMessages(from peer: UInt8, into messages: UnsafeMutableBufferPointer<UnsafeRawBufferPointer>) -> Int {
+    unsafe channels[Int(peer)].nextMessages(into: messages)
+  }
+
+  // MARK: Counting
+
+  /// Sums up what the channels have done; now and then, since it reads a few lines of memory for each of them.
+  mutating func count(into counters: inout Counters) {
+    callsUntilCount -= 1
+    guard callsUntilCount <= 0 else { return }
+    callsUntilCount = 128
+    counters.channelFramesSent = 0
+    counters.channelFramesReceived = 0
+    counters.channelFramesRefused = strayFrames
+    counters.channelMessagesRefused = 0
+    counters.channelRetransmits = 0
+    for index in known.indices {
+      let tally = unsafe channels[index].counters
+      counters.channelFramesSent &+= tally.framesSent
+      counters.channelFramesReceived &+= tally.framesReceived
+      counters.channelMessagesRefused &+= tally.messagesRefused
+      counters.channelRetransmits &+= tally.fastRetransmits &+ tally.timeoutRetransmits
+      for reason in FrameRefusal.allCases { counters.channelFramesRefused &+= tally[reason] }
+    }
+  }
 
   // MARK: Frames out
 
@@ -186,13 +226,23 @@ struct Peers: ~Copyable, MigrationOutbox {
         let length = unsafe channels[index].fill(outgoing, now: now)
         if length == 0 { break }
         // Without a buffer the frame is lost, as it could be on the way: it will be sent again.
-        guard port.makeFrame(in: batch, length: max(60, length), now: now) else { continue }
-        unsafe batch[batch.count - 1].write(outgoing, count: length)
+        guard makeFrame(length, in: batch, port, now: now) else { continue }
         frames += 1
       }
     }
     _ = send(batch, through: port)
     return frames
+  }
+
+  /// A frame of the port with what was filled, padded to the least that Ethernet carries.
+  private func makeFrame(_ length: Int, in batch: PacketBatch, _ port: PacketPort, now: Tick) -> Bool {
+    let padded = max(60, length)
+    if length < padded { unsafe (outgoing + length).initializeMemory(as: UInt8.self, repeating: 0, count: padded - length) }
+    let made = withUnsafePointer(to: UInt16(padded)) {
+      unsafe port.makeFrames(in: batch, lengths: UnsafeBufferPointer(start: $0, count: 1), now: now)
+    }
+    if made == 1 { unsafe batch[batch.count - 1].write(outgoing, count: padded) }
+    return made == 1
   }
 
   /// Whether the port took all of it; what it did not take stays in the batch.

@@ -46,7 +46,7 @@ extension RuntimeCore: DepartingFlows {
     let keys = flows.keys(of: slot)
     guard replicas.find(keys.forward) != nil else { return false }
     unsafe chain.tell(.migratesOut, state: flows.state(slot))
-    flows.remove(slot)
+    discard(slot)
     return true
   }
 }
@@ -77,6 +77,7 @@ extension RuntimeCore: ArrivingFlows {
   /// The flow's source has died. If its flows have an heir, packets that come here all the same are sent there.
   public mutating func forget(_ slot: UInt32) {
     guard let heirOfSource else { return flows.remove(slot) }
+    departedNotes += 1
     flows[slot].phase = MigrationPhase(.departed, peer: heirOfSource)
     departedNotes += 1
     flows[slot].lastSeen = UInt32(truncatingIfNeeded: moment.milliseconds)

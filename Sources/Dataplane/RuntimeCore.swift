@@ -69,27 +69,16 @@ public struct RuntimeCore: ~Copyable {
   public mutating func process(_ batch: PacketBatch, clientSide: UInt64, serverSide: UInt64, now: Tick) -> UInt64 {
     var burst = Burst(batch)
     detoured = 0
-    let checksums = rules.checksums
-    PacketBatch.forEach(in: burst.live) { index in
-      if let reason = burst[index].parse(checksums: checksums) {
-        burst.drop(index, reason)
-      } else if burst[index].family == .arp {
-        burst.drop(index, .unexpectedARP)
-      } else {
-        burst[index].hash = flows.hash(burst[index])
-        flows.prefetchBucket(burst[index].hash)
-      }
-    }
-    var strangers = 0
-    PacketBatch.forEach(in: burst.live) { index in
-      if let (slot, direction) = flows.prefetchCandidate(burst[index].hash) {
-        burst[index].slot = slot
-        burst[index].direction = direction
-      } else {
-        flows.prefetchVacancy(strangers)
-        strangers &+= 1
-      }
-    }
+    var strangers: UInt64 = 0
+    // Some are parsed, then those before them are looked up: by then their buckets are here, and what is asked for next comes
+    // while others are parsed. A core has only some ten lines on their way at once.
+    var (some, before) = (Self.some, UInt64(0))
+    repeat {
+      parse(&burst, some)
+      strangers |= lookUp(burst, before)
+      (some, before) = (some << UInt64(Self.some.nonzeroBitCount), some)
+    } while before & batch.all != 0
+    if strangers != 0 { foreseeOpening(burst, strangers & clientSide) }
     let milliseconds = UInt32(truncatingIfNeeded: now.milliseconds)
     PacketBatch.forEach(in: burst.live) { index in
       let bit: UInt64 = 1 << UInt64(truncatingIfNeeded: index)
@@ -103,6 +92,51 @@ public struct RuntimeCore: ~Copyable {
     finishRun(&burst, now: now)
     batch.live = burst.live
     return detoured
+  }
+
+  // MARK: Parsing, and asking for memory
+
+  /// The first frames of a burst that are parsed before any is looked up.
+  private static var some: UInt64 { 0xff }
+
+  /// Parses the live ones of `frames`, and asks for the buckets that their keys belong in.
+  @inline(never)
+  private func parse(_ burst: inout Burst, _ frames: UInt64) {
+    let checksums = rules.checksums
+    PacketBatch.forEach(in: burst.live & frames) { index in
+      if let reason = burst[index].parse(checksums: checksums) {
+        burst.drop(index, reason)
+      } else if burst[index].family == .arp {
+        burst.drop(index, .unexpectedARP)
+      } else {
+        burst[index].hash = flows.hash(burst[index])
+        flows.prefetchBucket(burst[index].hash)
+      }
+    }
+  }
+
+  /// Notes for the live ones of `frames` the flows that their tags suggest, and asks for their records and states.
+  ///
+  /// - Returns: those whose tags suggest none.
+  @inline(__always)
+  private func lookUp(_ burst: Burst, _ frames: UInt64) -> UInt64 {
+    var strangers: UInt64 = 0
+    PacketBatch.forEach(in: burst.live & frames) { index in
+      if let (slot, direction) = flows.prefetchCandidate(burst[index].hash) {
+        burst[index].slot = slot
+        burst[index].direction = direction
+      } else {
+        strangers |= 1 << UInt64(truncatingIfNeeded: index)
+      }
+    }
+    return strangers
+  }
+
+  /// Asks for what the flows will need that these frames may open.
+  @inline(never)
+  private func foreseeOpening(_ burst: Burst, _ frames: UInt64) {
+    for ahead in 0..<frames.nonzeroBitCount { flows.prefetchVacancy(ahead) }
+    unsafe chain.foresee(burst.frames, mask: frames)
   }
 
   // MARK: Flows of a burst
@@ -160,7 +194,7 @@ public struct RuntimeCore: ~Copyable {
       return true
     }
     // An error is about a flow, and is none of its own.
-    if let error = ICMPError(burst[index]) { return relay(error, &burst, index, bit, now: now) }
+    if burst[index].icmpType != nil, let error = ICMPError(burst[index]) { return relay(error, &burst, index, bit, now: now) }
     guard clientSide & bit != 0 || opensFromServerSide else {
       burst.drop(index, .noFlow)
       return false
@@ -245,10 +279,12 @@ public struct RuntimeCore: ~Copyable {
     return false
   }
 
+  @inline(__always)
   private func isConnectionStart(_ frame: borrowing Frame) -> Bool {
     frame.protocolNumber == IPProtocol.tcp && frame.tcpFlags.isDisjoint(with: [.ack, .rst, .fin]) && frame.tcpFlags.contains(.syn)
   }
 
+  @inline(__always)
   private mutating func open(_ burst: inout Burst, _ index: Int, now: Tick) -> UInt32? {
     let actor = FlowActor(burst[index])
     let timeoutClass = TimeoutClass.of(burst[index].protocolNumber, actor.phase)
@@ -358,22 +394,18 @@ public struct RuntimeCore: ~Copyable {
 
   /// Ends flows that were idle for too long; looks at no more than `limit` timers.
   public mutating func expireIdle(now: Tick, limit: Int) -> Int {
-    let (chain, flowEnded) = (chain, flowEnded)
     var expired: UInt64 = 0
-    var forgotten = 0
-    let fired = flows.advance(to: now, limit: limit) { flows, slot in
-      if flows[slot].phase.isPinned { return flows.postpone(slot, now: now) }
-      if flows[slot].phase == .settled {
-        flowEnded?(flows, slot)
-        unsafe chain.tell(.expires(now), state: flows.state(slot))
-        expired += 1
-      } else {
-        forgotten += 1
+    let fired = flows.advance(to: now, limit: limit)
+    flows.forEachIdle { unsafe chain.foreseeEnd(flows.state($0)) }
+    while let slot = flows.nextIdle() {
+      if flows[slot].phase.isPinned {
+        flows.postpone(slot, now: now)
+        continue
       }
-      flows.remove(slot)
+      if flows[slot].phase == .settled { expired &+= 1 }
+      end(slot, now: now)
     }
     counters.flowsExpired &+= expired
-    departedNotes -= forgotten
     counters.activeFlows = UInt64(flows.count - departedNotes)
     return fired
   }

@@ -28,8 +28,9 @@ extension Worker {
       if case .errand(let errand) = command { errand.run(on: runtime.core.chain) }
       migration?.obey(command, now: now)
     }
+    let announcement = identity.map { _ in AnnouncementGraph(port: port, address: address) }
     return Worker(
-      graphs: [runtime] + (migration.map { [$0] } ?? []) + [TimerGraph { now in runtime.core.expireIdle(now: now, limit: 64) }],
+      graphs: [runtime] + (migration.map { [$0] } ?? []) + (announcement.map { [$0] } ?? []) + [TimerGraph { now in runtime.core.expireIdle(now: now, limit: 64) }],
       liaison: liaison, published: published,
       publishing: {
         runtime.core.counters.missed = port.missed
@@ -37,6 +38,7 @@ extension Worker {
           runtime.core.counters.replicasHeld = UInt64(held)
           runtime.core.counters.unprotectedFlows = UInt64(unprotected)
         }
+        migration?.count(into: &runtime.core.counters)
         published.publish(runtime.core.counters, drops: runtime.core.drops)
         borrowed.count(in: runtime.core.chain)
         published.publish(borrowed, passes: runtime.core.counters.passes)
@@ -102,6 +104,7 @@ final class RuntimeGraph: ModuleGraph {
     let detoured = core.process(batch, clientSide: sides.client, serverSide: sides.server, now: now)
     var consumed = sides.control
     if detoured != 0 { consumed |= migration?.detour(batch, detoured, now: now) ?? 0 }
+    if let migration, migration.isReplicating { migration.foresee(batch, batch.live) }
     returnToSenders(batch)
     let lost = batch.all & ~batch.live & ~consumed
     if lost != 0, fragments == 0 {

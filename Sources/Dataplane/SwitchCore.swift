@@ -259,7 +259,8 @@ struct SwitchCore: ~Copyable {
 
   mutating func expireIdle(now: Tick, limit: Int) -> Int {
     var expired: UInt64 = 0
-    let fired = routes.advance(to: now, limit: limit) { routes, slot in
+    let fired = routes.advance(to: now, limit: limit)
+    while let slot = routes.nextIdle() {
       routes.remove(slot)
       expired += 1
     }

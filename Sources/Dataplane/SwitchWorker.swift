@@ -35,6 +35,7 @@ extension Worker {
     state.core.runtimes.awaitsRecovery = isReplicated
     state.client.announce(now: now)
     state.server.announce(now: now)
+    let announcement = identity.map { _ in AnnouncementGraph(port: ports.fabric, address: address) }
     let liaison = Liaison(rings: rings) { command, now in
       switch command {
       case .members(let members):
@@ -50,7 +51,7 @@ extension Worker {
       graphs: [
         UplinkGraph(state: state, side: .client), UplinkGraph(state: state, side: .server),
         FabricGraph(state: state, routes: routes),
-      ] + (routes.map { [$0] } ?? []) + [
+      ] + (routes.map { [$0] } ?? []) + (announcement.map { [$0] } ?? []) + [
         TimerGraph { now in
           state.serveWaiting(now: now)
           return state.core.expireIdle(now: now, limit: 64)
@@ -59,6 +60,7 @@ extension Worker {
       liaison: liaison, published: published,
       publishing: {
         state.core.counters.missed = ports.client.missed &+ ports.server.missed &+ ports.fabric.missed
+        routes?.count(into: &state.core.counters)
         published.publish(state.core.counters, drops: state.core.drops)
       },
       accounting: state.account)
@@ -209,6 +211,8 @@ final class RouteGraph: ModuleGraph {
 
   func fence(_ life: FlowOwner) { _ = peers.fence(life) }
   func update(_ members: [Peer], now: Tick) { peers.update(members, now: now) { _, _ in } }
+
+  func count(into counters: inout Counters) { peers.count(into: &counters) }
 
   /// The frames of channels in a batch; they are not live any more.
   func sort(_ batch: PacketBatch) -> UInt64 {

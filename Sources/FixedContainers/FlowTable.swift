@@ -2,26 +2,31 @@ import CIntrinsics
 
 /// A hash index from 64-bit hashes to 32-bit values, for keys that live elsewhere.
 ///
-/// Buckets are cache lines of eight entries. An entry may stand in one of two buckets; the second is found
+/// Buckets are cache lines of ten entries. An entry may stand in one of two buckets; the second is found
 /// from the first and the entry's tag alone (partial-key cuckoo hashing), so entries can be moved without
 /// looking at their keys. A bucket knows how many of its entries stand in their second bucket: as long as there
 /// are none, a lookup reads one line, also when it finds nothing. The caller compares the keys of the
 /// (nearly always single) candidate. Capacity is set once; at the set load an insertion all but never fails,
 /// and when it does it says so.
 ///
-///     | 8 tags of 16 bits | 8 values of 32 bits | entries away | which are guests | spare |   64 bytes; tag 0 = empty
+///     | 10 tags of 16 bits | 10 values of 32 bits | entries away | which are guests |   64 bytes; tag 0 = empty
+///
+/// There are as many buckets as it takes, not a power of two: a hash's bucket is a share of all as large as its lower half is
+/// of 2^32, and its two buckets add up to a number that the tag gives, modulo their count.
 @safe
 public struct FlowTable: ~Copyable {
   @usableFromInline let buckets: UnsafeMutableRawPointer
-  @usableFromInline let mask: UInt64
+  @usableFromInline let bucketCount: UInt64
   public private(set) var count = 0
 
-  /// Room for `capacity` entries at three quarters load.
+  static var entriesPerBucket: Int { 10 }
+
+  /// Room for `capacity` entries, 6.4 in each bucket of ten: then less than 2 in 100 stand in their second one.
   public init(capacity: Int, memory: MemorySource) {
-    var bucketCount = 16
-    while bucketCount * 6 < capacity { bucketCount *= 2 }
-    unsafe buckets = UnsafeMutableRawPointer(memory.allocate(UInt64.self, count: bucketCount * 8))
-    mask = UInt64(bucketCount - 1)
+    let count = max(16, (capacity * 5 + 31) / 32)
+    precondition(count <= Int(UInt32.max), "buckets are numbered with 32 bits")
+    unsafe buckets = UnsafeMutableRawPointer(memory.allocate(UInt64.self, count: count * 8))
+    bucketCount = UInt64(count)
   }
 
   /// How far an insertion goes in moving others before it gives up.
@@ -34,32 +39,39 @@ public struct FlowTable: ~Copyable {
   }
 
   @inlinable @inline(__always)
-  func otherBucket(_ bucket: UInt64, _ tag: UInt64) -> UInt64 { (bucket ^ (tag &* 0x5bd1_e995)) & mask }
+  func firstBucket(_ hash: UInt64) -> UInt64 { ((hash & 0xffff_ffff) &* bucketCount) >> 32 }
 
   @inlinable @inline(__always)
-  func line(_ bucket: UInt64) -> UnsafeMutableRawPointer { unsafe buckets + Int(bucket) &* 64 }
+  func otherBucket(_ bucket: UInt64, _ tag: UInt64) -> UInt64 {
+    // Consecutive tags are to be far apart, also where buckets are many more than tags.
+    let sum = ((tag &* 0x5bd1_e995 & 0xffff_ffff) &* bucketCount) >> 32
+    return sum >= bucket ? sum &- bucket : sum &+ bucketCount &- bucket
+  }
+
+  @inlinable @inline(__always)
+  func line(_ bucket: UInt64) -> UnsafeMutableRawPointer { unsafe buckets + Int(truncatingIfNeeded: bucket) &* 64 }
 
   @inlinable @inline(__always)
   func tags(_ bucket: UInt64) -> UnsafeMutablePointer<UInt16> { unsafe line(bucket).assumingMemoryBound(to: UInt16.self) }
 
   @inlinable @inline(__always)
   func values(_ bucket: UInt64) -> UnsafeMutablePointer<UInt32> {
-    unsafe (line(bucket) + 16).assumingMemoryBound(to: UInt32.self)
+    unsafe (line(bucket) + 20).assumingMemoryBound(to: UInt32.self)
   }
 
   /// Entries that belong into this bucket and stand in their second one.
   @inlinable @inline(__always)
-  func away(_ bucket: UInt64) -> UnsafeMutablePointer<UInt32> { unsafe (line(bucket) + 48).assumingMemoryBound(to: UInt32.self) }
+  func away(_ bucket: UInt64) -> UnsafeMutablePointer<UInt16> { unsafe (line(bucket) + 60).assumingMemoryBound(to: UInt16.self) }
 
   /// One bit per entry: it stands here because its first bucket was full.
   @inlinable @inline(__always)
-  func guests(_ bucket: UInt64) -> UnsafeMutablePointer<UInt32> {
-    unsafe (line(bucket) + 52).assumingMemoryBound(to: UInt32.self)
+  func guests(_ bucket: UInt64) -> UnsafeMutablePointer<UInt16> {
+    unsafe (line(bucket) + 62).assumingMemoryBound(to: UInt16.self)
   }
 
   /// Asks for the line that a lookup of `hash` reads first.
   @inlinable @inline(__always)
-  public func prefetch(_ hash: UInt64) { unsafe nfv_prefetch(line(hash & mask)) }
+  public func prefetch(_ hash: UInt64) { unsafe nfv_prefetch(line(firstBucket(hash))) }
 
   /// The first value stored under `hash` that satisfies `matches`.
   ///
@@ -67,7 +79,7 @@ public struct FlowTable: ~Copyable {
   @inlinable @inline(__always)
   public func find(_ hash: UInt64, where matches: (UInt32) -> Bool) -> UInt32? {
     let tag = tag(hash)
-    let first = hash & mask
+    let first = firstBucket(hash)
     if let value = find(first, tag, matches) { return value }
     guard unsafe away(first).pointee != 0 else { return nil }
     return find(otherBucket(first, tag), tag, matches)
@@ -76,26 +88,20 @@ public struct FlowTable: ~Copyable {
   @inlinable @inline(__always)
   func find(_ bucket: UInt64, _ tag: UInt64, _ matches: (UInt32) -> Bool) -> UInt32? {
     let base = unsafe line(bucket)
-    let pattern = tag &* 0x0001_0001_0001_0001
-    // Four tags at a time: a lane that became zero is a hit (Bit Twiddling Hacks, "determine if a word has a zero byte";
-    // a lane above a hit may be a false one, which `matches` sorts out.)
-    for half in 0..<2 {
-      let lanes = unsafe base.load(fromByteOffset: half &* 8, as: UInt64.self) ^ pattern
-      var hits = (lanes &- 0x0001_0001_0001_0001) & ~lanes & 0x8000_8000_8000_8000
-      while hits != 0 {
-        let entry = half &* 4 &+ hits.trailingZeroBitCount / 16
-        let value = unsafe base.load(fromByteOffset: 16 &+ entry &* 4, as: UInt32.self)
-        if matches(value) { return value }
-        hits &= hits &- 1
-      }
+    var hits = unsafe nfv_equal_tags(base, UInt16(truncatingIfNeeded: tag))
+    while hits != 0 {
+      let value = unsafe base.load(fromByteOffset: 20 &+ hits.trailingZeroBitCount &* 4, as: UInt32.self)
+      if matches(value) { return value }
+      hits &= hits &- 1
     }
     return nil
   }
 
   /// Adds an entry; `false` when there is no room within reach. Does not look for an equal key.
+  @inline(__always)
   public mutating func insert(_ hash: UInt64, _ value: UInt32) -> Bool {
-    let entry = Entry(tag: UInt16(tag(hash)), value: value, isGuest: false)
-    let first = hash & mask
+    let entry = Entry(tag: UInt16(truncatingIfNeeded: tag(hash)), value: value, isGuest: false)
+    let first = firstBucket(hash)
     guard place(first, entry) || placeAsGuest(entry, from: first) || displace(entry, first, chooser: Int(hash >> 32 & 7)) else {
       return false
     }
@@ -111,22 +117,21 @@ public struct FlowTable: ~Copyable {
 
   @inline(__always)
   private func place(_ bucket: UInt64, _ entry: Entry) -> Bool {
-    let tags = unsafe tags(bucket)
-    for index in 0..<8 where unsafe tags[index] == 0 {
-      write(bucket, index, entry)
-      return true
-    }
-    return false
+    let free = unsafe nfv_equal_tags(line(bucket), 0)
+    guard free != 0 else { return false }
+    write(bucket, free.trailingZeroBitCount, entry)
+    return true
   }
 
   @inline(__always)
   private func write(_ bucket: UInt64, _ index: Int, _ entry: Entry) {
     unsafe tags(bucket)[index] = entry.tag
     unsafe values(bucket)[index] = entry.value
-    let bit: UInt32 = 1 << UInt32(index)
+    let bit: UInt16 = 1 << UInt16(truncatingIfNeeded: index)
     unsafe guests(bucket).pointee = entry.isGuest ? guests(bucket).pointee | bit : guests(bucket).pointee & ~bit
   }
 
+  @inline(never)
   private func placeAsGuest(_ entry: Entry, from first: UInt64) -> Bool {
     guard place(otherBucket(first, UInt64(entry.tag)), Entry(tag: entry.tag, value: entry.value, isGuest: true)) else {
       return false
@@ -143,7 +148,7 @@ public struct FlowTable: ~Copyable {
     var bucket = first
     var path = InlineArray<64, (bucket: UInt64, index: Int)>(repeating: (0, 0))
     for step in 0..<Self.longestDisplacement {
-      let index = (step &+ chooser) & 7
+      let index = (step &+ chooser) % Self.entriesPerBucket
       path[step] = (bucket, index)
       (entry, bucket) = exchange(bucket, index, entry)
       if place(bucket, entry) { return true }
@@ -180,25 +185,32 @@ public struct FlowTable: ~Copyable {
 
   private func read(_ bucket: UInt64, _ index: Int) -> Entry {
     unsafe Entry(
-      tag: tags(bucket)[index], value: values(bucket)[index], isGuest: guests(bucket).pointee >> UInt32(index) & 1 != 0)
+      tag: tags(bucket)[index], value: values(bucket)[index], isGuest: guests(bucket).pointee >> UInt16(index) & 1 != 0)
   }
 
   /// Removes the entry of this hash and value; `false` if there is none.
   @discardableResult
   public mutating func remove(_ hash: UInt64, _ value: UInt32) -> Bool {
     let tag = tag(hash)
-    let first = hash & mask
-    let second = otherBucket(first, tag)
-    guard clear(first, tag, value) || clear(second, tag, value) else { return false }
+    let first = firstBucket(hash)
+    guard clear(first, tag, value) || clear(otherBucket(first, tag), tag, value) else { return false }
     count -= 1
     return true
   }
 
+  @inline(__always)
   private func clear(_ bucket: UInt64, _ tag: UInt64, _ value: UInt32) -> Bool {
-    for index in 0..<8 where unsafe UInt64(tags(bucket)[index]) == tag && values(bucket)[index] == value {
-      if read(bucket, index).isGuest { unsafe away(otherBucket(bucket, tag)).pointee &-= 1 }
-      unsafe tags(bucket)[index] = 0
-      return true
+    var hits = unsafe nfv_equal_tags(line(bucket), UInt16(truncatingIfNeeded: tag))
+    while hits != 0 {
+      let index = hits.trailingZeroBitCount
+      if unsafe values(bucket)[index] == value {
+        if unsafe guests(bucket).pointee >> UInt16(truncatingIfNeeded: index) & 1 != 0 {
+          unsafe away(otherBucket(bucket, tag)).pointee &-= 1
+        }
+        unsafe tags(bucket)[index] = 0
+        return true
+      }
+      hits &= hits &- 1
     }
     return false
   }

@@ -16,6 +16,7 @@ public struct SlotPool: ~Copyable {
   public var used: Int { capacity - freeCount }
 
   /// A slot nobody uses, or `nil` when all are used.
+  @inline(__always)
   public mutating func take() -> UInt32? {
     guard freeCount > 0 else { return nil }
     freeCount -= 1
@@ -23,10 +24,12 @@ public struct SlotPool: ~Copyable {
   }
 
   /// The slot that `take` will return after `ahead` others, or `nil`: to ask for its memory in time.
+  @inline(__always)
   public func upcoming(_ ahead: Int) -> UInt32? {
     ahead < freeCount ? unsafe free[freeCount - 1 - ahead] : nil
   }
 
+  @inline(__always)
   public mutating func put(_ slot: UInt32) {
     precondition(freeCount < capacity, "a slot is given back once")
     unsafe free[freeCount] = slot

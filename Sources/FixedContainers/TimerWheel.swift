@@ -11,8 +11,14 @@ import CIntrinsics
 public struct TimerWheel: ~Copyable {
   private static var none: UInt32 { .max }
 
-  @usableFromInline let next: UnsafeMutablePointer<UInt32>
-  @usableFromInline let previous: UnsafeMutablePointer<UInt32>
+  /// Neighbours of a slot in the list it is in: side by side, since whoever reads one reads both.
+  @usableFromInline
+  struct Link: BitwiseCopyable {
+    @usableFromInline var next: UInt32
+    @usableFromInline var previous: UInt32
+  }
+
+  @usableFromInline let links: UnsafeMutablePointer<Link>
   /// First slot of each position's list.
   private let heads: UnsafeMutablePointer<UInt32>
   private let positionMask: UInt64
@@ -27,76 +33,68 @@ public struct TimerWheel: ~Copyable {
     self.capacity = capacity
     var positions = 64
     while positions < horizon { positions *= 2 }
-    unsafe next = memory.allocate(UInt32.self, count: capacity)
-    unsafe previous = memory.allocate(UInt32.self, count: capacity)
+    unsafe links = memory.allocate(Link.self, count: capacity)
     unsafe heads = memory.allocate(UInt32.self, count: positions)
     positionMask = UInt64(positions - 1)
     position = start
     for index in 0..<positions { unsafe heads[index] = Self.none }
-    for slot in 0..<capacity { unsafe (next[slot], previous[slot]) = (Self.none, Self.none) }
+    for slot in 0..<capacity { unsafe links[slot] = Link(next: Self.none, previous: Self.none) }
   }
 
   /// Asks for the memory of a slot's timer.
   @inlinable
   public func prefetch(_ slot: UInt32) {
-    unsafe nfv_prefetch(next + Int(slot))
-    unsafe nfv_prefetch(previous + Int(slot))
+    unsafe nfv_prefetch(links + Int(slot))
   }
 
   /// Arms the timer of `slot`, which must not be armed. A deadline already past fires at the next advance.
+  @inline(__always)
   public mutating func arm(_ slot: UInt32, at deadline: UInt64) {
-    // One short of a whole turn: what `fire` arms while its own list is being emptied must not land in it.
-    let furthest = position + positionMask - 1
-    let place = Int(min(max(deadline, position), furthest) & positionMask)
+    // One short of a whole turn: what is armed while a list is being emptied must not land in it.
+    let furthest = position &+ positionMask &- 1
+    let place = Int(truncatingIfNeeded: min(max(deadline, position), furthest) & positionMask)
     let head = unsafe heads[place]
-    unsafe next[Int(slot)] = head
     // The list's first member remembers its place, so that it can be unlinked without a search.
-    unsafe previous[Int(slot)] = Self.none &- 1 &- UInt32(place)
-    if head != Self.none { unsafe previous[Int(head)] = slot }
+    unsafe links[Int(slot)] = Link(next: head, previous: Self.none &- 1 &- UInt32(truncatingIfNeeded: place))
+    if head != Self.none { unsafe links[Int(head)].previous = slot }
     unsafe heads[place] = slot
   }
 
   /// Disarms the timer of `slot`, if it is armed.
   public mutating func cancel(_ slot: UInt32) {
-    let before = unsafe previous[Int(slot)]
+    let before = unsafe links[Int(slot)].previous
     guard before != Self.none else { return }
-    let after = unsafe next[Int(slot)]
-    if before < UInt32(capacity) {
-      unsafe next[Int(before)] = after
+    let after = unsafe links[Int(slot)].next
+    if before < UInt32(truncatingIfNeeded: capacity) {
+      unsafe links[Int(before)].next = after
     } else {
       unsafe heads[Int(Self.none &- 1 &- before)] = after
     }
-    if after != Self.none { unsafe previous[Int(after)] = before }
-    unsafe (next[Int(slot)], previous[Int(slot)]) = (Self.none, Self.none)
+    if after != Self.none { unsafe links[Int(after)].previous = before }
+    unsafe links[Int(slot)] = Link(next: Self.none, previous: Self.none)
   }
 
-  /// Moves to `target` and fires what is due, at most `limit` timers; the rest fires at the next call.
+  /// Moves to `target` and notes in `fired` what is due, at most as many as there is room for; the rest fires at the next call.
   ///
-  /// A fired timer is disarmed; `fire` may arm it or any other anew.
+  /// A fired timer is disarmed. One that is armed anew for a position up to `target` before everything due has fired may fire
+  /// before the others of its list.
   ///
   /// - Returns: how many fired.
-  @discardableResult
-  public mutating func advance(to target: UInt64, limit: Int, fire: (inout TimerWheel, UInt32) -> Void) -> Int {
-    var fired = 0
+  public mutating func advance(to target: UInt64, into fired: UnsafeMutableBufferPointer<UInt32>) -> Int {
     // After a whole turn every list has been seen: a longer leap of time costs no more than one turn.
-    if target > position + positionMask + 1 {
-      position += (target - position - positionMask - 1) & ~positionMask
-    }
+    if target > position &+ positionMask &+ 1 { position &+= (target &- position &- positionMask &- 1) & ~positionMask }
+    var count = 0
     while position <= target {
-      let place = Int(position & positionMask)
-      var slot = unsafe heads[place]
-      while slot != Self.none {
-        if fired == limit { return fired }
+      let place = Int(truncatingIfNeeded: position & positionMask)
+      while unsafe heads[place] != Self.none {
+        if count == fired.count { return count }
+        let slot = unsafe heads[place]
         cancel(slot)
-        fired += 1
-        // What `fire` arms for this very position would loop: it belongs to the next one.
-        position += 1
-        fire(&self, slot)
-        position -= 1
-        slot = unsafe heads[place]
+        unsafe fired[count] = slot
+        count &+= 1
       }
-      position += 1
+      position &+= 1
     }
-    return fired
+    return count
   }
 }

@@ -15,12 +15,13 @@ public struct FlowActor: BitwiseCopyable, Sendable {
     case connectionless
   }
 
-  public internal(set) var phase: Phase
+  public var phase: Phase
   /// Whether the chain has let any packet pass: a flow whose first packet is dropped does not come to be.
   public var hasForwarded = false
   /// The side that opened the flow.
   public let opener: Direction
 
+  @inlinable @inline(__always)
   public init(_ frame: borrowing Frame, opener: Direction = .forward) {
     self.opener = opener
     switch frame.protocolNumber {
@@ -74,7 +75,7 @@ public enum TimeoutClass {
   /// Flows that have left for another runtime: how long late packets are sent after them.
   public static let departed: UInt8 = 5
 
-  @inline(__always)
+  @inlinable @inline(__always)
   public static func of(_ protocolNumber: UInt8, _ phase: FlowActor.Phase) -> UInt8 {
     switch protocolNumber {
     case IPProtocol.tcp: phase == .established ? tcpEstablished : tcpTransitory

@@ -35,6 +35,9 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   private var leap: UInt64?
   /// Where the search for a flow to give up goes on.
   private var hand: UInt32 = 0
+  /// Flows whose timers fired, and then those of them that are idle.
+  private let due: UnsafeMutablePointer<UInt32>
+  private var idleCount = 0
   /// Slots whose flows have ended, for whoever has copies of them.
   private var ended: SlotLog
 
@@ -42,6 +45,8 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   static var timerShift: UInt64 { 7 }
   /// Slots looked at for a flow to give up.
   static var longestSearch: Int { 256 }
+  /// Timers looked at by one call of `advance`, at most.
+  static var longestAdvance: Int { 64 }
 
   /// - Parameters:
   ///   - capacity: flows, IPv6 ones included.
@@ -60,6 +65,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     ended = SlotLog(capacity: 0, memory: memory)
     ipv6Slots = SlotPool(capacity: ipv6Capacity, memory: memory)
     timers = TimerWheel(capacity: capacity, horizon: 8_192, start: now.milliseconds >> Self.timerShift, memory: memory)
+    unsafe due = memory.allocate(UInt32.self, count: Self.longestAdvance)
     self.seed = seed
     self.timeouts = timeouts
     longestTimeout = timeouts.reduce(0) { max($0, UInt64($1)) }
@@ -120,6 +126,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   }
 
   /// Asks for what a new flow will need that is made after `ahead` others.
+  @inline(__always)
   public func prefetchVacancy(_ ahead: Int) {
     guard let slot = slots.upcoming(ahead) else { return }
     prefetch(slot)
@@ -153,7 +160,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     return value.map { $0 >> 1 }
   }
 
-  @inlinable
+  @inlinable @inline(__always)
   public func reversedHash(_ frame: borrowing Frame) -> UInt64 {
     frame.family == .ipv6 ? frame.ipv6FiveTuple.reversed.hash(seed: seed) : frame.fiveTuple.reversed.hash(seed: seed)
   }
@@ -234,9 +241,12 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   }
 
   /// Makes a flow whose forward key is the frame's; `nil` when there is no room.
+  @inline(__always)
   public mutating func create(_ frame: borrowing Frame, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
-    let key: FlowKey = frame.family == .ipv6 ? .ipv6(frame.ipv6FiveTuple) : .ipv4(frame.fiveTuple)
-    return create(key, hash: frame.hash, actor: actor, timeoutClass: timeoutClass, now: now)
+    if frame.family == .ipv6 {
+      return create(.ipv6(frame.ipv6FiveTuple), hash: frame.hash, actor: actor, timeoutClass: timeoutClass, now: now)
+    }
+    return create(frame.fiveTuple, hash: frame.hash, actor: actor, timeoutClass: timeoutClass, now: now)
   }
 
   /// Makes a flow whose forward key is that of the answers to `frame`.
@@ -258,32 +268,36 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   }
 
   private mutating func create(_ key: FlowKey, hash: UInt64, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
-    guard let slot = slots.take() else { return nil }
-    var new = FlowRecord(actor: actor)
     switch key {
-    case .ipv4(let key):
-      new.forward = key
+    case .ipv4(let key): return create(key, hash: hash, actor: actor, timeoutClass: timeoutClass, now: now)
     case .ipv6(let key):
-      guard let ipv6Slot = ipv6Slots.take() else {
-        slots.put(slot)
+      guard let ipv6Slot = ipv6Slots.take() else { return nil }
+      guard let slot = create(IPv4FiveTuple.none, hash: hash, actor: actor, timeoutClass: timeoutClass, now: now) else {
+        ipv6Slots.put(ipv6Slot)
         return nil
       }
-      new.ipv6Slot = ipv6Slot
+      unsafe record(slot).pointee.ipv6Slot = ipv6Slot
       unsafe ipv6Keys[Int(ipv6Slot)] = IPv6Keys(forward: key, reverse: key)
+      return slot
     }
-    new.timeoutClass = timeoutClass
-    new.lastSeen = UInt32(truncatingIfNeeded: now.milliseconds)
-    unsafe record(slot).pointee = new
+  }
+
+  @inline(__always)
+  private mutating func create(_ key: IPv4FiveTuple, hash: UInt64, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
+    guard let slot = slots.take() else { return nil }
     guard table.insert(hash, slot << 1) else {
-      release(slot)
+      slots.put(slot)
       return nil
     }
-    timers.arm(slot, at: (now.milliseconds + UInt64(timeouts[Int(timeoutClass)])) >> Self.timerShift)
+    let milliseconds = now.milliseconds
+    unsafe record(slot).pointee.begin(
+      key, actor: actor, timeoutClass: timeoutClass, seen: UInt32(truncatingIfNeeded: milliseconds))
+    timers.arm(slot, at: (milliseconds &+ UInt64(timeouts[Int(timeoutClass)])) >> Self.timerShift)
     return slot
   }
 
   /// The hash of the key of the answers to `frame`; asks for what `learnReverse` will read.
-  @inlinable
+  @inlinable @inline(__always)
   public func prefetchReverse(_ frame: borrowing Frame) -> UInt64 {
     let hash = reversedHash(frame)
     table.prefetch(hash)
@@ -293,6 +307,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   /// Adds the key of the answers to `frame`, as it stands now, to its flow; `false` when another flow has it.
   ///
   /// - Parameter hash: what `prefetchReverse` returned.
+  @inline(__always)
   public mutating func learnReverse(_ frame: borrowing Frame, hash: UInt64, slot: UInt32) -> Bool {
     if frame.family == .ipv6 {
       let key = frame.ipv6FiveTuple.reversed
@@ -329,25 +344,21 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
 
   /// Forgets a flow: its keys, its timer, its slot.
   public mutating func remove(_ slot: UInt32) {
-    let record = unsafe record(slot).pointee
-    if record.isIPv6 {
-      let keys = unsafe ipv6Keys[Int(record.ipv6Slot)]
-      table.remove(keys.forward.hash(seed: seed), slot << 1)
-      if record.knowsReverse { table.remove(keys.reverse.hash(seed: seed), slot << 1 | 1) }
+    let record = record(slot)
+    if unsafe record.pointee.isIPv6 {
+      let keys = unsafe ipv6Keys + Int(record.pointee.ipv6Slot)
+      unsafe table.remove(keys.pointee.forward.hash(seed: seed), slot << 1)
+      if unsafe record.pointee.knowsReverse { unsafe table.remove(keys.pointee.reverse.hash(seed: seed), slot << 1 | 1) }
+      unsafe ipv6Slots.put(record.pointee.ipv6Slot)
     } else {
-      table.remove(record.forward.hash(seed: seed), slot << 1)
-      if record.knowsReverse { table.remove(record.reverse.hash(seed: seed), slot << 1 | 1) }
+      unsafe table.remove(record.pointee.forward.hash(seed: seed), slot << 1)
+      if unsafe record.pointee.knowsReverse { unsafe table.remove(record.pointee.reverse.hash(seed: seed), slot << 1 | 1) }
     }
-    release(slot)
-  }
-
-  private mutating func release(_ slot: UInt32) {
     noteEnd(of: slot)
     timers.cancel(slot)
-    if unsafe record(slot).pointee.isIPv6 { unsafe ipv6Slots.put(record(slot).pointee.ipv6Slot) }
-    unsafe record(slot).pointee.forward = .none
-    unsafe record(slot).pointee.reverse = .none
-    unsafe record(slot).pointee.isUsed = false
+    unsafe record.pointee.forward = .none
+    unsafe record.pointee.reverse = .none
+    unsafe record.pointee.isUsed = false
     slots.put(slot)
   }
 
@@ -392,40 +403,61 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
 
   /// When the flow will have been idle for its timeout, in milliseconds.
   private func deadline(of slot: UInt32, now: Tick) -> UInt64 {
-    let record = unsafe record(slot).pointee
-    let idle = UInt32(truncatingIfNeeded: now.milliseconds) &- record.lastSeen
-    return now.milliseconds - min(UInt64(idle), now.milliseconds) + UInt64(timeouts[Int(record.timeoutClass)])
+    let record = record(slot)
+    let idle = unsafe UInt32(truncatingIfNeeded: now.milliseconds) &- record.pointee.lastSeen
+    return unsafe now.milliseconds &- min(UInt64(idle), now.milliseconds) &+ UInt64(timeouts[Int(record.pointee.timeoutClass)])
   }
 
-  /// Looks at flows whose timers are due, at most `limit`, and hands those that are idle to `expire`, which
-  /// removes them. A flow that was used since its timer was armed gets a new one.
+  /// Looks at flows whose timers are due, at most `limit` and never more than 64. A flow that was used since its timer was
+  /// armed gets a new one; those that are idle are handed out by `nextIdle`, to be removed or postponed before the next call.
+  ///
+  /// All timers first, so that all records can be asked for before the first is read.
   ///
   /// - Returns: how many timers fired.
-  public mutating func advance(to now: Tick, limit: Int, expire: (inout FlowStore, UInt32) -> Void) -> Int {
+  public mutating func advance(to now: Tick, limit: Int) -> Int {
     let milliseconds = now.milliseconds
     // A record has only the low 32 bits of its time. In a capture time can leap by years: nothing from before
     // survives that, and it may take several calls until all of it is gone.
     if milliseconds &- lastAdvance > longestTimeout { leap = milliseconds }
     lastAdvance = milliseconds
     let sinceLeap = leap.map { milliseconds - $0 } ?? .max
-    let fired = withUnsafeTemporaryAllocation(of: UInt32.self, capacity: limit) { idle in
-      var idleCount = 0
-      let fired = timers.advance(to: milliseconds >> Self.timerShift, limit: limit) { [blocks, stride, timeouts] timers, slot in
-        let record = unsafe (blocks + Int(slot) &* stride).load(as: FlowRecord<Actor>.self)
-        let unused = UInt64(UInt32(truncatingIfNeeded: milliseconds) &- record.lastSeen)
-        let timeout = UInt64(timeouts[Int(record.timeoutClass)])
-        if unused >= timeout || unused > sinceLeap {
-          unsafe idle[idleCount] = slot
-          idleCount += 1
-        } else {
-          timers.arm(slot, at: (milliseconds + timeout - unused) >> Self.timerShift)
+    let limit = min(limit, Self.longestAdvance)
+    let fired = unsafe timers.advance(to: milliseconds >> Self.timerShift, into: UnsafeMutableBufferPointer(start: due, count: limit))
+    for index in 0..<fired { unsafe prefetch(due[index]) }
+    idleCount = 0
+    for index in 0..<fired {
+      let slot = unsafe due[index]
+      let record = record(slot)
+      let unused = unsafe UInt64(UInt32(truncatingIfNeeded: milliseconds) &- record.pointee.lastSeen)
+      let timeout = unsafe UInt64(timeouts[Int(record.pointee.timeoutClass)])
+      if unused >= timeout || unused > sinceLeap {
+        if unsafe !record.pointee.isIPv6 {
+          unsafe table.prefetch(record.pointee.forward.hash(seed: seed))
+          unsafe table.prefetch(record.pointee.reverse.hash(seed: seed))
         }
+        unsafe due[idleCount] = slot
+        idleCount &+= 1
+      } else {
+        // Not into a list that is not empty yet: its other members are to have their turn.
+        timers.arm(slot, at: max((milliseconds &+ timeout &- unused) >> Self.timerShift, milliseconds >> Self.timerShift &+ 1))
       }
-      for index in 0..<idleCount { unsafe expire(&self, idle[index]) }
-      return fired
     }
     if fired < limit { leap = nil }
     return fired
+  }
+
+  /// Shows the flows that the last `advance` found idle.
+  @inline(__always)
+  public func forEachIdle(_ body: (UInt32) -> Void) {
+    for index in 0..<idleCount { unsafe body(due[index]) }
+  }
+
+  /// One more of the flows that the last `advance` found idle.
+  @inline(__always)
+  public mutating func nextIdle() -> UInt32? {
+    guard idleCount > 0 else { return nil }
+    idleCount &-= 1
+    return unsafe due[idleCount]
   }
 
   // MARK: Room
@@ -472,13 +504,15 @@ public struct FlowRecord<Actor: BitwiseCopyable>: BitwiseCopyable {
   public var phase: MigrationPhase
   public var actor: Actor
 
-  init(actor: Actor) {
-    forward = .none
+  /// A new flow takes this record.
+  @inline(__always)
+  mutating func begin(_ key: IPv4FiveTuple, actor: Actor, timeoutClass: UInt8, seen: UInt32) {
+    forward = key
     reverse = .none
     ipv6Slot = .max
-    lastSeen = 0
+    lastSeen = seen
     burstMark = 0
-    timeoutClass = 0
+    self.timeoutClass = timeoutClass
     knowsReverse = false
     isUsed = true
     phase = .settled

@@ -1,3 +1,4 @@
+import CIntrinsics
 import FixedContainers
 import Wire
 
@@ -21,6 +22,8 @@ public struct ReplicaStore: ~Copyable {
   public let capacity: Int
   private let layoutHash: UInt64
   private let layout: ReplicaLayout
+  /// Whether it is worth looking for flows that may be another runtime's.
+  private var mayHaveDoubtful = false
   /// Where taking out goes on.
   private var hand: UInt32 = 0
 
@@ -76,55 +79,72 @@ public struct ReplicaStore: ~Copyable {
     case malformed
   }
 
+  /// The stream that a message begins; `nil` for any other message.
+  public static func streamOpened(by bytes: UnsafeRawBufferPointer) -> UInt32? {
+    guard let message = unsafe ReplicationMessage(bytes), message.kind == .open, bytes.count == ReplicationMessage.headerLength + 8
+    else { return nil }
+    return unsafe UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: ReplicationMessage.headerLength, as: UInt32.self))
+  }
+
   /// Takes a message of the owner, and hands the packet in it, once its state is stored, to `release`.
   @inline(__always)
   public mutating func receive(_ bytes: UnsafeRawBufferPointer, now: Tick, release: (UnsafeRawBufferPointer) -> Void) -> Understanding {
-    guard let message = unsafe ReplicationMessage(bytes) else { return .malformed }
-    guard message.kind == .update else { return unsafe receiveSeldom(message, bytes, now: now, release: release) }
-    guard Int(message.slot) < capacity, stream != 0, let place = place(of: message.slot) else { return .malformed }
-    let body = bytes.count &- ReplicationMessage.headerLength &- Int(message.packetLength)
-    guard let length = updateLength(message.word), length == body else { return .malformed }
-    unsafe store(message.word, bytes.baseAddress! + ReplicationMessage.headerLength, at: place)
-    flows[place].lastSeen = UInt32(truncatingIfNeeded: now.milliseconds)
-    flows[place].phase = .settled
-    if message.packetLength > 0 {
-      unsafe release(UnsafeRawBufferPointer(rebasing: bytes[(ReplicationMessage.headerLength &+ body)...]))
+    guard let message = unsafe ReplicationMessage(bytes) else {
+      guard let packet = unsafe update(bytes, milliseconds: UInt32(truncatingIfNeeded: now.milliseconds)) else { return .malformed }
+      if packet.count > 0 { unsafe release(packet) }
+      return .understood
     }
-    return .understood
+    return unsafe receiveSeldom(message, bytes, now: now, release: release)
+  }
+
+  /// Asks for what an update will need: first of several messages the places, then, of all of them, the replicas.
+  @inline(__always)
+  public func foresee(_ bytes: UnsafeRawBufferPointer, _ step: Foresight) {
+    guard let update = unsafe ReplicationUpdate(bytes), Int(update.slot) < capacity else { return }
+    let place = unsafe places + Int(update.slot)
+    switch step {
+    case .buckets: unsafe nfv_prefetch(place)
+    case .records: if unsafe place.pointee != 0 { flows.prefetch(unsafe place.pointee - 1) }
+    }
+  }
+
+  /// Stores what an update says.
+  ///
+  /// - Returns: its packet, which may leave now, empty if it has none; `nil` when it is no update, or none that can be stored.
+  @inline(__always)
+  public mutating func update(_ bytes: UnsafeRawBufferPointer, milliseconds: UInt32) -> UnsafeRawBufferPointer? {
+    guard let update = unsafe ReplicationUpdate(bytes), Int(update.slot) < capacity, stream != 0,
+      let place = place(of: update.slot), let length = layout.length(of: update.changed)
+    else { return nil }
+    let start = ReplicationUpdate.headerLength &+ length
+    guard start <= bytes.count else { return nil }
+    unsafe store(update.changed, bytes.baseAddress! + ReplicationUpdate.headerLength, at: place)
+    flows[place].lastSeen = milliseconds
+    flows[place].phase = .settled
+    return unsafe UnsafeRawBufferPointer(start: bytes.baseAddress! + start, count: bytes.count &- start)
   }
 
   @inline(__always)
   private func place(of slot: UInt32) -> UInt32? {
     let place = unsafe places[Int(slot)]
-    return place == 0 ? nil : place - 1
-  }
-
-  /// Bytes of the units of an update; `nil` for a unit that there is not.
-  @inline(__always)
-  private func updateLength(_ changed: UInt64) -> Int? {
-    let units = changed >> 1
-    guard layout.units == 63 || units >> UInt64(layout.units) == 0 else { return nil }
-    var length = Int(changed & 1) &* 8 &+ units.nonzeroBitCount &* layout.unit
-    let last = layout.units - 1
-    if units >> UInt64(last) & 1 != 0 { length += layout.length(of: last) - layout.unit }
-    return length
+    return place == 0 ? nil : place &- 1
   }
 
   @inline(__always)
-  private mutating func store(_ changed: UInt64, _ bytes: UnsafeRawPointer, at place: UInt32) {
+  private mutating func store(_ changed: UInt32, _ bytes: UnsafeRawPointer, at place: UInt32) {
     var source = unsafe bytes
     if changed & 1 != 0 {
       flows[place].actor.word = unsafe UInt64(littleEndian: source.loadUnaligned(as: UInt64.self))
       unsafe source += 8
     }
     let state = unsafe flows.state(place)
-    var rest = changed >> 1
+    var rest = changed &>> 1
     while rest != 0 {
       let index = rest.trailingZeroBitCount
       rest &= rest &- 1
-      if layout.unit == 8 {
-        unsafe state.storeBytes(of: source.loadUnaligned(as: UInt64.self), toByteOffset: index &* 8, as: UInt64.self)
-        unsafe source += 8
+      if layout.unit == 4 {
+        unsafe state.storeBytes(of: source.loadUnaligned(as: UInt32.self), toByteOffset: index &* 4, as: UInt32.self)
+        unsafe source += 4
       } else {
         unsafe (state + index * layout.unit).copyMemory(from: source, byteCount: layout.length(of: index))
         unsafe source += layout.length(of: index)
@@ -138,9 +158,7 @@ public struct ReplicaStore: ~Copyable {
   ) -> Understanding {
     switch message.kind {
     case .open:
-      guard bytes.count == ReplicationMessage.headerLength + 8 else { return .malformed }
-      let stream = unsafe UInt32(
-        littleEndian: bytes.loadUnaligned(fromByteOffset: ReplicationMessage.headerLength, as: UInt32.self))
+      guard let stream = unsafe Self.streamOpened(by: bytes) else { return .malformed }
       removeAll()
       self.stream = 0
       guard message.word == layoutHash, Int(message.slot) <= capacity, stream != 0 else { return .refused(stream) }
@@ -200,6 +218,7 @@ public struct ReplicaStore: ~Copyable {
   public mutating func noteHandOver(_ slot: UInt32, to peer: UInt8) {
     guard let place = place(of: slot) else { return }
     flows[place].phase = MigrationPhase(.handedOver, peer: peer)
+    mayHaveDoubtful = true
   }
 
   /// Some replica of a flow that was its owner's without doubt; `nil` when there is none.
@@ -214,19 +233,24 @@ public struct ReplicaStore: ~Copyable {
   }
 
   /// Replicas of flows that may be another runtime's: that of some peer, and up to `limit` of those that may be its.
-  public func doubtful(limit: Int) -> (peer: UInt8, places: [UInt32])? {
-    guard flows.count > 0 else { return nil }
+  public mutating func doubtful(limit: Int) -> (peer: UInt8, places: [UInt32])? {
+    guard mayHaveDoubtful, flows.count > 0 else { return nil }
     var (peer, places): (UInt8?, [UInt32]) = (nil, [])
     for place in 0..<UInt32(capacity) where flows[place].isUsed && flows[place].phase.step == .handedOver {
       if peer == nil { peer = flows[place].phase.peer }
       if flows[place].phase.peer == peer { places.append(place) }
       if places.count == limit { break }
     }
+    mayHaveDoubtful = peer != nil
     return peer.map { ($0, places) }
   }
 
   /// What was found out about such a replica: it is its owner's, or to be asked about again.
-  public mutating func settleDoubt(_ place: UInt32, _ phase: MigrationPhase) { if flows[place].isUsed { flows[place].phase = phase } }
+  public mutating func settleDoubt(_ place: UInt32, _ phase: MigrationPhase) {
+    guard flows[place].isUsed else { return }
+    flows[place].phase = phase
+    if phase.step == .handedOver { mayHaveDoubtful = true }
+  }
 
   /// What is known of a replica: keys, what travels with a flow, and the flow state.
   public func keys(of place: UInt32) -> FlowKeyPair { flows.keys(of: place) }

@@ -18,6 +18,14 @@ public protocol ReplicatedFlows: ~Copyable {
   mutating func passOverEnded()
 }
 
+/// What replication asks of the channels.
+public protocol ReplicationOutbox: MigrationOutbox, ~Copyable {
+  /// Takes a message of `count` bytes to the peer with this index, which is written to where this points before anything
+  /// else is sent; `nil` when it does not fit into a frame of its channel, or there is no room now.
+  @unsafe
+  mutating func reserve(_ count: Int, to peer: UInt8) -> UnsafeMutableRawPointer?
+}
+
 /// A flow's actor (56 bits) and timeout class in one word.
 public enum ReplicaWord {
   @inline(__always)
@@ -139,7 +147,7 @@ public struct ReplicationSource: ~Copyable {
   @inline(__always)
   private func shadow(_ slot: UInt32) -> UnsafeMutableRawPointer { unsafe shadows + Int(slot) &* stride }
 
-  /// Asks for what `commit` will read.
+  /// Asks for what `commit` will read, some time before.
   @inline(__always)
   public func prefetch(_ slot: UInt32) {
     guard Int(slot) < capacity else { return }
@@ -151,72 +159,96 @@ public struct ReplicationSource: ~Copyable {
   /// Sends a packet and what is new about its flow to the holder; `false` when there is no room, and the packet is lost.
   ///
   /// - Parameter packet: the frame as the holder is to release it.
+  @inline(__always)
   public mutating func commit(
     _ slot: UInt32, packet: UnsafeRawBufferPointer, flows: inout some ReplicatedFlows & ~Copyable,
-    outbox: inout some MigrationOutbox & ~Copyable
+    outbox: inout some ReplicationOutbox & ~Copyable
   ) -> Bool {
     guard phase == .running, flows.firstEnded == nil || tellEnds(&flows, &outbox), packet.count <= longestPacket else { return false }
     return unsafe put(slot, packet, flows, &outbox)
   }
 
+  @inline(__always)
   private mutating func put(
     _ slot: UInt32, _ packet: UnsafeRawBufferPointer, _ flows: borrowing some ReplicatedFlows & ~Copyable,
-    _ outbox: inout some MigrationOutbox & ~Copyable
+    _ outbox: inout some ReplicationOutbox & ~Copyable
   ) -> Bool {
     let shadow = unsafe shadow(slot)
     let word = flows.replicaWord(of: slot)
     let state = unsafe flows.state(of: slot).baseAddress!
-    guard unsafe shadow.load(as: Shadow.self).stream == stream else {
+    guard unsafe shadow.load(as: UInt32.self) == stream else {
       return unsafe introduce(slot, word, state, packet, flows, &outbox)
     }
-    var changed: UInt64 = 0
-    var length = ReplicationMessage.headerLength
-    if unsafe shadow.load(fromByteOffset: 8, as: UInt64.self) != word {
-      changed = 1
-      unsafe scratch.storeBytes(of: word.littleEndian, toByteOffset: length, as: UInt64.self)
-      length += 8
+    var changed = unsafe layout.difference(state, shadow + 16) &<< 1
+    if unsafe shadow.load(fromByteOffset: 8, as: UInt64.self) != word { changed |= 1 }
+    guard let length = layout.length(of: changed) else { return false }
+    let count = ReplicationUpdate.headerLength &+ length &+ packet.count
+    guard let place = unsafe outbox.reserve(count, to: holder) else {
+      return unsafe putElsewhere(slot, changed, word, state, packet, &outbox)
     }
-    let known = unsafe shadow + 16
-    if layout.unit == 8 {
-      var offset = 0
-      var bit: UInt64 = 2
-      while offset < layout.stateSize {
-        let new = unsafe state.load(fromByteOffset: offset, as: UInt64.self)
-        if unsafe known.load(fromByteOffset: offset, as: UInt64.self) != new {
-          changed |= bit
-          unsafe scratch.storeBytes(of: new, toByteOffset: length, as: UInt64.self)
-          length &+= 8
-        }
-        offset &+= 8
-        bit &<<= 1
-      }
-    } else {
-      for index in 0..<layout.units {
-        let (offset, count) = (index * layout.unit, layout.length(of: index))
-        guard unsafe !Self.areEqual(state + offset, known + offset, count) else { continue }
-        changed |= 2 << UInt64(index)
-        unsafe (scratch + length).copyMemory(from: state + offset, byteCount: count)
-        length += count
-      }
-    }
-    unsafe ReplicationMessage(.update, slot: slot, word: changed, packetLength: packet.count).write(to: scratch)
-    guard unsafe sendScratch(length, packet, &outbox) else { return false }
-    if changed != 0 {
-      unsafe shadow.storeBytes(of: word, toByteOffset: 8, as: UInt64.self)
-      unsafe known.copyMemory(from: state, byteCount: layout.stateSize)
-    }
+    unsafe write(slot, changed, word, state, packet, to: place)
+    if changed != 0 { unsafe note(changed, word, state, in: shadow) }
     return true
   }
 
-  private static func areEqual(_ a: UnsafeRawPointer, _ b: UnsafeRawPointer, _ count: Int) -> Bool {
-    unsafe UnsafeRawBufferPointer(start: a, count: count).elementsEqual(UnsafeRawBufferPointer(start: b, count: count))
+  /// A message that does not fit into one frame; or there is no room at all.
+  @inline(never)
+  private mutating func putElsewhere(
+    _ slot: UInt32, _ changed: UInt32, _ word: UInt64, _ state: UnsafeRawPointer, _ packet: UnsafeRawBufferPointer,
+    _ outbox: inout some ReplicationOutbox & ~Copyable
+  ) -> Bool {
+    let count = unsafe write(slot, changed, word, state, packet, to: scratch)
+    guard unsafe outbox.send(UnsafeRawBufferPointer(start: scratch, count: count).bytes, to: holder) else { return false }
+    unsafe note(changed, word, state, in: shadow(slot))
+    return true
+  }
+
+  /// Writes an update and its packet; returns its length.
+  @discardableResult @inline(__always)
+  private func write(
+    _ slot: UInt32, _ changed: UInt32, _ word: UInt64, _ state: UnsafeRawPointer, _ packet: UnsafeRawBufferPointer,
+    to bytes: UnsafeMutableRawPointer
+  ) -> Int {
+    unsafe ReplicationUpdate(changed: changed, slot: slot).write(to: bytes)
+    var length = ReplicationUpdate.headerLength
+    if changed & 1 != 0 {
+      unsafe bytes.storeBytes(of: word.littleEndian, toByteOffset: length, as: UInt64.self)
+      length &+= 8
+    }
+    var rest = changed &>> 1
+    while rest != 0 {
+      let index = rest.trailingZeroBitCount
+      rest &= rest &- 1
+      if layout.unit == 4 {
+        unsafe bytes.storeBytes(of: state.load(fromByteOffset: index &* 4, as: UInt32.self), toByteOffset: length, as: UInt32.self)
+        length &+= 4
+      } else {
+        unsafe (bytes + length).copyMemory(from: state + index * layout.unit, byteCount: layout.length(of: index))
+        length &+= layout.length(of: index)
+      }
+    }
+    if let base = packet.baseAddress { unsafe (bytes + length).copyMemory(from: base, byteCount: packet.count) }
+    return length &+ packet.count
+  }
+
+  /// The holder will have this.
+  @inline(__always)
+  private func note(_ changed: UInt32, _ word: UInt64, _ state: UnsafeRawPointer, in shadow: UnsafeMutableRawPointer) {
+    unsafe shadow.storeBytes(of: word, toByteOffset: 8, as: UInt64.self)
+    guard layout.unit == 4 else { return unsafe (shadow + 16).copyMemory(from: state, byteCount: layout.stateSize) }
+    var rest = changed &>> 1
+    while rest != 0 {
+      let offset = rest.trailingZeroBitCount &* 4
+      rest &= rest &- 1
+      unsafe shadow.storeBytes(of: state.load(fromByteOffset: offset, as: UInt32.self), toByteOffset: 16 &+ offset, as: UInt32.self)
+    }
   }
 
   /// Sends a flow whole.
   @inline(never)
   private mutating func introduce(
     _ slot: UInt32, _ word: UInt64, _ state: UnsafeRawPointer, _ packet: UnsafeRawBufferPointer,
-    _ flows: borrowing some ReplicatedFlows & ~Copyable, _ outbox: inout some MigrationOutbox & ~Copyable
+    _ flows: borrowing some ReplicatedFlows & ~Copyable, _ outbox: inout some ReplicationOutbox & ~Copyable
   ) -> Bool {
     unsafe ReplicationMessage(.flow, slot: slot, word: word, packetLength: packet.count).write(to: scratch)
     var writer = unsafe MigrationWriter(into: scratch, behind: ReplicationMessage.headerLength)
@@ -232,20 +264,20 @@ public struct ReplicationSource: ~Copyable {
 
   @inline(__always)
   private func sendScratch(
-    _ length: Int, _ packet: UnsafeRawBufferPointer, _ outbox: inout some MigrationOutbox & ~Copyable
+    _ length: Int, _ packet: UnsafeRawBufferPointer, _ outbox: inout some ReplicationOutbox & ~Copyable
   ) -> Bool {
     if let base = packet.baseAddress { unsafe (scratch + length).copyMemory(from: base, byteCount: packet.count) }
     return unsafe outbox.send(UnsafeRawBufferPointer(start: scratch, count: length + packet.count).bytes, to: holder)
   }
 
-  private func send(_ message: ReplicationMessage, _ outbox: inout some MigrationOutbox & ~Copyable) -> Bool {
+  private func send(_ message: ReplicationMessage, _ outbox: inout some ReplicationOutbox & ~Copyable) -> Bool {
     unsafe message.write(to: scratch)
     return unsafe outbox.send(UnsafeRawBufferPointer(start: scratch, count: ReplicationMessage.headerLength).bytes, to: holder)
   }
 
   /// Sends a flow whole, unless the holder has it; `false` when there is no room.
   public mutating func introduce(
-    _ slot: UInt32, flows: inout some ReplicatedFlows & ~Copyable, outbox: inout some MigrationOutbox & ~Copyable
+    _ slot: UInt32, flows: inout some ReplicatedFlows & ~Copyable, outbox: inout some ReplicationOutbox & ~Copyable
   ) -> Bool {
     guard phase == .running, tellEnds(&flows, &outbox) else { return false }
     guard flows.isReplicable(slot), unsafe shadow(slot).load(as: Shadow.self).stream != stream else { return true }
@@ -256,7 +288,7 @@ public struct ReplicationSource: ~Copyable {
 
   /// Tells the holder which flows have ended; `false` when the channel has no room for all of it.
   private mutating func tellEnds(
-    _ flows: inout some ReplicatedFlows & ~Copyable, _ outbox: inout some MigrationOutbox & ~Copyable
+    _ flows: inout some ReplicatedFlows & ~Copyable, _ outbox: inout some ReplicationOutbox & ~Copyable
   ) -> Bool {
     while let slot = flows.firstEnded {
       let shadow = unsafe shadow(slot)
@@ -272,7 +304,7 @@ public struct ReplicationSource: ~Copyable {
 
   /// Does what can be done now: opens the stream, tells which flows have ended, sends flows that wait for it whole.
   /// Called in every pass.
-  public mutating func advance(flows: inout some ReplicatedFlows & ~Copyable, outbox: inout some MigrationOutbox & ~Copyable) {
+  public mutating func advance(flows: inout some ReplicatedFlows & ~Copyable, outbox: inout some ReplicationOutbox & ~Copyable) {
     if phase == .opening {
       unsafe ReplicationMessage(.open, slot: UInt32(capacity), word: layoutHash).write(to: scratch)
       unsafe scratch.storeBytes(of: UInt64(stream).littleEndian, toByteOffset: ReplicationMessage.headerLength, as: UInt64.self)

@@ -9,7 +9,7 @@ import Wire
 public struct SwitchActor: BitwiseCopyable, Sendable {
   /// Index into the switch's `RuntimeTable`.
   public var owner: UInt16
-  /// Whom a migration took the flow from, `.max` when there was none; and when, in milliseconds of the worker's time.
+  /// Whom a migration took the flow from, `.max` when none named the owner; and when, in milliseconds of the worker's time.
   private var former: UInt16 = .max
   private var movedAt: UInt32 = 0
   /// Fences earlier owners: grows with every change of the owner.

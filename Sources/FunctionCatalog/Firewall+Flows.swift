@@ -55,20 +55,19 @@ extension Firewall {
   // MARK: Connections
 
   /// A segment that may change the state of its connection.
-  @usableFromInline @inline(never)
+  @inline(__always)
   func change(
-    _ segment: TCPSegment, _ direction: Direction, _ flow: inout FlowState, _ shared: inout SharedState
+    _ segment: TCPSegment, _ way: Direction, _ flow: inout FlowState, _ shared: inout SharedState
   ) -> Verdict {
     let before = flow.connection
-    let ruling = flow.connection.handleChange(segment, flow.way(direction))
-    switch (before.isHalfOpen, flow.connection.isHalfOpen) {
-    case (false, true):
-      guard shared.halfOpen.admit(flow.clientBucket) else {
+    let ruling = flow.connection.handleChange(segment, way)
+    if before.isHalfOpen != flow.connection.isHalfOpen {
+      if before.isHalfOpen {
+        shared.halfOpen.remove(flow.clientBucket)
+      } else if !shared.halfOpen.admit(flow.clientBucket) {
         flow.connection = before
         return .drop(Firewall.halfOpenLimit)
       }
-    case (true, false): shared.halfOpen.remove(flow.clientBucket)
-    case (true, true), (false, false): break
     }
     return switch ruling {
     case .accept: .forward

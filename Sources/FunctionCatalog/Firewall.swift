@@ -174,7 +174,7 @@ public struct Firewall: NetworkFunction, Sendable {
   }
 
   /// Everything else. Not inlined: a borrowed frame is copied where calls are many.
-  @inlinable @inline(never)
+  @usableFromInline @inline(never)
   func judge(_ frame: inout Frame, _ flow: inout FlowState, _ shared: inout SharedState) -> Verdict {
     if flow.generation != shared.generation {
       let verdict = admit(&frame, &flow, &shared)
@@ -184,9 +184,7 @@ public struct Firewall: NetworkFunction, Sendable {
       if frame.direction != flow.opener { flow.connection.stateCode = PseudoState.answered.rawValue }
       return .forward
     }
-    let segment = TCPSegment(frame)
-    if flow.connection.handleSteady(segment, flow.way(frame.direction)) { return .forward }
-    return change(segment, frame.direction, &flow, &shared)
+    return change(TCPSegment(frame), flow.way(frame.direction), &flow, &shared)
   }
 
   /// Fixed when the runtime starts: rules that replace others cannot let the server side begin where it could not.

@@ -42,6 +42,7 @@ public struct FirewallRule: Hashable, Sendable {
     self.isLogged = isLogged
   }
 
+  /// What a rule means; classifiers are compared with it.
   public func matches(_ key: ClassificationKey) -> Bool {
     if let direction, direction != key.direction { return false }
     switch transport {

@@ -1,3 +1,5 @@
+import CIntrinsics
+
 /// Memory for a fixed number of plain values, set aside at start and shared by all who hold it.
 ///
 /// What network functions keep their tables in: an `Array` inside shared state would be checked for
@@ -33,13 +35,25 @@ struct FixedMemory<Element: BitwiseCopyable> {
     }
   }
 
+  /// Asks for the line that this value is in.
+  @inline(__always)
+  func prefetch(_ index: Int) {
+    precondition(UInt(bitPattern: index) < UInt(bitPattern: count), "an index is within the memory set aside")
+    unsafe nfv_prefetch(base + index)
+  }
+
   /// A hash keyed by where the memory happens to lie, which is the same throughout a process and differs between
   /// processes: nobody outside can choose words that share a bucket.
+  @inline(__always)
   func keyedHash(_ word: UInt64) -> UInt64 {
     let key = UInt64(UInt(bitPattern: base)) &* 0x9e37_79b9_7f4a_7c15
     let product = (word ^ key).multipliedFullWidth(by: 0xe703_7ed1_a0b4_28db)
     return product.high ^ product.low
   }
+
+  /// Where a word belongs in this memory, used as a hash table: a share of `count` as large as its hash is of 2^64.
+  @inline(__always)
+  func place(of word: UInt64) -> Int { Int(truncatingIfNeeded: keyedHash(word).multipliedFullWidth(by: UInt64(count)).high) }
 }
 
 @usableFromInline

@@ -147,48 +147,51 @@ public struct LoadBalancer: NetworkFunction, Sendable {
       flow.phase = FlowState.Phase.other
       return .forward
     }
-    guard frame.family == .ipv4, let index = service(of: frame, shared) else {
+    guard frame.family == .ipv4, let index = service(of: frame, &shared) else {
       guard other == .forward else { return .drop(LoadBalancer.noService) }
       flow.phase = FlowState.Phase.other
       return .forward
     }
-    let choice =
-      switch shared.plan.services[index].policy {
-      case .leastLoaded: leastLoaded(index, shared)
+    let front = shared.plan.fronts[index]
+    let chosen: Int? =
+      switch front.policy {
+      case .leastLoaded: leastLoaded(front, &shared)
       case .maglev: shared.plan.tables[index]?.backend(for: frame.fiveTuple)
       }
-    guard let chosen = choice else { return .drop(LoadBalancer.noBackend) }
-    let backend = shared.plan.services[index].backends[chosen]
-    flow.virtual = frame.fiveTuple.destination
-    flow.virtualPort = frame.destinationPort
-    flow.backend = backend.address
-    flow.backendPort = backend.port
-    flow.protocolNumber = frame.protocolNumber
-    flow.number = shared.plan.numbers[index][chosen] &+ 1
+    guard let chosen else { return .drop(LoadBalancer.noBackend) }
+    let candidate = shared.plan.candidates[Int(front.first) &+ chosen]
+    flow.virtual = front.address
+    flow.virtualPort = front.port
+    flow.backend = candidate.address
+    flow.backendPort = candidate.port
+    flow.protocolNumber = front.protocolNumber
+    flow.number = candidate.number &+ 1
     flow.phase = FlowState.Phase.balanced
-    shared.flows[Int(flow.number) - 1] &+= 1
+    shared.flows[Int(candidate.number)] &+= 1
     return .forward
   }
 
-  func service(of frame: borrowing Frame, _ shared: borrowing SharedState) -> Int? {
+  @inline(__always)
+  func service(of frame: borrowing Frame, _ shared: inout SharedState) -> Int? {
     let (address, port, number) = (frame.fiveTuple.destination, frame.destinationPort, frame.protocolNumber)
-    return shared.plan.services.firstIndex { $0.port == port && $0.address == address && $0.protocolNumber == number }
+    return shared.plan.fronts.firstIndex { $0.port == port && $0.address == address && $0.protocolNumber == number }
   }
 
-  /// The backend for which (flows + 1) / weight is smallest, compared without dividing.
-  func leastLoaded(_ index: Int, _ shared: SharedState) -> Int? {
-    let backends = shared.plan.services[index].backends
-    let numbers = shared.plan.numbers[index]
-    let states = shared.plan.states[index]
-    var best: (position: Int, load: UInt64, weight: UInt64)?
-    for step in backends.indices {
-      let position = (step + shared.share) % backends.count
-      let weight = UInt64(backends[position].weight)
-      guard weight > 0, states[position] == .up else { continue }
-      let load = UInt64(shared.flows[Int(numbers[position])]) + 1
-      if best.map({ load * $0.weight < $0.load * weight }) ?? true { best = (position, load, weight) }
+  /// The position of the backend for which (flows + 1) / weight is smallest, compared without dividing.
+  @inline(__always)
+  func leastLoaded(_ front: LoadBalancerPlan.Front, _ shared: inout SharedState) -> Int? {
+    let count = Int(front.count)
+    guard count > 0 else { return nil }
+    var position = shared.share < count ? shared.share : shared.share % count
+    var best: (position: Int, load: UInt64, weight: UInt64) = (-1, 0, 0)
+    for _ in 0..<count {
+      let candidate = shared.plan.candidates[Int(front.first) &+ position]
+      let (load, weight) = (UInt64(shared.flows[Int(candidate.number)]) &+ 1, UInt64(candidate.weight))
+      if weight > 0, best.position < 0 || load &* best.weight < best.load &* weight { best = (position, load, weight) }
+      position &+= 1
+      if position == count { position = 0 }
     }
-    return best?.position
+    return best.position < 0 ? nil : best.position
   }
 
   // MARK: Counters

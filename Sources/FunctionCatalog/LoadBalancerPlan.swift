@@ -34,6 +34,30 @@ public struct LoadBalancerPlan: Sendable {
   /// By service; `nil` where another policy chooses or no backend is left.
   private(set) var tables: [MaglevTable?]
   private var known: [Place: UInt16] = [:]
+
+  /// A service, as a new flow looks for it.
+  struct Front: BitwiseCopyable {
+    let address: IPv4Address
+    let port: UInt16
+    let protocolNumber: UInt8
+    let policy: LoadBalancerService.Policy
+    /// Its backends are `count` candidates from `first` on.
+    let first: UInt32
+    let count: UInt32
+  }
+
+  /// A backend, as a new flow chooses it.
+  struct Candidate: BitwiseCopyable {
+    let address: IPv4Address
+    let port: UInt16
+    let number: UInt16
+    /// 0 unless it gets new flows.
+    let weight: UInt16
+  }
+
+  /// What choosing reads of all this: plain values in two rows, where an array of arrays would be retained for every new flow.
+  private(set) var fronts: [Front] = []
+  private(set) var candidates: [Candidate] = []
   /// How many numbers there are to give, for all backends that there ever were.
   public let capacity: Int
 
@@ -76,7 +100,25 @@ public struct LoadBalancerPlan: Sendable {
         makeTable(index)
       }
     }
+    prepareChoices()
     return true
+  }
+
+  private mutating func prepareChoices() {
+    fronts = []
+    candidates = []
+    for (index, service) in services.enumerated() {
+      fronts.append(
+        Front(
+          address: service.address, port: service.port, protocolNumber: service.protocolNumber, policy: service.policy,
+          first: UInt32(candidates.count), count: UInt32(service.backends.count)))
+      for (position, backend) in service.backends.enumerated() {
+        candidates.append(
+          Candidate(
+            address: backend.address, port: backend.port, number: numbers[index][position],
+            weight: states[index][position] == .up ? backend.weight : 0))
+      }
+    }
   }
 
   private func state(of backend: LoadBalancerService.Backend, in service: LoadBalancerService) -> BackendState {
@@ -103,6 +145,7 @@ public struct LoadBalancerPlan: Sendable {
     guard states[index][position] != state else { return true }
     states[index][position] = state
     makeTable(index)
+    prepareChoices()
     return true
   }
 

@@ -4,7 +4,7 @@ import Wire
 /// One virtual address with the servers behind it.
 public struct LoadBalancerService: Hashable, Sendable {
   /// How the first packet of a flow chooses.
-  public enum Policy: UInt8, Hashable, Sendable {
+  public enum Policy: UInt8, Hashable, Sendable, BitwiseCopyable {
     /// The backend with the fewest flows for its weight, of this runtime's own.
     case leastLoaded
     /// The same on every runtime, from the five-tuple alone: see `MaglevTable`.

@@ -6,11 +6,16 @@ import Wire
 extension NAT.SharedState {
   enum Mapping { case found(UInt32), refused(DropReason) }
 
+  @inline(__always)
   mutating func mapping(of key: NATClientKey) -> Mapping {
     if let index = mappings.find(key) {
       wake(index)
       return .found(index)
     }
+    return makeMapping(key)
+  }
+
+  private mutating func makeMapping(_ key: NATClientKey) -> Mapping {
     if let clients, clients[key.client] >= mappingsPerClient {
       limited &+= 1
       return .refused(NAT.clientLimit)
@@ -31,6 +36,7 @@ extension NAT.SharedState {
   }
 
   /// For an endpoint that was just taken from the pool.
+  @inline(__always)
   mutating func insert(_ key: NATClientKey, address: Int, port: UInt16) -> UInt32? {
     guard let index = mappings.insert(key, address: address, port: port) else { return nil }
     clients?.add(key.client)
@@ -38,10 +44,29 @@ extension NAT.SharedState {
     return index
   }
 
+  /// Asks for what making a mapping for this packet's client would read.
+  @usableFromInline
+  mutating func foresee(_ key: IPv4FiveTuple, _ realm: Int) {
+    let port = key.transport.sourcePort
+    mappings.prefetch(NATClientKey(key.source, port: port, realm: realm, vlan: key.transport.vlan))
+    pool.prefetch(pool.home(of: key.source), realm, Int(port))
+  }
+
+  /// Asks for what giving this flow's mapping back would read.
+  @usableFromInline
+  mutating func foreseeEnd(_ flow: inout NAT.FlowState) {
+    guard flow.mapping != 0 else { return }
+    mappings.records.prefetch(Int(flow.mapping))
+    mappings.prefetch(flow.key)
+    // The address that its client has first, which nearly always is its own.
+    pool.prefetch(pool.home(of: flow.client), Int(flow.realm), Int(flow.externalPort))
+  }
+
   mutating func wake(_ index: UInt32) {
     if resting.contains(index) { resting.remove(index) }
   }
 
+  @inline(__always)
   mutating func restIfUnused(_ index: UInt32) {
     guard !mappings.records[Int(index)].isUsed else { return }
     if hold == 0 { free(index) } else { resting.add(index) }
@@ -57,6 +82,7 @@ extension NAT.SharedState {
   }
 
   /// Time goes on: what has rested is free, at most a few at a time.
+  @inline(__always)
   mutating func know(_ time: Tick) {
     now = max(now, time)
     guard hold > 0 else { return }
@@ -68,7 +94,9 @@ extension NAT.SharedState {
     }
   }
 
+  @inline(__always)
   private mutating func note(_ event: NATLogEntry.Event, _ record: NATMappings.Record, external: IPv4Address) {
+    guard log.isKept else { return }
     log.write(
       NATLogEntry(
         event: event, time: now, client: record.key.address, clientPort: record.key.port, external: external,

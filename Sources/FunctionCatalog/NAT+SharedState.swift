@@ -67,7 +67,7 @@ extension NAT {
       pool = NATPool(addresses: nat.addresses, ports: nat.ports, share: share)
       foreignByShare = FixedMemory(count: share.count, repeating: 0)
       mappings = NATMappings(capacity: nat.mappingCapacity, indexesExternals: nat.filtering != .addressAndPortDependent)
-      resting = NATResting(capacity: nat.mappingCapacity)
+      resting = NATResting(capacity: nat.hold == 0 ? 0 : nat.mappingCapacity)
       contacts = NATContacts(
         capacity: nat.filtering == .addressDependent ? nat.mappingCapacity * 2 : 0, mappings: nat.mappingCapacity)
       clients = nat.mappingsPerClient == .max ? nil : NATClientCounts(capacity: nat.mappingCapacity)
@@ -114,6 +114,7 @@ extension NAT {
       return .forward
     }
 
+    @inline(__always)
     private mutating func use(_ index: UInt32, _ flow: inout FlowState) {
       mappings.records[Int(index)].here += 1
       let record = mappings.records[Int(index)]

@@ -160,6 +160,17 @@ public struct NAT: NetworkFunction, Sendable {
     return .forward
   }
 
+  @inlinable @inline(__always)
+  public func foresee(_ frame: borrowing Frame, shared: inout SharedState) {
+    guard frame.direction == .forward, frame.family == .ipv4, let realm = NATRealm.of(frame) else { return }
+    shared.foresee(frame.fiveTuple, realm)
+  }
+
+  @inlinable @inline(__always)
+  public func foreseeEnd(_ flow: inout FlowState, shared: inout SharedState) {
+    if flow.phase == FlowState.Phase.translating { shared.foreseeEnd(&flow) }
+  }
+
   public var opensFromServerSide: Bool { filtering != .addressAndPortDependent }
   public var serverSideEndpoints: ServerSideEndpoints? { ServerSideEndpoints(addresses: addresses, ports: ports) }
 

@@ -31,6 +31,8 @@ public struct NATLog {
   public private(set) var written: UInt64 = 0
   public private(set) var lost: UInt64 = 0
 
+  var isKept: Bool { entries != nil }
+
   init(isKept: Bool) { entries = isKept ? RingBuffer(capacity: 16_384) : nil }
 
   mutating func write(_ entry: NATLogEntry) {

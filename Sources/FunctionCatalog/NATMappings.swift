@@ -13,12 +13,13 @@ import Wire
 /// a table by external endpoint; free records in one list. Everything is O(1), with a chain's length of 1 on average.
 @usableFromInline
 struct NATMappings {
+  /// 24 bytes.
   struct Record: BitwiseCopyable {
     var key = NATClientKey(word: 0)
     var here: UInt32 = 0
     var away: UInt32 = 0
-    /// The following record of the same bucket, in either table.
-    var next = SIMD2<UInt32>(0, 0)
+    /// The following record of the same bucket of clients, or the following free one.
+    var next: UInt32 = 0
     /// Position in the pool, and port.
     var address: UInt16 = 0
     var port: UInt16 = 0
@@ -27,13 +28,13 @@ struct NATMappings {
     var externalWord: UInt64 { NATMappings.externalWord(Int(address), key.realm, port) }
   }
 
-  private enum Table { static let client = 0, external = 1 }
-
   /// Records are numbered from 1; 0 ends a chain.
   let records: FixedMemory<Record>
-  /// First records of the buckets, one table after the other.
+  /// First records of the buckets by client.
   private let buckets: FixedMemory<UInt32>
-  private let bucketsPerTable: Int
+  /// First records of the buckets by external endpoint, and the record that follows each in its bucket; empty where nobody asks.
+  private let externalBuckets: FixedMemory<UInt32>
+  private let nextExternal: FixedMemory<UInt32>
   private let indexesExternals: Bool
   var firstFree: UInt32
   var count = 0
@@ -42,31 +43,35 @@ struct NATMappings {
   init(capacity: Int, indexesExternals: Bool) {
     self.indexesExternals = indexesExternals
     records = FixedMemory(count: capacity + 1, repeating: Record())
-    var size = 64
-    while size < capacity { size *= 2 }
-    bucketsPerTable = size
-    buckets = FixedMemory(count: indexesExternals ? size * 2 : size, repeating: 0)
-    for index in 1...capacity { records[index].next[Table.client] = index == capacity ? 0 : UInt32(index + 1) }
+    buckets = FixedMemory(count: max(64, capacity), repeating: 0)
+    externalBuckets = FixedMemory(count: indexesExternals ? max(64, capacity) : 1, repeating: 0)
+    nextExternal = FixedMemory(count: indexesExternals ? capacity + 1 : 1, repeating: 0)
+    for index in 1...capacity { records[index].next = index == capacity ? 0 : UInt32(index + 1) }
     firstFree = 1
   }
 
+  /// Asks for the bucket that `find` reads first.
+  @inline(__always)
+  func prefetch(_ key: NATClientKey) { buckets.prefetch(bucket(of: key)) }
+
   /// The client's mapping, or `nil`.
+  @inline(__always)
   func find(_ key: NATClientKey) -> UInt32? {
-    var index = buckets[bucket(Table.client, key.word)]
+    var index = buckets[bucket(of: key)]
     while index != 0 {
       if records[Int(index)].key == key { return index }
-      index = records[Int(index)].next[Table.client]
+      index = records[Int(index)].next
     }
     return nil
   }
 
   /// The client's mapping to this very endpoint: after a restart there can be two of one client.
   func find(_ key: NATClientKey, address: Int, port: UInt16) -> UInt32? {
-    var index = buckets[bucket(Table.client, key.word)]
+    var index = buckets[bucket(of: key)]
     while index != 0 {
       let record = records[Int(index)]
       if record.key == key, Int(record.address) == address, record.port == port { return index }
-      index = record.next[Table.client]
+      index = record.next
     }
     return nil
   }
@@ -75,61 +80,74 @@ struct NATMappings {
   func find(external address: Int, realm: Int, port: UInt16) -> UInt32? {
     precondition(indexesExternals, "what is looked up by its external endpoint is indexed by it")
     let word = NATMappings.externalWord(address, realm, port)
-    var index = buckets[bucket(Table.external, word)]
+    var index = externalBuckets[externalBuckets.place(of: word)]
     while index != 0 {
       if records[Int(index)].externalWord == word { return index }
-      index = records[Int(index)].next[Table.external]
+      index = nextExternal[Int(index)]
     }
     return nil
   }
 
   /// A new mapping without flows; `nil` when there is no room.
+  @inline(__always)
   mutating func insert(_ key: NATClientKey, address: Int, port: UInt16) -> UInt32? {
     guard firstFree != 0 else { return nil }
     let index = firstFree
-    firstFree = records[Int(index)].next[Table.client]
-    records[Int(index)] = Record(key: key, address: UInt16(truncatingIfNeeded: address), port: port)
-    link(index, Table.client, key.word)
-    if indexesExternals { link(index, Table.external, records[Int(index)].externalWord) }
+    let bucket = bucket(of: key)
+    firstFree = records[Int(index)].next
+    // The next new mapping's.
+    records.prefetch(Int(firstFree))
+    records[Int(index)] = Record(
+      key: key, next: buckets[bucket], address: UInt16(truncatingIfNeeded: address), port: port)
+    buckets[bucket] = index
+    if indexesExternals {
+      let place = externalBuckets.place(of: records[Int(index)].externalWord)
+      nextExternal[Int(index)] = externalBuckets[place]
+      externalBuckets[place] = index
+    }
     count += 1
     return index
   }
 
+  @inline(__always)
   mutating func remove(_ index: UInt32) {
-    let record = records[Int(index)]
-    unlink(index, Table.client, record.key.word)
-    if indexesExternals { unlink(index, Table.external, record.externalWord) }
-    records[Int(index)].next[Table.client] = firstFree
+    unlink(index)
+    if indexesExternals { unlinkExternal(index) }
+    records[Int(index)].next = firstFree
     firstFree = index
     count -= 1
   }
 
-  private func link(_ index: UInt32, _ table: Int, _ word: UInt64) {
-    let bucket = bucket(table, word)
-    records[Int(index)].next[table] = buckets[bucket]
-    buckets[bucket] = index
-  }
-
-  private func unlink(_ index: UInt32, _ table: Int, _ word: UInt64) {
-    let bucket = bucket(table, word)
-    let following = records[Int(index)].next[table]
+  @inline(__always)
+  private func unlink(_ index: UInt32) {
+    let bucket = bucket(of: records[Int(index)].key)
+    let following = records[Int(index)].next
     guard buckets[bucket] != index else {
       buckets[bucket] = following
       return
     }
     var before = buckets[bucket]
-    while records[Int(before)].next[table] != index { before = records[Int(before)].next[table] }
-    records[Int(before)].next[table] = following
+    while records[Int(before)].next != index { before = records[Int(before)].next }
+    records[Int(before)].next = following
+  }
+
+  private func unlinkExternal(_ index: UInt32) {
+    let place = externalBuckets.place(of: records[Int(index)].externalWord)
+    guard externalBuckets[place] != index else {
+      externalBuckets[place] = nextExternal[Int(index)]
+      return
+    }
+    var before = externalBuckets[place]
+    while nextExternal[Int(before)] != index { before = nextExternal[Int(before)] }
+    nextExternal[Int(before)] = nextExternal[Int(index)]
   }
 
   private static func externalWord(_ address: Int, _ realm: Int, _ port: UInt16) -> UInt64 {
     UInt64(truncatingIfNeeded: address) << 18 | UInt64(truncatingIfNeeded: realm) << 16 | UInt64(port)
   }
 
-  /// Where the memory lies differs from run to run: nobody outside can choose ports that share a bucket.
-  private func bucket(_ table: Int, _ word: UInt64) -> Int {
-    table * bucketsPerTable + Int(truncatingIfNeeded: buckets.keyedHash(word)) & (bucketsPerTable - 1)
-  }
+  @inline(__always)
+  private func bucket(of key: NATClientKey) -> Int { buckets.place(of: key.word) }
 }
 
 /// A client's side of a mapping in one word: address, port, realm and VLAN.

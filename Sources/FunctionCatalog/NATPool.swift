@@ -50,10 +50,10 @@ struct NATPool {
     if let preferred, block.contains(Int(preferred.port)), take(preferred.address, realm, Int(preferred.port)) {
       return preferred
     }
-    let home = Int((UInt64(client.value &* 0x9e37_79b9) * UInt64(addresses.count)) >> 32)
+    let wanted = Int(port)
+    let home = home(of: client)
     for step in addresses.indices {
-      let address = (home + step) % addresses.count
-      let wanted = Int(port)
+      let address = home + step < addresses.count ? home + step : home + step - addresses.count
       if block.contains(wanted), take(address, realm, wanted) { return (address, port) }
       for parity in [wanted, wanted + 1] {
         let lane = self.lane(address, realm, parity)
@@ -68,7 +68,12 @@ struct NATPool {
     return nil
   }
 
+  /// Position of the address that the client gets first.
+  @inline(__always)
+  func home(of client: IPv4Address) -> Int { Int((UInt64(client.value &* 0x9e37_79b9) &* UInt64(addresses.count)) >> 32) }
+
   /// Takes this very endpoint if it is free.
+  @inline(__always)
   func take(_ address: Int, _ realm: Int, _ port: Int) -> Bool {
     let lane = self.lane(address, realm, port)
     guard free.isFree(lane, position(port)) else { return false }
@@ -77,11 +82,18 @@ struct NATPool {
     return true
   }
 
+  @inline(__always)
   func give(_ address: Int, _ realm: Int, _ port: Int) {
     let lane = self.lane(address, realm, port)
     precondition(!free.isFree(lane, position(port)), "an endpoint is given back once")
     free.give(lane, position(port))
     used[address * NATRealm.count + realm] &-= 1
+  }
+
+  /// Asks for the memory that tells whether this endpoint is free.
+  @inline(__always)
+  func prefetch(_ address: Int, _ realm: Int, _ port: Int) {
+    if block.contains(port) { free.prefetch(lane(address, realm, port), position(port)) }
   }
 
   /// Position of an address in the pool if this share owns that endpoint.

@@ -20,9 +20,10 @@ struct NATResting {
   /// From here on it is not known since when.
   private var firstUnknown: UInt32 = 0
 
+  /// - Parameter capacity: of records that may rest at once; where none ever does, 0.
   init(capacity: Int) { links = FixedMemory(count: capacity + 1, repeating: Link()) }
 
-  func contains(_ index: UInt32) -> Bool { links[Int(index)].since != NATResting.notResting }
+  func contains(_ index: UInt32) -> Bool { links.count > 1 && links[Int(index)].since != NATResting.notResting }
 
   mutating func add(_ index: UInt32) {
     links[Int(index)] = Link(previous: last, next: 0, since: NATResting.sinceUnknown)

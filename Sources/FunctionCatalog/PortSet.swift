@@ -29,10 +29,15 @@ struct PortSet {
     words = FixedMemory(count: lanes * stride, repeating: 0)
   }
 
+  @inline(__always)
+  func prefetch(_ lane: Int, _ position: Int) { words.prefetch(lane * stride + position >> 6) }
+
+  @inline(__always)
   func isFree(_ lane: Int, _ position: Int) -> Bool {
     words[lane * stride + position >> 6] & bit(position) != 0
   }
 
+  @inline(__always)
   func give(_ lane: Int, _ position: Int) {
     let base = lane * stride
     words[base + position >> 6] |= bit(position)
@@ -40,6 +45,7 @@ struct PortSet {
     words[base + portWords + summaryWords] |= bit(position >> 12)
   }
 
+  @inline(__always)
   func take(_ lane: Int, _ position: Int) {
     let base = lane * stride
     words[base + position >> 6] &= ~bit(position)

@@ -27,8 +27,8 @@ public struct TCPConnection: BitwiseCopyable, Sendable, Equatable {
   @inlinable public init() {}
 
   @inlinable public var state: TCPState {
-    @inline(__always) get { TCPState(rawValue: stateCode) ?? .none }
-    @inline(__always) set { stateCode = newValue.rawValue }
+    @inline(__always) get { TCPState(code: stateCode) }
+    @inline(__always) set { stateCode = newValue.code }
   }
 
   public enum Ruling: UInt8, Sendable { case accept, notConnectionStart, invalidState, invalidFlags, resetOutOfWindow }
@@ -48,7 +48,9 @@ public struct TCPConnection: BitwiseCopyable, Sendable, Equatable {
   }
 
   /// Begun, and not answered or not completed.
-  var isHalfOpen: Bool { state == .synSent || state == .synReceived || state == .simultaneousOpen }
+  @inlinable var isHalfOpen: Bool {
+    @inline(__always) get { stateCode >= TCPState.synSent.code && stateCode <= TCPState.simultaneousOpen.code }
+  }
 
   /// Whether that side may still wait for an answer to a segment of this number: what an ICMP error must quote
   /// to be believed (RFC 5927 §4.1).
@@ -58,6 +60,7 @@ public struct TCPConnection: BitwiseCopyable, Sendable, Equatable {
   }
 
   /// Everything but the middle of a connection's life.
+  @inlinable @inline(__always)
   mutating func handleChange(_ segment: TCPSegment, _ direction: Direction) -> Ruling {
     switch state.step(direction, segment.kind) {
     case .open:
@@ -77,7 +80,7 @@ public struct TCPConnection: BitwiseCopyable, Sendable, Equatable {
     }
   }
 
-  @usableFromInline
+  @inlinable @inline(__always)
   mutating func open(_ segment: TCPSegment) {
     self = TCPConnection()
     state = .synSent
@@ -88,7 +91,7 @@ public struct TCPConnection: BitwiseCopyable, Sendable, Equatable {
   }
 
   /// A segment of the opening: it counts if it acknowledges the other side's SYN, or is a bare SYN itself.
-  @usableFromInline
+  @inlinable @inline(__always)
   mutating func answer(_ segment: TCPSegment, _ direction: Direction, _ next: TCPState) {
     if segment.carriesAcknowledgement {
       guard acknowledgesSomething(segment, direction) else { return }
@@ -103,7 +106,7 @@ public struct TCPConnection: BitwiseCopyable, Sendable, Equatable {
   }
 
   /// Whether the segment acknowledges a number beyond what is acknowledged, and of what was sent.
-  @usableFromInline
+  @inlinable @inline(__always)
   func acknowledgesSomething(_ segment: TCPSegment, _ direction: Direction) -> Bool {
     let (sent, acked) = direction == .forward ? (self.sent.reverse, self.acked.reverse) : (self.sent.forward, self.acked.forward)
     let advance = segment.acknowledgement &- acked
@@ -146,7 +149,7 @@ public struct TCPConnection: BitwiseCopyable, Sendable, Equatable {
   /// A reset moves the state only where the receiver must believe it: at the very number it waits for,
   /// which is `acked`, `sent`, or somewhere between when segments were lost. In the window but elsewhere it
   /// passes, and the receiver's challenge (RFC 5961 §3.2) brings the right one.
-  @usableFromInline
+  @usableFromInline @inline(never)
   mutating func handleReset(_ segment: TCPSegment, _ direction: Direction) -> Ruling {
     let next: TCPState = direction == .forward ? .resetByForward : .resetByReverse
     // Before the server's own numbers are settled, a refusal is known by what it acknowledges (RFC 9293 §3.10.7.3).

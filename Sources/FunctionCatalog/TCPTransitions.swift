@@ -19,6 +19,22 @@ public enum TCPState: UInt8, CaseIterable, Sendable {
   case resetByForward, resetByReverse
 }
 
+extension TCPState {
+  /// The state as a byte of a flow's state.
+  @inlinable public var code: UInt8 {
+    @inline(__always) get { unsafe unsafeBitCast(self, to: UInt8.self) }
+  }
+
+  /// The state that a byte says, which may have travelled; of a byte that is no state, `none`.
+  ///
+  /// Cases are numbered from 0 in the order written, in memory as in `rawValue` (a test compares them): so a state is its byte,
+  /// and needs no switch, which is what `init(rawValue:)` is.
+  @inlinable @inline(__always)
+  public init(code: UInt8) {
+    self = unsafe code <= unsafeBitCast(TCPState.resetByReverse, to: UInt8.self) ? unsafeBitCast(code, to: TCPState.self) : .none
+  }
+}
+
 /// What the table says should become of a segment.
 public enum TCPStep: Equatable, Sendable {
   /// A connection begins here, whatever was before.
@@ -36,7 +52,7 @@ public enum TCPStep: Equatable, Sendable {
 }
 
 extension TCPState {
-  @inlinable
+  @inlinable @inline(__always)
   public func step(_ direction: Direction, _ kind: TCPSegment.Kind) -> TCPStep {
     switch (self, direction, kind) {
     case (.none, .forward, .syn): return .open

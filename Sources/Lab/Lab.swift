@@ -70,12 +70,14 @@ public final class Lab {
   }
 
   /// What this machine lacks for a lab; nil when nothing.
-  public static func obstacle(_ settings: Settings) -> String? {
+  ///
+  /// - Parameter needsClients: whether there are to be servers and clients of the lab's own.
+  public static func obstacle(_ settings: Settings, needsClients: Bool = true) -> String? {
     if geteuid() != 0 {
       return "The lab makes network namespaces and opens packet sockets: run it as root, or with sudo."
     }
-    for program in ["ip", "ethtool", "setpriv", "nginx", "wrk", "curl", "sha256sum"] + (settings.netem.isEmpty ? [] : ["tc"])
-    where !Program.exists(program) {
+    let ends = needsClients ? ["nginx", "wrk", "curl", "sha256sum"] : []
+    for program in ["ip", "ethtool", "setpriv"] + ends + (settings.netem.isEmpty ? [] : ["tc"]) where !Program.exists(program) {
       return "'\(program)' is missing; 'make install-packages' installs what the lab needs."
     }
     for program in ["nfvactor", "nfv-coordinator", "nfvctl"] where access("\(settings.binaries)/\(program)", X_OK) != 0 {
@@ -359,19 +361,13 @@ public final class Lab {
     guard let list = try? Program.run(["ip", "netns", "pids", network.fabric]) else { return [] }
     var problems: [String] = []
     for word in list.split(whereSeparator: \.isWhitespace) {
-      guard let processID = pid_t(word), processID != getpid(), let path = Self.program(of: processID),
+      guard let processID = pid_t(word), processID != getpid(), let path = Program.path(of: processID),
         path.hasPrefix(settings.binaries)
       else { continue }
       problems.append("process \(processID) (\(path)) was left behind and has been killed")
       kill(processID, SIGKILL)
     }
     return problems
-  }
-
-  private static func program(of processID: pid_t) -> String? {
-    var buffer = [CChar](repeating: 0, count: 4_096)
-    let count = readlink("/proc/\(processID)/exe", &buffer, buffer.count)
-    return count > 0 ? String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self) : nil
   }
 
   private func seconds(since start: ContinuousClock.Instant) -> Double {

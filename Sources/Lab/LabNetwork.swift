@@ -18,6 +18,9 @@ import Glibc
 /// `swc`, `sws`, `swf`, `rt0`, ... belong to DPDK (af_packet): they are up, have no addresses, and the kernel answers
 /// nothing on them. No end of a veth may leave checksums or segmentation to a NIC that does not exist.
 ///
+/// With `ends: .together` the client's and the servers' ends lie in one namespace, as `client0` and `server0`, and belong to
+/// a traffic generator. The kernel there only answers the switch's ARP, as the servers' gateway.
+///
 /// The names begin with a prefix of this run, so that labs do not collide and a lab removes only what it made.
 public struct LabNetwork: Sendable {
   public let prefix: String
@@ -25,11 +28,19 @@ public struct LabNetwork: Sendable {
   /// What happens to frames of the fabric on their way to a runtime or the switch: words of `tc netem`.
   public let netem: [String]
 
+  public enum Ends: Sendable { case apart, together }
+  public let ends: Ends
+
+  /// Of the switch's port to the clients, where they are a generator that asks nobody.
+  public static let switchHardwareAddress = "02:4e:46:56:00:01"
+  public static let gatewayAddress = "10.2.0.1"
+
   public static let clientAddress = "10.1.0.1"
   public static let serverAddresses = ["10.2.0.11", "10.2.0.12"]
   public static let virtualAddress = "10.1.0.100"
 
-  public init(prefix: String, runtimes: Int, netem: [String] = []) {
+  public init(prefix: String, runtimes: Int, netem: [String] = [], ends: Ends = .apart) {
+    self.ends = ends
     self.prefix = prefix
     self.runtimes = runtimes
     self.netem = netem
@@ -37,8 +48,8 @@ public struct LabNetwork: Sendable {
 
   public var client: String { "\(prefix)-client" }
   public var fabric: String { "\(prefix)-fabric" }
-  public var servers: String { "\(prefix)-servers" }
-  public var namespaces: [String] { [client, fabric, servers] }
+  public var servers: String { ends == .apart ? "\(prefix)-servers" : client }
+  public var namespaces: [String] { ends == .apart ? [client, fabric, servers] : [client, fabric] }
   public var runtimeInterfaces: [String] { (0..<runtimes).map { "rt\($0)" } }
 
   /// What makes the network, in order, each a program with its arguments.
@@ -60,6 +71,13 @@ public struct LabNetwork: Sendable {
       if !netem.isEmpty {
         commands.append(["tc", "-n", fabric, "qdisc", "add", "dev", "\(interface)-b", "root", "netem"] + netem)
       }
+    }
+    if ends == .together {
+      commands += pair("swc", peer: "client0", in: client)
+      commands.append(["ip", "-n", fabric, "link", "set", "dev", "swc", "address", Self.switchHardwareAddress])
+      commands += pair("sws", peer: "server0", in: servers)
+      commands.append(["ip", "-n", servers, "address", "add", "\(Self.gatewayAddress)/24", "dev", "server0"])
+      return commands
     }
     commands += pair("swc", peer: "eth0", in: client)
     commands.append(["ip", "-n", client, "address", "add", "\(Self.clientAddress)/24", "dev", "eth0"])

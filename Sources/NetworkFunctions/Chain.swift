@@ -67,6 +67,18 @@ public struct Chain<First: NetworkFunction, Rest: NetworkFunction>: NetworkFunct
     }
   }
 
+  @inlinable @inline(__always)
+  public func foresee(_ frame: borrowing Frame, shared: inout SharedState) {
+    first.foresee(frame, shared: &shared.first)
+    rest.foresee(frame, shared: &shared.rest)
+  }
+
+  @inlinable @inline(__always)
+  public func foreseeEnd(_ flow: inout FlowState, shared: inout SharedState) {
+    first.foreseeEnd(&flow.first, shared: &shared.first)
+    rest.foreseeEnd(&flow.rest, shared: &shared.rest)
+  }
+
   public func processError(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict {
     let isForward = frame.direction == .forward
     let verdict =

@@ -49,6 +49,16 @@ public protocol NetworkFunction {
   /// be: the platform calls `flowExpires` and `freeFlowState` at once, so what was taken is given back.
   func process(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict
 
+  /// Asks for memory that `process` will need for the first packet of a flow, besides the flow's own (`nfv_prefetch`).
+  ///
+  /// All first packets of a burst are shown before one of them is processed. They are as they came, whatever functions stand
+  /// before this one. Changes nothing, though it is given state to change (what is
+  /// lent for reading may be copied), and must not wait for what it asks for.
+  func foresee(_ frame: borrowing Frame, shared: inout SharedState)
+
+  /// The same for `flowExpires`.
+  func foreseeEnd(_ flow: inout FlowState, shared: inout SharedState)
+
   /// Handles an ICMP error about a packet of the flow (RFC 792, RFC 4443), which it quotes (`ICMPError`).
   ///
   /// It meets the chain as an answer to that packet would, and says nothing of the flow's liveliness: neither is a
@@ -167,6 +177,10 @@ extension NetworkFunction {
   public static var layoutVersion: UInt16 { 1 }
   public static var dropReasons: [DropReasonDescription] { [] }
   @inlinable public func freeFlowState(_ flow: inout FlowState) {}
+  @inlinable @inline(__always)
+  public func foresee(_ frame: borrowing Frame, shared: inout SharedState) {}
+  @inlinable @inline(__always)
+  public func foreseeEnd(_ flow: inout FlowState, shared: inout SharedState) {}
   @inlinable public func processError(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict {
     .forward
   }

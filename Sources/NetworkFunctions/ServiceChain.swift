@@ -15,6 +15,7 @@ public struct ServiceChain {
   public let dropReasons: [DropReasonDescription]
   /// Bytes of flow state per flow, a multiple of 16.
   public let stateSize: Int
+  @usableFromInline let events: FlowEvents
 
   public init(_ stages: [ServiceStage]) {
     precondition(!stages.isEmpty, "a chain has at least one stage")
@@ -35,6 +36,9 @@ public struct ServiceChain {
     self.reasonOffsets = reasonOffsets
     self.dropReasons = dropReasons
     stateSize = max(16, (offset + 15) / 16 * 16)
+    var events: FlowEvents?
+    for (stage, offset) in zip(stages, offsets).reversed() { events = FlowEvents(stage, offset, then: events) }
+    self.events = events!
   }
 
   /// Names, layout versions and sizes of the stages: two runtimes can exchange flows only if these are equal.
@@ -107,7 +111,7 @@ public struct ServiceChain {
   @inlinable
   @unsafe
   public func tell(_ event: FlowEvent, state: UnsafeMutableRawPointer) {
-    for stage in 0..<stages.count { unsafe stages[stage].flowEvent(event, state + offsets[stage]) }
+    unsafe events.tell(event, state)
   }
 
   /// Flows here that hold a part of another runtime's share, by the share's index; a share may be named more than once.
@@ -133,6 +137,16 @@ public struct ServiceChain {
     inner.place >>= 8
     return stages[stage].takeBack(inner)
   }
+
+  /// Shows the first packets of flows that are about to be opened to every stage, which may ask for memory.
+  @inlinable
+  @unsafe
+  public func foresee(_ frames: UnsafeMutablePointer<Frame>, mask: UInt64) { unsafe events.foresee(frames, mask) }
+
+  /// Shows the state of a flow that is about to end to every stage, which may ask for memory.
+  @inlinable
+  @unsafe
+  public func foreseeEnd(_ state: UnsafeMutableRawPointer) { unsafe events.foreseeEnd(state) }
 
   public func observe() -> [Observation] { stages.flatMap { $0.observe() } }
 
@@ -166,6 +180,47 @@ private struct FunctionSearch<Wanted: NetworkFunction>: FunctionVisitor {
     unsafe withUnsafeMutablePointer(to: &shared) { shared in
       unsafe shared.withMemoryRebound(to: Wanted.SharedState.self, capacity: 1) { unsafe body(function, &$0.pointee) }
     }
+  }
+}
+
+/// The stages' ears for what happens to a flow, one behind the other.
+///
+/// Constants of an object that somebody holds: they can be called without being retained, unlike elements of an array.
+@usableFromInline
+final class FlowEvents {
+  private let hear: (FlowEvent, UnsafeMutableRawPointer) -> Void
+  private let foreseeFirst: (UnsafeMutablePointer<Frame>, UInt64) -> Void
+  private let foreseeLast: (UnsafeMutableRawPointer) -> Void
+  private let offset: Int
+  private let next: FlowEvents?
+
+  init(_ stage: ServiceStage, _ offset: Int, then next: FlowEvents?) {
+    unsafe hear = stage.flowEvent
+    unsafe foreseeFirst = stage.foresee
+    unsafe foreseeLast = stage.foreseeEnd
+    self.offset = offset
+    self.next = next
+  }
+
+  @usableFromInline
+  @unsafe
+  func tell(_ event: FlowEvent, _ state: UnsafeMutableRawPointer) {
+    unsafe hear(event, state + offset)
+    unsafe next?.tell(event, state)
+  }
+
+  @usableFromInline
+  @unsafe
+  func foresee(_ frames: UnsafeMutablePointer<Frame>, _ mask: UInt64) {
+    unsafe foreseeFirst(frames, mask)
+    unsafe next?.foresee(frames, mask)
+  }
+
+  @usableFromInline
+  @unsafe
+  func foreseeEnd(_ state: UnsafeMutableRawPointer) {
+    unsafe foreseeLast(state + offset)
+    unsafe next?.foreseeEnd(state)
   }
 }
 
@@ -213,6 +268,8 @@ public struct ServiceStage {
   @usableFromInline let countBorrowed: ((_ share: Int, _ flows: Int) -> Void) -> Void
   @usableFromInline let takeReturn: () -> SharedReturn?
   @usableFromInline let takeBack: (SharedReturn) -> Bool
+  @usableFromInline let foresee: (UnsafeMutablePointer<Frame>, UInt64) -> Void
+  @usableFromInline let foreseeEnd: (UnsafeMutableRawPointer) -> Void
   public let observe: () -> [Observation]
   public let opensFromServerSide: Bool
   @usableFromInline let accept: (inout any FunctionVisitor) -> Void
@@ -231,6 +288,8 @@ public struct ServiceStage {
     countBorrowed = { count in host.countBorrowed(count) }
     takeReturn = { host.takeReturn() }
     takeBack = { host.takeBack($0) }
+    unsafe foresee = { frames, mask in unsafe host.foresee(frames, mask) }
+    unsafe foreseeEnd = { state in unsafe host.foreseeEnd(state) }
     observe = { host.observe() }
     opensFromServerSide = function.opensFromServerSide
     accept = { visitor in host.accept(&visitor) }
@@ -315,6 +374,24 @@ final class FunctionHost<Function: NetworkFunction> {
 
   @inlinable
   func takeBack(_ returned: SharedReturn) -> Bool { unsafe function.takeBack(returned, shared: &shared.pointee) }
+
+  @inlinable
+  @unsafe
+  func foresee(_ frames: UnsafeMutablePointer<Frame>, _ mask: UInt64) {
+    var rest = mask
+    while rest != 0 {
+      let index = rest.trailingZeroBitCount
+      rest &= rest &- 1
+      unsafe function.foresee(frames[index], shared: &shared.pointee)
+    }
+  }
+
+  @inlinable
+  @unsafe
+  func foreseeEnd(_ memory: UnsafeMutableRawPointer) {
+    let state = unsafe memory.assumingMemoryBound(to: Function.FlowState.self)
+    unsafe function.foreseeEnd(&state.pointee, shared: &shared.pointee)
+  }
 
   @inlinable
   func observe() -> [Observation] { unsafe function.observe(shared.pointee) }

@@ -8,6 +8,7 @@ import Glibc
 import KafkaLog
 import Logging
 import NodeSupport
+import Telemetry
 
 /// A host's supervisor: starts and ends the runtimes and switches that the log asks for, and writes into the log
 /// what it sees of them.
@@ -27,6 +28,9 @@ public final class AgentNode {
   private var clusters: [UInt32: Cluster] = [:]
   private var resources: HostResources
   private var processes: [NodeProcess.Identity: NodeProcess] = [:]
+  private var endedNodes: UInt64 = 0
+  private let board = StatusBoard()
+  private let pages: PageServer?
 
   private struct Cluster {
     let name: ClusterID
@@ -53,6 +57,12 @@ public final class AgentNode {
       try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
     }
     resources = HostResources(configuration)
+    let board = board
+    pages = try configuration.http.flatMap { PageServer.Address($0) }.map { address in
+      try PageServer(at: address, readers: 0) { request in
+        board.answer(request.path) ?? .init(status: 404, type: .plain, body: "/metrics /healthz /readyz\n")
+      }
+    }
     consumer = try KafkaConsumer(kafka)
     // Dense numbers of lives would need a file; the time of the start serves as well, since only order counts.
     voice = try LogVoice(
@@ -94,6 +104,7 @@ public final class AgentNode {
           voice.say(.agentHeartbeat(configuration.host), to: partition)
         }
         nextHeartbeat = now + Self.heartbeatInterval
+        postStatus()
         if let problem = consumer.status.problem, problem != reported {
           logger.notice("The log is away; trying again.", metadata: ["problem": "\(problem)"])
           reported = problem
@@ -104,7 +115,24 @@ public final class AgentNode {
     }
     if !leaveRunning { stopAll() }
     voice.finish(milliseconds: 2_000)
+    pages?.stop()
     logger.info("Stopped.")
+  }
+
+  private func postStatus() {
+    guard pages != nil else { return }
+    var text = MetricsText(common: [("host", configuration.host.name)])
+    let running = NodeKind.allCases.map { kind in ([("kind", "\(kind)")], UInt64(processes.values.count { $0.kind == kind })) }
+    let offered = [(NodeKind.runtime, configuration.runtimePorts.count), (.virtualSwitch, configuration.switchPorts.count)]
+    text.add("nfv_agent_nodes", .gauge, "Nodes that run on the host.", running)
+    text.add("nfv_agent_ports", .gauge, "Nodes that there are ports for.", offered.map { ([("kind", "\($0.0)")], UInt64($0.1)) })
+    text.add("nfv_agent_clusters", .gauge, "Clusters in the directory.", UInt64(clusters.count))
+    text.add("nfv_agent_ended_nodes_total", .counter, "Nodes that were seen to end.", endedNodes)
+    text.add("nfv_facts_lost_total", .counter, "Facts that the queue had no room for while the log was away.", voice.lost)
+    text.add("nfv_facts_unsettled", .gauge, "Facts that the log has not acknowledged yet.", UInt64(voice.backlog))
+    let isReachable = consumer.status.isReachable
+    text.add("nfv_log_reachable", .gauge, "Whether the log answers.", isReachable ? 1 : 0)
+    board.post(.init(metrics: text.text, obstacle: isReachable ? nil : "the log cannot be reached"))
   }
 
   // MARK: The log
@@ -204,6 +232,9 @@ public final class AgentNode {
     case .virtualSwitch(let ports):
       arguments += ["--client-port", ports.client, "--server-port", ports.server, "--fabric-port", ports.fabric]
     }
+    if let pages {
+      arguments += ["--http", "\(PageServer.Address(host: pages.address.host, port: pages.address.port + 1))"]
+    }
     for (key, value) in kafka.extra.sorted(by: { $0.key < $1.key }) { arguments += ["--kafka-option", "\(key)=\(value)"] }
     do {
       let process = try NodeProcess.start(
@@ -238,6 +269,7 @@ public final class AgentNode {
       if let ending = processes[identity]!.ending() {
         processes[identity] = nil
         resources.release(identity.holder)
+        endedNodes += 1
         logger.notice("Ended.", metadata: ["node": "\(identity)", "ending": "\(ending)"])
         if let partition = directory.partition(of: identity.cluster) {
           voice.say(

@@ -1,6 +1,7 @@
 import ControlCodec
 import ControlMessages
 import KafkaLog
+import Telemetry
 
 /// How a launched process knows itself: the position of its launch command in the log.
 public struct LaunchOrder: Sendable {
@@ -8,8 +9,11 @@ public struct LaunchOrder: Sendable {
   public var partition: UInt32
   /// Of the launch command in `nfv.commands`.
   public var offset: UInt64
+  /// Where the process serves its metrics, or at one of the ports behind; nil: nowhere.
+  public var pages: PageServer.Address?
 
-  public init(kafka: KafkaSettings, partition: UInt32, offset: UInt64) {
+  public init(kafka: KafkaSettings, partition: UInt32, offset: UInt64, pages: PageServer.Address? = nil) {
+    self.pages = pages
     self.kafka = kafka
     self.partition = partition
     self.offset = offset

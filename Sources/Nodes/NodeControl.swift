@@ -82,6 +82,8 @@ final class NodeControl: @unchecked Sendable {
     var nextWorkload = now + spec.workloadInterval
     var isReachable = true
     workload.begin(published, at: now)
+    let pages = NodePages(at: order.pages, spec: spec, startup: started.startup, logger: logger)
+    defer { pages.stop() }
     while !Shutdown.isRequested {
       follow(waiting: Int(min(10, spec.heartbeatInterval)))
       listenToWorker()
@@ -103,6 +105,8 @@ final class NodeControl: @unchecked Sendable {
           logger.notice(isReachable ? "The log is reachable again." : "The log cannot be reached; packets go on.", metadata: ["bootstrap": "\(order.kafka.bootstrap)"])
         }
         voice.logProblems()
+        pages.post(
+          published, dropNames: dropNames, factsLost: voice.lost, factsUnsettled: voice.backlog, isLogReachable: isReachable)
       }
       voice.settle()
     }

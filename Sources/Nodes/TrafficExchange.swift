@@ -30,6 +30,8 @@ final class TrafficExchange {
   private var answered: UInt64 = 0
   private var untaken: UInt64 = 0
   private var sendingTime: UInt64 = 0
+  private var samplesBegin: UInt64 = 0
+  private var samplesTaken: UInt64 = 0
 
   private static let longestBacklog: UInt64 = 512
 
@@ -73,13 +75,21 @@ final class TrafficExchange {
     var scheduleBegin = begin
     var scheduled: UInt64 = 0
     var written: UInt64 = 0
+    samplesBegin = begin
     while !Shutdown.isRequested {
       let now = clock.tick(nfv_cycles())
       let elapsed = now.nanoseconds - begin
+      takeSample(now)
       guard elapsed < plan.duration, sent < plan.count else { break }
       if outgoing.isEmpty {
         var due = UInt64(32)
-        if plan.rate > 0 {
+        if let ramp = plan.ramp {
+          due = ramp.packets(until: elapsed) &- scheduled &- skipped
+          if due > Self.longestBacklog {
+            skipped += due
+            due = 0
+          }
+        } else if plan.rate > 0 {
           let (high, low) = (now.nanoseconds - scheduleBegin).multipliedFullWidth(by: plan.rate)
           due = UInt64(1_000_000_000).dividingFullWidth((high, low)).quotient &- scheduled
           if due > Self.longestBacklog {
@@ -112,12 +122,21 @@ final class TrafficExchange {
     var last = clock.tick(nfv_cycles()).nanoseconds
     while sink.counts.received < sent {
       let now = clock.tick(nfv_cycles())
+      takeSample(now)
       let before = sink.counts.received
       let work = receive(now)
       if sink.counts.received != before { last = now.nanoseconds }
       if now.nanoseconds - last > patience { return }
       pause.after(work: work, longest: 100_000)
     }
+  }
+
+  private func takeSample(_ now: Tick) {
+    guard let interval = settings.sampleInterval, now.nanoseconds &- samplesBegin >= interval &* (samplesTaken + 1) else { return }
+    samplesTaken = (now.nanoseconds &- samplesBegin) / interval
+    settings.takeSample(
+      TrafficSample(
+        seconds: Double(now.nanoseconds &- samplesBegin) / 1e9, offered: sent + skipped, sent: sent, received: sink.counts.received))
   }
 
   private func transmit(_ now: Tick) -> Int {

@@ -25,6 +25,9 @@ public enum TrafficNode {
     public var wait: UInt64
     /// How long after the last packet was sent the others may take.
     public var drain: UInt64
+    /// How often to tell how far it is, in nanoseconds; nil: not at all.
+    public var sampleInterval: UInt64?
+    public var takeSample: @Sendable (TrafficSample) -> Void = { _ in }
 
     public init(port: PortSpec, sink: Sink, isAdaptive: Bool, wait: UInt64, drain: UInt64) {
       self.port = port

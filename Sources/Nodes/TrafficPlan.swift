@@ -23,6 +23,8 @@ public struct TrafficPlan: Sendable {
   public var destinationMAC: MACAddress?
   /// Packets per second; 0 for as many as the port takes.
   public var rate: UInt64 = 0
+  /// Instead of `rate`: one that changes.
+  public var ramp: TrafficRamp?
   /// Frame sizes, sent in turn. As everywhere in benchmarks they count the four bytes of the check sequence, which the device adds.
   public var sizes = [64]
   /// Share of packets that open a new flow, 0 to 1.
@@ -65,7 +67,7 @@ public struct TrafficPlan: Sendable {
     }
     guard (0.0...1.0).contains(newFlowShare) else { return "the share of new flows is from 0 to 1" }
     guard newFlowShare == 0 || flows >= 2 else { return "long and short flows together are at least 2" }
-    guard rate <= 1_000_000_000 else { return "the rate is at most 1000000000 packets per second" }
+    guard max(rate, ramp?.points.map(\.rate).max() ?? 0) <= 1_000_000_000 else { return "the rate is at most 1000000000 packets per second" }
     return nil
   }
 

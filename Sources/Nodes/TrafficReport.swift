@@ -63,3 +63,19 @@ public struct ReflectionReport: Encodable, Equatable, Sendable {
   public var dropped: UInt64 = 0
   public var missed: UInt64 = 0
 }
+
+/// How far a run is: packets since it began.
+public struct TrafficSample: Codable, Equatable, Sendable {
+  public var seconds: Double
+  /// Due by the schedule, sent or skipped.
+  public var offered: UInt64
+  public var sent: UInt64
+  public var received: UInt64
+
+  public init(seconds: Double, offered: UInt64, sent: UInt64, received: UInt64) {
+    self.seconds = seconds
+    self.offered = offered
+    self.sent = sent
+    self.received = received
+  }
+}

@@ -10,7 +10,7 @@ struct ChannelReceiver: ~Copyable {
   /// Bodies of early frames, and their lengths; 0 = not here.
   private let lengths: UnsafeMutablePointer<UInt16>
   private let bodies: UnsafeMutableRawPointer
-  private let assembly: UnsafeMutableRawPointer
+  @usableFromInline let assembly: UnsafeMutableRawPointer
   private let mask: UInt32
   private let capacity: Int
   private let bodySize: Int
@@ -125,6 +125,10 @@ struct ChannelReceiver: ~Copyable {
       guard isOpen, openWaiting() else { return nil }
     }
   }
+
+  /// Whether a message was put together, in memory that the next such message will take.
+  @inlinable @inline(__always)
+  func isAssembled(_ message: UnsafeRawBufferPointer) -> Bool { unsafe message.baseAddress == UnsafeRawPointer(assembly) }
 
   /// Closes the frame that was read, and opens the next if it is here.
   @usableFromInline

@@ -98,6 +98,27 @@ struct ChannelSender: ~Copyable {
     return true
   }
 
+  /// Takes a message of `count` bytes that the caller writes to where this points; `nil` when there is no room for it in one
+  /// frame.
+  @inlinable @inline(__always)
+  mutating func reserve(_ count: Int) -> UnsafeMutableRawPointer? {
+    guard count &+ 2 <= openRoom else { return unsafe reserveElsewhere(count) }
+    let place = unsafe openBody + openLength
+    unsafe place.storeBytes(of: UInt16(truncatingIfNeeded: count).littleEndian, as: UInt16.self)
+    openLength &+= count &+ 2
+    openRoom &-= count &+ 2
+    openMessages &+= 1
+    unacknowledged &+= 1
+    return unsafe place + 2
+  }
+
+  @usableFromInline
+  mutating func reserveElsewhere(_ count: Int) -> UnsafeMutableRawPointer? {
+    guard count + 2 <= bodySize, capacity - tail.since(base) > 1 else { return nil }
+    close()
+    return unsafe reserve(count)
+  }
+
   @inlinable @inline(__always)
   mutating func append(_ chunk: UnsafeRawBufferPointer, flags: UInt16) {
     let place = unsafe openBody + openLength

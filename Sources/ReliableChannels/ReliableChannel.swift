@@ -105,6 +105,13 @@ public struct ReliableChannel: ~Copyable {
     return false
   }
 
+  /// Takes a message of `count` bytes, which the caller writes to where this points before it asks the channel for anything
+  /// else: a message that is made piece by piece is so copied once less. `nil` when it does not fit into a frame, or there
+  /// is no room now.
+  @inlinable @inline(__always)
+  @unsafe
+  public mutating func reserve(_ count: Int) -> UnsafeMutableRawPointer? { unsafe sender.reserve(count) }
+
   @usableFromInline
   mutating func refuse() { tally.messagesRefused &+= 1 }
 
@@ -140,6 +147,21 @@ public struct ReliableChannel: ~Copyable {
   @inlinable @inline(__always)
   @unsafe
   public mutating func nextMessage() -> UnsafeRawBufferPointer? { unsafe receiver.next(counters: &tally) }
+
+  /// The next messages, in order, as many as can be valid at once: until this is called again or the next frame is received.
+  ///
+  /// - Returns: how many there are in `messages`; 0 when there are no more.
+  @inlinable @inline(__always)
+  @unsafe
+  public mutating func nextMessages(into messages: UnsafeMutableBufferPointer<UnsafeRawBufferPointer>) -> Int {
+    var count = 0
+    while count < messages.count, let message = unsafe receiver.next(counters: &tally) {
+      unsafe messages.initializeElement(at: count, to: message)
+      count &+= 1
+      if receiver.isAssembled(message) { break }
+    }
+    return count
+  }
 
   /// Takes one frame and hands each message to `message`, whose bytes are valid during that call.
   @inlinable

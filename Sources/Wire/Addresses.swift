@@ -157,8 +157,9 @@ public struct AddressBlock: Hashable, Sendable, CustomStringConvertible {
     (address.high ^ base.high) & highMask == 0 && (address.low ^ base.low) & lowMask == 0
   }
 
-  @inlinable var highMask: UInt64 { length >= 64 ? .max : length == 0 ? 0 : .max << UInt64(64 - length) }
-  @inlinable var lowMask: UInt64 { length <= 64 ? 0 : .max << UInt64(128 - length) }
+  /// The bits of either half that are compared.
+  @inlinable public var highMask: UInt64 { length >= 64 ? .max : length == 0 ? 0 : .max << UInt64(64 - length) }
+  @inlinable public var lowMask: UInt64 { length <= 64 ? 0 : .max << UInt64(128 - length) }
 
   public var description: String {
     base.ipv4 != nil ? "\(base)/\(length - 96)" : "\(base)/\(length)"

@@ -158,18 +158,22 @@ extension Frame {
   // MARK: Network
 
   @inlinable public var sourceAddress: IPAddress {
-    switch family {
-    case .ipv4: IPAddress(fiveTuple.source)
-    case .ipv6: IPAddress(high: load64(Int(networkOffset) + 8), low: load64(Int(networkOffset) + 16))
-    case .arp, .none: IPAddress(high: 0, low: 0)
+    @inline(__always) get {
+      switch family {
+      case .ipv4: IPAddress(fiveTuple.source)
+      case .ipv6: IPAddress(high: load64(Int(networkOffset) + 8), low: load64(Int(networkOffset) + 16))
+      case .arp, .none: IPAddress(high: 0, low: 0)
+      }
     }
   }
 
   @inlinable public var destinationAddress: IPAddress {
-    switch family {
-    case .ipv4: IPAddress(fiveTuple.destination)
-    case .ipv6: IPAddress(high: load64(Int(networkOffset) + 24), low: load64(Int(networkOffset) + 32))
-    case .arp, .none: IPAddress(high: 0, low: 0)
+    @inline(__always) get {
+      switch family {
+      case .ipv4: IPAddress(fiveTuple.destination)
+      case .ipv6: IPAddress(high: load64(Int(networkOffset) + 24), low: load64(Int(networkOffset) + 32))
+      case .arp, .none: IPAddress(high: 0, low: 0)
+      }
     }
   }
 

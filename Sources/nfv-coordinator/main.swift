@@ -5,6 +5,7 @@ import Foundation
 import KafkaLog
 import Logging
 import NodeSupport
+import Telemetry
 
 struct Coordinator: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -26,6 +27,12 @@ struct Coordinator: ParsableCommand {
   @Option(name: .customLong("kafka-option"), help: "A property of librdkafka as KEY=VALUE, such as security.protocol=ssl. May be repeated.")
   var properties: [String] = []
 
+  @Option(
+    help: ArgumentHelp(
+      "Serve the dashboard and metrics over HTTP at this address, such as 127.0.0.1:9480; trust whoever reaches it.",
+      valueName: "host:port"))
+  var http: PageServer.Address?
+
   @OptionGroup var log: LogOptions
 
   func validate() throws {
@@ -46,11 +53,15 @@ struct Coordinator: ParsableCommand {
     }
     let node = CoordinatorNode(
       KafkaSettings(bootstrap: bootstrap, clientID: "nfv-coordinator", extra: extra), name: HostID(name ?? Self.hostName)!,
-      startedAt: UInt64(max(1, Date().timeIntervalSince1970 * 1_000)), logger: log.start("nfv-coordinator"))
+      startedAt: UInt64(max(1, Date().timeIntervalSince1970 * 1_000)), pages: http, logger: log.start("nfv-coordinator"))
     node.run(until: { Shutdown.isRequested })
   }
 
   private static var hostName: String { ProcessInfo.processInfo.hostName }
+}
+
+extension PageServer.Address: ExpressibleByArgument {
+  public init?(argument: String) { self.init(argument) }
 }
 
 Coordinator.main()

@@ -94,7 +94,7 @@ struct LabCommand: ParsableCommand {
     if !result.passed { throw ExitCode(ExitStatus.failure) }
   }
 
-  private static func ownDirectory() -> String {
+  static func ownDirectory() -> String {
     var buffer = [CChar](repeating: 0, count: 4_096)
     let count = max(0, readlink("/proc/self/exe", &buffer, buffer.count))
     let path = String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)

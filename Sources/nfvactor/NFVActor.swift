@@ -5,6 +5,7 @@ import KafkaLog
 import Logging
 import NodeSupport
 import Nodes
+import Telemetry
 
 /// The data-plane executable.
 @main
@@ -19,7 +20,7 @@ struct NFVActor: ParsableCommand {
       """,
     subcommands: [
       AgentCommand.self, RuntimeCommand.self, SwitchCommand.self, ProcessCommand.self, RulesCommand.self, TrafficCommand.self,
-      LabCommand.self, SimulateCommand.self,
+      LabCommand.self, ScalingCommand.self, SoakCommand.self, SimulateCommand.self,
     ])
 
   static func main() {
@@ -82,8 +83,13 @@ struct NodeOptions: ParsableArguments {
   @Option(name: .long, help: "Name by which an agent finds this process again; set by the agent.")
   var identity: String?
 
+  @Option(
+    name: .long,
+    help: ArgumentHelp("Serve metrics over HTTP at this address, or at one of the ports behind it.", valueName: "host:port"))
+  var http: PageServer.Address?
+
   func order(_ client: String) throws -> LaunchOrder {
-    LaunchOrder(kafka: try location.settings(client: client), partition: partition, offset: launchOffset)
+    LaunchOrder(kafka: try location.settings(client: client), partition: partition, offset: launchOffset, pages: http)
   }
 
   func share() throws -> HostShare {
@@ -101,3 +107,7 @@ func parseProcessors(_ text: String) throws -> [Int] {
 }
 
 extension HostShare.Memory: ExpressibleByArgument {}
+
+extension PageServer.Address: ExpressibleByArgument {
+  public init?(argument: String) { self.init(argument) }
+}

@@ -61,6 +61,17 @@ struct TrafficCommand: ParsableCommand {
   @Option(help: "Packets per second; 0 for as many as the port takes.")
   var rate: UInt64 = 1_000
 
+  @Option(
+    help: ArgumentHelp(
+      "Instead of --rate, one that changes evenly between points, as SECONDS:RATE,...: 0:1000,15:50000,60:2000.",
+      valueName: "points"))
+  var ramp: TrafficRamp?
+
+  @Option(
+    help: ArgumentHelp(
+      "So often, print a line of JSON with the packets offered, sent and received so far.", valueName: "seconds"))
+  var every: Double?
+
   @Option(help: "Bytes of a frame with its check sequence, or 'imix' (7 x 64, 4 x 594, 1 x 1518).")
   var size = "64"
 
@@ -96,7 +107,8 @@ struct TrafficCommand: ParsableCommand {
   @OptionGroup var log: LogOptions
 
   func validate() throws {
-    for (name, value) in [("--seconds", seconds ?? 0), ("--wait", wait), ("--drain", drain)] {
+    guard every ?? 1 >= 0.01 else { throw ValidationError("--every is a number of seconds, at least 0.01") }
+    for (name, value) in [("--seconds", seconds ?? 0), ("--every", every ?? 0), ("--wait", wait), ("--drain", drain)] {
       guard (0...86_400).contains(value) else { throw ValidationError("\(name) is a number of seconds, at most 86400") }
     }
     if !reflect, let fault = try plan().fault { throw ValidationError("this traffic cannot be made: \(fault)") }
@@ -127,8 +139,16 @@ struct TrafficCommand: ParsableCommand {
       case "none": .none
       default: .port(try PortSpec(sink))
       }
-    let settings = TrafficNode.Settings(
+    var settings = TrafficNode.Settings(
       port: spec, sink: target, isAdaptive: polling == .adaptive, wait: Self.nanoseconds(wait), drain: Self.nanoseconds(drain))
+    if let every {
+      settings.sampleInterval = Self.nanoseconds(every)
+      settings.takeSample = { sample in
+        guard let line = try? JSONEncoder().encode(sample) else { return }
+        print(String(decoding: line, as: UTF8.self))
+        fflush(nil)
+      }
+    }
     let report = try TrafficNode.generate(plan, settings, share: share(), logger: logger)
     try show(report) { printText(report) }
   }
@@ -148,6 +168,7 @@ struct TrafficCommand: ParsableCommand {
       plan.destinationMAC = address
     }
     plan.rate = rate
+    plan.ramp = ramp
     plan.newFlowShare = newFlows
     plan.count = count ?? .max
     if size == "imix" {
@@ -233,3 +254,17 @@ struct TrafficCommand: ParsableCommand {
 }
 
 extension TrafficPlan.Transport: ExpressibleByArgument {}
+
+extension TrafficRamp: ExpressibleByArgument {
+  public init?(argument: String) {
+    var points: [Point] = []
+    for word in argument.split(separator: ",", omittingEmptySubsequences: false) {
+      let parts = word.split(separator: ":", omittingEmptySubsequences: false)
+      guard parts.count == 2, let seconds = Double(parts[0]), (0...86_400).contains(seconds), let rate = UInt64(parts[1]) else {
+        return nil
+      }
+      points.append(Point(nanoseconds: UInt64(seconds * 1e9), rate: rate))
+    }
+    self.init(points)
+  }
+}

@@ -61,7 +61,7 @@ struct ClusterListing: Listed, Equatable {
     _ state: ClusterState, wanted: [NodeKind: UInt32], serving: [NodeKind: UInt32], lacksBeginning: Bool
   ) -> (Status, String) {
     if lacksBeginning { return (.unknown, "the log no longer begins at its beginning") }
-    if let body = state.needsNewerVersion { return (.unknown, "the log has a record of a newer version (body \(body.tag))") }
+    if let body = state.needsNewerVersion { return (.unknown, "the log has a record of a newer version (\(body.name)); \(body.advice)") }
     if state.pendingSpec != nil {
       let changes = state.pendingChanges.joined(separator: "; ")
       return state.isDeleted

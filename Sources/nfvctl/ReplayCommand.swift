@@ -1,4 +1,5 @@
 import ArgumentParser
+import Configuration
 import ControlMessages
 import ControlPlane
 import LogAnalysis
@@ -10,8 +11,8 @@ struct ReplayCommand: OperatorCommand {
     abstract: "Show what would have been decided, and where it differs.",
     discussion: """
       Folds the events of the range again and compares the decisions with those in the log: by this version's core, and with \
-      --spec as if that file had been applied at the beginning of the range (intents within it are passed over). The world \
-      answers as it did: a node that only the replay launches never starts.
+      --spec or --policy as if that file had been applied or activated at the beginning of the range (those within it are \
+      passed over). The world answers as it did: a node that only the replay launches never starts.
 
       A line with - was decided and would not be, one with + would be and was not. Ends with 3 when there is any.
 
@@ -19,6 +20,7 @@ struct ReplayCommand: OperatorCommand {
         nfvctl replay --file case-4711.nfvlog
         nfvctl replay --from 2026-11-22T22:10 --to 2026-11-22T22:20 --spec larger.yaml
         nfvctl replay --from 1200 --spec larger.yaml -o jsonl
+        nfvctl replay --from 10m --policy eager.yaml
       """)
 
   @Option(help: ArgumentHelp("Where to begin: \(LogPoint.help).", valueName: "offset|time"))
@@ -32,6 +34,11 @@ struct ReplayCommand: OperatorCommand {
     completion: .file(extensions: ["yaml", "yml"]))
   var spec: String?
 
+  @Option(
+    help: ArgumentHelp("A scaling policy's YAML file, to be in force instead.", valueName: "file"),
+    completion: .file(extensions: ["yaml", "yml"]))
+  var policy: String?
+
   @Option(name: .shortAndLong, help: ArgumentHelp("The cluster; needed when there are several.", valueName: "name"))
   var cluster: ClusterID?
 
@@ -40,13 +47,16 @@ struct ReplayCommand: OperatorCommand {
 
   func perform() throws {
     var given = try spec.map { try ApplyCommand.read($0) }
+    let policy = try policy.map { try loadScalingPolicy($0) }
     let source = try source.open()
     let entry = try source.cluster(cluster)
     // The file may be another cluster's: what counts is what it asks for.
     given?.name = entry.cluster
     let range = try range(of: entry.partition, source)
-    var replay = Replay(
-      cluster: entry.cluster, partition: entry.partition, range: range, instead: given.map { [.clusterApplied($0)] } ?? [])
+    var instead: [Event.Body] = []
+    if let given { instead.append(.clusterApplied(given)) }
+    if let policy { instead.append(.policyActivated(policy)) }
+    var replay = Replay(cluster: entry.cluster, partition: entry.partition, range: range, instead: instead)
     let commands = try source.commands(of: entry.partition)
     let events = try source.events(of: entry.partition)
     var progress = LongWork("replayed")
@@ -66,6 +76,10 @@ struct ReplayCommand: OperatorCommand {
     }
     if output.output == .json { Terminal.put(JSON.array(document).document) }
     Terminal.say("\(replay.eventCount) events: \(replay.recordedCount) commands were decided, \(replay.decidedCount) would be")
+    // Rules 1 know no policies: that nothing differs must not be taken for the policy's doing.
+    if policy != nil, replay.state.rules < DecisionRules.failureDetection {
+      Terminal.say("the cluster's decision rules are \(replay.state.rules) throughout; policies act from \(DecisionRules.failureDetection) on")
+    }
     if differing > 0 { throw Complaint("decisions differ at \(differing) events", status: ExitStatus.different) }
   }
 

@@ -10,7 +10,7 @@ struct VersionCommand: ParsableCommand {
         nfvctl version -o json
       """)
 
-  static let version = "0.1.0"
+  static let version = Release.current
 
   @OptionGroup var output: OutputOptions
 

@@ -55,7 +55,8 @@ struct ClusterStory {
     return say(
       .nodeStarted(
         NodeStarted(node: launch.node, kind: launch.kind, host: launch.host, processID: 100, ports: ports, startup: 200,
-          canMigrate: launch.kind == .runtime && core.state.rules >= DecisionRules.flowRequests)),
+          canMigrate: launch.kind == .runtime && core.state.rules >= DecisionRules.flowRequests,
+          canReplicate: launch.kind == .runtime && launch.replicas > 0)),
       by: .node(launch.kind, launch.cluster, launch.node), life: launch.incarnation.number, after: delay)
   }
 

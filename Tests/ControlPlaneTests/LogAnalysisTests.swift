@@ -18,12 +18,27 @@ struct StoryLog {
     }
   }
 
-  func verify() -> ClusterVerifier {
-    var verifier = ClusterVerifier(cluster: Samples.cluster, partition: 1)
+  func verify(snapshots: [RecordedSnapshot] = [], startsAtNewest: Bool = false) -> ClusterVerifier {
+    var verifier = ClusterVerifier(
+      cluster: Samples.cluster, partition: 1, snapshots: snapshots, startsAtNewest: startsAtNewest)
     var next = commands.makeIterator()
     for event in events { verifier.take(event) { next.next() } }
     verifier.finish { next.next() }
     return verifier
+  }
+
+  /// The state after each of these offsets, as a replica would have taken it.
+  func snapshots(after offsets: [UInt64]) -> [RecordedSnapshot] {
+    var core = ClusterCore(cluster: Samples.cluster)
+    var taken: [RecordedSnapshot] = []
+    for event in events {
+      _ = core.apply(event)
+      guard offsets.contains(event.offset.value) else { continue }
+      let records = SnapshotAssembly.records(of: core, bytes: [1], writer: 1, commandsOffset: Offset(0))
+      guard case .manifest(let manifest) = records.last else { continue }
+      taken.append(RecordedSnapshot(manifest: manifest, core: core))
+    }
+    return taken
   }
 
   func replay(from: UInt64 = 0, to: UInt64 = .max, instead: [Event.Body] = []) -> [Replay.Difference] {
@@ -153,6 +168,46 @@ struct StoryLog {
     var log = Self.log
     log.events.removeFirst(3)
     #expect(!kinds(log.verify()).contains(.differentDecision))
+  }
+
+  @Test func `every snapshot is recomputed, and one that holds another state is found`() {
+    let offsets: [UInt64] = [2, 5, 9]
+    var snapshots = Self.log.snapshots(after: offsets)
+    let whole = Self.log.verify(snapshots: snapshots)
+    #expect(whole.agreedSnapshots == 3 && whole.findings.kept == [])
+    _ = snapshots[1].core?.apply(
+      EventRecord(offset: Offset(1_000), timestamp: Timestamp(milliseconds: 1), event: Self.log.events[0].event))
+    snapshots[2].core = nil
+    let harmed = Self.log.verify(snapshots: snapshots.reversed())
+    #expect(harmed.agreedSnapshots == 1)
+    #expect(kinds(harmed) == [.differentSnapshot, .unreadableSnapshot] && harmed.findings.faultCount == 1)
+    // One of another log: nothing of this one stands where it says.
+    snapshots[0].manifest.position = Offset(5_000)
+    #expect(Self.log.verify(snapshots: [snapshots[0]]).findings.kept == [])
+  }
+
+  @Test func `where the beginning is gone, everything since the oldest snapshot that will do is decided again`() {
+    let snapshots = Self.log.snapshots(after: [2, 5, 9])
+    var log = Self.log
+    log.events.removeFirst(4)
+    let verifier = log.verify(snapshots: snapshots)
+    #expect(verifier.start?.position == Offset(5))
+    #expect(kinds(verifier) == [.missingEvents, .beginsAtSnapshot] || kinds(verifier).contains(.beginsAtSnapshot))
+    #expect(verifier.agreedSnapshots == 1 && verifier.core == Self.log.verify().core)
+    let decidedLater = Self.log.commands.count { $0.command.slot > snapshots[1].manifest.slot }
+    #expect(verifier.agreedCount == UInt64(decidedLater) && decidedLater > 0)
+    // And what was changed since is found.
+    log.commands[log.commands.count - 1].command.reason += "!"
+    #expect(kinds(log.verify(snapshots: snapshots)).contains(.differentDecision))
+    // Without one that reaches to what is left, nothing can be decided.
+    #expect(log.verify(snapshots: [snapshots[0]]).agreedCount == 0)
+  }
+
+  @Test func `a verification may begin at the newest snapshot`() {
+    let snapshots = Self.log.snapshots(after: [2, 5, 9])
+    let verifier = Self.log.verify(snapshots: snapshots, startsAtNewest: true)
+    #expect(verifier.start?.position == Offset(9) && verifier.findings.faultCount == 0)
+    #expect(verifier.core == Self.log.verify().core && verifier.agreedCount < UInt64(Self.log.commands.count))
   }
 
   @Test func `records that are missing, repeated or moved are found by their places`() {

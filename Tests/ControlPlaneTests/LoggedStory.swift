@@ -1,5 +1,7 @@
 // A short story in the log of a real bus, with a real coordinator; and `nfvctl` to be run on it.
 import ControlMessages
+import ControlNodes
+import ControlPlane
 import Foundation
 import KafkaLog
 import Testing
@@ -11,7 +13,8 @@ final class LoggedStory {
   private let bus: TestBus
   private var isStopped = false
 
-  init(_ folder: ToolFolder) throws {
+  /// - Parameter waitsForRules: until the coordinator has put the newest decision rules in force.
+  init(_ folder: ToolFolder, waitsForRules: Bool = false) throws {
     bus = try TestBus()
     bootstrap = bus.settings.bootstrap
     #expect(try folder.nfvctl("topics", "create", at: bootstrap).status == 0)
@@ -36,6 +39,12 @@ final class LoggedStory {
     if let launch = again.last, launch.incarnation > dead.incarnation { try start(launch) }
     _ = try bus.letters(atLeast: 1)
     try bus.waitForBeacon(by: "one")
+    guard waitsForRules else { return }
+    try bus.wait {
+      let follower = try ClusterFollower(bus.settings, only: Samples.cluster)
+      try follower.catchUp(timeoutMilliseconds: 10_000)
+      return follower.clusters.first?.state.rules == DecisionRules.newest
+    }
   }
 
   private func start(_ launch: LaunchSpec) throws {

@@ -76,6 +76,21 @@ import Testing
     #expect(run.status == 3 && run.out.contains("  - launch-runtime node 3"), "\(run)")
   }
 
+  @Test func `a replay with a policy differs where the policy would have acted`() throws {
+    let story = try LoggedStory(folder, waitsForRules: true)
+    defer { story.stop() }
+    let file = folder.path("policy.yaml")
+    try "kind: drop-threshold\nminimum: 3\nmaximum: 6\n".write(toFile: file, atomically: true, encoding: .utf8)
+    let run = try folder.nfvctl("replay", "--policy", file, at: story.bootstrap)
+    #expect(run.status == 3 && run.out.contains("  + launch-runtime node 4"), "\(run)")
+    // The count that there was anyway.
+    try "kind: drop-threshold\nminimum: 2\nmaximum: 2\n".write(toFile: file, atomically: true, encoding: .utf8)
+    #expect(try folder.nfvctl("replay", "--policy", file, at: story.bootstrap).status == 0)
+    try "kind: drop-threshold\nminimum: none\n".write(toFile: file, atomically: true, encoding: .utf8)
+    let wrong = try folder.nfvctl("replay", "--policy", file, at: story.bootstrap)
+    #expect(wrong.status == ExitStatus.usage && wrong.err.contains(file), "\(wrong)")
+  }
+
   @Test func `a dead letter is listed until it is skipped`() throws {
     let story = try LoggedStory(folder)
     defer { story.stop() }

@@ -86,10 +86,10 @@ enum Samples {
     ])
 
   static let tableWithShares: ClusterTable = {
-    var table = table
-    table.members[1].poolShare = PoolShare(index: 0, of: 4)
-    table.members[2].poolShare = PoolShare(index: 3, of: 4)
-    return table
+    var shared = table
+    shared.members[1].poolShare = PoolShare(index: 0, of: 4)
+    shared.members[2].poolShare = PoolShare(index: 3, of: 4)
+    return shared
   }()
 
   static let bodies: [(name: String, body: Event.Body)] = [
@@ -172,7 +172,7 @@ enum Samples {
   }()
 
   static let replicatedSpec: ClusterSpec = {
-    var spec = spec
+    var spec = Self.spec
     spec.replicas = 1
     return spec
   }()

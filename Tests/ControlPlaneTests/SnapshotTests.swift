@@ -73,6 +73,6 @@ import Testing
     newer[1] = 2
     #expect(throws: CodecError.unsupportedVersion(2)) { try RecordCodec.decodeCore(newer) }
     #expect(throws: CodecError.self) { try RecordCodec.decodeCore([]) }
-    #expect(throws: CodecError.self) { try RecordCodec.decodeCore(Array(bytes.dropLast(3))) }
+    #expect(throws: CodecError.self) { try RecordCodec.decodeCore(Array(bytes.dropLast())) }
   }
 }

@@ -104,6 +104,43 @@ import Wire
     #expect(!everythingIPv4.matches(key) && everythingIPv6.matches(key))
   }
 
+  /// `linearScan` compares words that it has worked out beforehand; `FirewallRule.matches` says what a rule means.
+  @Test(arguments: 0..<10) func `scanning prepared rules finds what the rules mean`(seed: Int) {
+    var random = SeededGenerator(seed: UInt64(seed))
+    func blocks(_ random: inout SeededGenerator) -> AddressBlock? {
+      [nil, "0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "::/0", "2001:db8::/32", "2001:db8::1", "::ffff:0:0/96"]
+        .randomElement(using: &random)!.flatMap { AddressBlock($0) }
+    }
+    func ports(_ random: inout SeededGenerator) -> ClosedRange<UInt16> {
+      [0...65_535, 80...80, 0...1_023, 1_024...65_535].randomElement(using: &random)!
+    }
+    let rules = (0..<40).map { _ in
+      FirewallRule(
+        Bool.random(using: &random) ? .allow : .deny,
+        ([.any, .tcp, .udp, .icmp] as [FirewallRule.TransportProtocol]).randomElement(using: &random)!,
+        from: blocks(&random), to: blocks(&random), fromPorts: ports(&random), toPorts: ports(&random),
+        direction: [.forward, .reverse, nil].randomElement(using: &random)!)
+    }
+    let addresses = ["10.1.2.3", "10.1.9.9", "10.9.9.9", "11.0.0.1", "2001:db8::1", "2001:db8:1::1", "2001:db9::1", "::1"]
+    var found = 0
+    for _ in 0..<5_000 {
+      let key = ClassificationKey(
+        source: IPAddress(addresses.randomElement(using: &random)!)!,
+        destination: IPAddress(addresses.randomElement(using: &random)!)!,
+        sourcePort: [0, 80, 1_023, 1_024, 65_535].randomElement(using: &random)!,
+        destinationPort: [0, 79, 80, 81, 1_024].randomElement(using: &random)!,
+        protocolNumber: [1, 6, 17, 47, 58].randomElement(using: &random)!, isIPv6: Bool.random(using: &random),
+        direction: Bool.random(using: &random) ? .forward : .reverse)
+      for count in [1, 2, 5, 40] {
+        let some = Array(rules.prefix(count))
+        let first = some.firstIndex { $0.matches(key) }
+        if first != nil { found += 1 }
+        #expect(RuleClassifier.linearScan(some).firstMatch(key) == first, "seed \(seed): \(key)")
+      }
+    }
+    #expect(found > 100)
+  }
+
   /// The firewall against the rules read aloud: first match over text, nothing shared with its code.
   @Test(arguments: 0..<20) func `the rules decide as they read`(seed: Int) {
     var random = SeededGenerator(seed: UInt64(seed))

@@ -4,6 +4,14 @@ import Wire
 @testable import FunctionCatalog
 
 @Suite struct TCPTransitionTests {
+  @Test func `a state and its byte are the same, and any other byte is no connection`() {
+    for code in 0...UInt8.max {
+      let state = TCPState(code: code)
+      #expect(state == TCPState(rawValue: code) ?? .none)
+      if let named = TCPState(rawValue: code) { #expect(named.code == code) }
+    }
+  }
+
   /// The whole table, as one would draw it: state, then what each kind of segment does, forward | reverse.
   @Test func `the transitions are the ones drawn`() {
     let kinds: [TCPSegment.Kind] = [.syn, .synAck, .ack, .fin, .rst]

@@ -150,7 +150,13 @@ final class ReplicatedCluster {
   }
 
   /// The owner gets no turn any more, and nobody fetches what is sent to it.
-  func kill() { runtimes[owner] = nil }
+  func kill() {
+    buried = runtimes[owner]?.port
+    runtimes[owner] = nil
+  }
+
+  /// The port of who died last.
+  private var buried: FabricPort?
 
   /// The coordinator's word that the owner is dead and who has its flows now.
   func recover(run: UInt32) {
@@ -167,6 +173,7 @@ final class ReplicatedCluster {
     let place = 1 - owner
     lives += 1
     lastLives[place] = lives
+    buried?.discard()
     runtimes[place] = try Life(
       place: place, incarnation: lives, isReplicated: true, rules: rules, memory: frames, now: now())
     announce()

@@ -8,7 +8,9 @@ let benchmarks: [String: (Bool) throws -> Void] = [
   "control": { try ControlBenchmark(isQuick: $0).run() },
   "detection": { try DetectionBenchmark(isQuick: $0).run() },
   "migration": { try MigrationBenchmark(isQuick: $0).run() },
+  "recovery": { try RecoveryBenchmark(isQuick: $0).run() },
   "replication": { try ReplicationBenchmark(isQuick: $0).run() },
+  "scaling": { try ScalingBenchmark(isQuick: $0).run() },
   "vhost": { try VhostBenchmark(isQuick: $0).run() },
 ]
 // What scripts and other benchmarks run, and `make bench` without a name does not.

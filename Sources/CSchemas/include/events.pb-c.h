@@ -118,6 +118,11 @@ struct  Nfvactor__V1__Event
    * A reader that does not know the body stops.
    */
   protobuf_c_boolean critical;
+  /*
+   * Of a critical event: the first release whose programs can follow it, for those that cannot. Numbers below 16 are the
+   * envelope's; a reader takes any other that it does not know for a body.
+   */
+  char *needed_release;
   Nfvactor__V1__Event__CausationCase causation_case;
   union {
     uint64_t caused_by_event;
@@ -151,7 +156,7 @@ struct  Nfvactor__V1__Event
 };
 #define NFVACTOR__V1__EVENT__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__event__descriptor) \
-    , 0, (char *)protobuf_c_empty_string, 0, 0, (char *)protobuf_c_empty_string, 0, NFVACTOR__V1__EVENT__CAUSATION__NOT_SET, {0}, NFVACTOR__V1__EVENT__BODY__NOT_SET, {0} }
+    , 0, (char *)protobuf_c_empty_string, 0, 0, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, NFVACTOR__V1__EVENT__CAUSATION__NOT_SET, {0}, NFVACTOR__V1__EVENT__BODY__NOT_SET, {0} }
 
 
 /*

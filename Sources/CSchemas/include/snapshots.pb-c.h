@@ -205,7 +205,6 @@ struct  Nfvactor__V1__CoreState
    */
   size_t n_unanswered_moves;
   Nfvactor__V1__UnansweredMove **unanswered_moves;
-  uint64_t last_assigned;
   Nfvactor__V1__CoreState__MassSilenceCase mass_silence_case;
   union {
     uint64_t many_silent_since;
@@ -217,7 +216,7 @@ struct  Nfvactor__V1__CoreState
 };
 #define NFVACTOR__V1__CORE_STATE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__core_state__descriptor) \
-    , 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0, NULL, NULL, 0,NULL, 0, (char *)protobuf_c_empty_string, NULL, 0,NULL, 0, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0, 0, NULL, 0, 0, 0,NULL, 0, 0, 0, NULL, 0, 0, 0, 0,NULL, 0,NULL, 0, NFVACTOR__V1__CORE_STATE__MASS_SILENCE__NOT_SET, {0}, NFVACTOR__V1__CORE_STATE__STILLNESS__NOT_SET, {0} }
+    , 0, (char *)protobuf_c_empty_string, 0, 0, 0, 0, NULL, NULL, 0,NULL, 0, (char *)protobuf_c_empty_string, NULL, 0,NULL, 0, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0, 0, NULL, 0, 0, 0,NULL, 0, 0, 0, NULL, 0, 0, 0, 0,NULL, 0,NULL, NFVACTOR__V1__CORE_STATE__MASS_SILENCE__NOT_SET, {0}, NFVACTOR__V1__CORE_STATE__STILLNESS__NOT_SET, {0} }
 
 
 struct  Nfvactor__V1__UnansweredMove
@@ -399,10 +398,14 @@ struct  Nfvactor__V1__NewerBody
   ProtobufCMessage base;
   uint32_t tag;
   ProtobufCBinaryData record;
+  /*
+   * As the record's envelope said; empty if it did not.
+   */
+  char *needed_release;
 };
 #define NFVACTOR__V1__NEWER_BODY__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__newer_body__descriptor) \
-    , 0, {0,NULL} }
+    , 0, {0,NULL}, (char *)protobuf_c_empty_string }
 
 
 struct  Nfvactor__V1__HostState

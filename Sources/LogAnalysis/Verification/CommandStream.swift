@@ -9,15 +9,22 @@ struct CommandStream: Sendable {
   private static let memory = 1_024
 
   private let place: LogPartition
-  private var reader = SlotReader()
+  private var reader: SlotReader
+  /// Slots up to this one are not looked at.
+  private let start: Slot
   private var recent: [Command] = []
   private var early: Set<Slot> = []
   private(set) var findings = Findings()
   private(set) var copyCount = 0
 
-  init(_ place: LogPartition) { self.place = place }
+  /// - Parameter start: the last slot before those that are wanted.
+  init(_ place: LogPartition, after start: Slot = .none) {
+    self.place = place
+    self.start = start
+    reader = SlotReader(after: start)
+  }
 
-  var takenCount: UInt64 { reader.last.number }
+  var takenCount: UInt64 { reader.last.number - start.number }
 
   /// The next command that a reader takes; nil at the end of the log.
   mutating func next(_ read: () throws -> CommandRecord?) rethrows -> CommandRecord? {
@@ -30,6 +37,7 @@ struct CommandStream: Sendable {
         if recent.count >= 2 * Self.memory { recent.removeFirst(Self.memory) }
         return record
       case .repeated:
+        guard command.slot > start else { continue }
         copyCount += 1
         guard let first = recent.last(where: { $0.slot == command.slot }), first != command else { continue }
         findings.add(

@@ -15,16 +15,19 @@ public struct Finding: Hashable, Sendable {
     case differentCopy = "different-copy"
     case unexplainedCommand = "unexplained-command"
     case newerVersion = "newer-version"
+    case differentSnapshot = "different-snapshot"
     // Worth knowing, and harmless.
     case timeWentBack = "time-went-back"
     case unreadable
     case earlySlot = "early-slot"
     case unwrittenCommands = "unwritten-commands"
+    case beginsAtSnapshot = "begins-at-snapshot"
+    case unreadableSnapshot = "unreadable-snapshot"
 
     /// Whether a log with it is not whole, or is not what this version would have made of it.
     public var isFault: Bool {
       switch self {
-      case .timeWentBack, .unreadable, .earlySlot, .unwrittenCommands: false
+      case .timeWentBack, .unreadable, .earlySlot, .unwrittenCommands, .beginsAtSnapshot, .unreadableSnapshot: false
       default: true
       }
     }
@@ -63,6 +66,12 @@ public struct Findings: Hashable, Sendable {
   public mutating func add(_ others: Findings) {
     for finding in others.kept { add(finding) }
     for (kind, count) in others.counts { counts[kind, default: 0] += count - min(count, Self.keptOfEachKind) }
+  }
+
+  /// Forgets a kind that another finding has explained.
+  public mutating func remove(_ kind: Finding.Kind) {
+    kept.removeAll { $0.kind == kind }
+    counts[kind] = nil
   }
 
   public var faultCount: Int { counts.reduce(0) { $0 + ($1.key.isFault ? $1.value : 0) } }
