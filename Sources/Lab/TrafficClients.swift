@@ -85,7 +85,6 @@ struct TrafficClients {
     trap 'stop=1' TERM
     cd \(directory)/transfers
     while test -z "$stop"; do
-      # In a group of its own no signal interrupts it.
       curl -sS -Z --parallel-immediate --parallel-max \(count) --max-time 90 -o '#1' \\
         -w 'code=%{exitcode} status=%{http_code} bytes=%{size_download} seconds=%{time_total} server=%header{x-server} file=%{filename_effective}\\n' \\
         'http://\(LabNetwork.virtualAddress)/paced/\(WebServers.largeFile)?[1-\(count)]' >../answers 2>../transfers.error
