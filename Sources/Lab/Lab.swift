@@ -29,6 +29,9 @@ public final class Lab {
     public var replicas = 0
     /// Seconds between kills: the runtimes in turn, with SIGKILL, each time when all flows have replicas again.
     public var killRuntimeEvery: Int?
+    /// So many downloads at once instead of the usual clients: long ones, paced by the server, each checked byte by byte; and a
+    /// packet counter behind the chain that must see neither gap nor reordering.
+    public var transfers: Int?
     /// What `tc netem` does to every frame on its way to a runtime or the switch, such as `delay 1ms 200us loss 0.1%`.
     public var netem: [String] = []
 
@@ -128,8 +131,15 @@ public final class Lab {
     summary.seconds.removal += seconds(since: removal)
 
     if traffic.failed > 0 { summary.problems += ["\(traffic.failed) requests failed"] + traffic.complaints.prefix(5) }
-    if trafficStart != nil, traffic.kept.requests == 0 || traffic.fresh.requests == 0 {
+    if trafficStart != nil, (traffic.kept.requests == 0 && settings.transfers == nil) || traffic.fresh.requests == 0 {
       summary.problems.append("there was no traffic")
+    }
+    if settings.transfers != nil, trafficStart != nil {
+      if summary.segments == nil { summary.problems.append("no runtime said what its packet counter has seen") }
+      // What the network drops is the network's: with netem gaps are its doing.
+      if let seen = summary.segments, settings.netem.isEmpty, seen.gaps + seen.reordered > 0 {
+        summary.problems.append("the packet counters saw \(seen.gaps) gaps and \(seen.reordered) segments out of order")
+      }
     }
     if coordinatorWasKilled, picture.repeatedCommands > 0 {
       summary.problems.append("the restarted coordinator wrote \(picture.repeatedCommands) commands again")
@@ -181,7 +191,9 @@ public final class Lab {
       clusterFile = file
     } else {
       clusterFile = "\(directory)/cluster.yaml"
-      try TextFile.write(LabConfigurations.cluster(runtimes: settings.runtimes, replicas: settings.replicas), to: clusterFile)
+      let cluster = LabConfigurations.cluster(
+        runtimes: settings.runtimes, replicas: settings.replicas, countsPackets: settings.transfers != nil)
+      try TextFile.write(cluster, to: clusterFile)
     }
     try Program.run(
       ["\(settings.binaries)/nfvctl", "apply", "-f", clusterFile, "--bootstrap", LabConfigurations.bootstrap], in: network.fabric)
@@ -197,7 +209,12 @@ public final class Lab {
       return follower.clusters.contains { picture.isServing($0.state) }
     }
     screen.say("Everything serves; starting the clients.")
-    clients = try TrafficClients(directory: directory, network: network, checksum: checksum).start(log: log)
+    let traffic = TrafficClients(directory: directory, network: network, checksum: checksum)
+    if let transfers = settings.transfers {
+      clients = try traffic.startTransfers(transfers, log: log)
+    } else {
+      clients = try traffic.start(log: log)
+    }
     clientLogs = clients.map { GrowingFile($0.log) }
   }
 
@@ -344,6 +361,7 @@ public final class Lab {
       summary.servers.append(.init(name: name, connections: count.connections, requests: count.requests))
     }
     for name in ["agent", Self.coordinator] + WebServers.names { stop(name, &summary) }
+    if settings.transfers != nil { summary.segments = LabSummary.Segments(logsIn: logs) }
     follower = nil
     stop("bus", &summary)
     summary.problems += endLeftovers()

@@ -55,6 +55,12 @@ struct LabCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
+      "Instead of the usual clients so many long downloads at once, with a packet counter behind the chain that must see neither gap nor reordering.",
+      valueName: "count"))
+  var transfers: Int?
+
+  @Option(
+    help: ArgumentHelp(
       "Harm frames on their way to a runtime or the switch with tc netem: \"delay 1ms 200us loss 0.1%\".", valueName: "words"))
   var netem: String?
 
@@ -67,6 +73,7 @@ struct LabCommand: ParsableCommand {
     guard replicas == 0 || runtimes > 1 else { throw ValidationError("--replicas needs two runtimes") }
     guard (1...86_400).contains(killRuntimeEvery ?? 1) else { throw ValidationError("--kill-runtime-every is a number from 1 to 86400") }
     guard killRuntimeEvery == nil || replicas > 0 else { throw ValidationError("--kill-runtime-every needs --replicas 1") }
+    guard (1...300).contains(transfers ?? 1) else { throw ValidationError("--transfers is a number from 1 to 300") }
     guard migrateEvery == nil || runtimes > 1 else { throw ValidationError("--migrate-every needs two runtimes") }
   }
 
@@ -87,6 +94,7 @@ struct LabCommand: ParsableCommand {
     settings.migrateEvery = migrateEvery
     settings.replicas = replicas
     settings.killRuntimeEvery = killRuntimeEvery
+    settings.transfers = transfers
     settings.netem = netem.map { $0.split(separator: " ").map(String.init) } ?? []
     if let obstacle = Lab.obstacle(settings) { fail(obstacle, ExitStatus.unavailable) }
     let result = Lab(settings) { Shutdown.isRequested }.run()
