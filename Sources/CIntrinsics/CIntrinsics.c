@@ -1,4 +1,7 @@
+#define _GNU_SOURCE
 #include "CIntrinsics.h"
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <string.h>
 
@@ -38,3 +41,5 @@ CRC_TARGET uint32_t nfv_crc32c(uint32_t crc, const void *bytes, size_t count) {
   for (; count > 0; count--, next++) crc = CRC_BYTE(crc, *next);
   return crc;
 }
+
+int nfv_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }

@@ -129,15 +129,27 @@ extension ClusterState {
     guard node.isServing, let host = node.host else { return nil }
     if node.isSilent {
       let silence = clock.elapsed - node.lastHeard
-      if let witness = node.peerWitness, clock.elapsed - witness.at <= Patience.witness {
-        return .silentToPeer(silence, witness.by)
-      }
+      if let witness = confirmation(against: node) { return .silentToPeer(silence, witness) }
       guard self.host(host)?.isSilent == true, !isHeardElsewhere(node) else { return nil }
       return .silentWithHost(silence, host)
     }
     if let cutOff = cutOff(node) { return cutOff }
     let standing = node.lastHeard - min(node.lastHeard, node.loopsMovedAt)
     return standing >= frozenBound ? .workerStands(standing) : nil
+  }
+
+  /// Who says that he does not hear a silent node either. From rules 4 on he has said so again and again: one word may be
+  /// about a moment in which either of the two had no processor.
+  private func confirmation(against node: Node) -> NodeID? {
+    if rules >= DecisionRules.replication { return node.unheardBy.first(where: hasLasted)?.by }
+    guard let witness = node.peerWitness, clock.elapsed - witness.at <= Patience.witness else { return nil }
+    return witness.by
+  }
+
+  /// Whether a witness has spoken for a while and does so still, and is himself well.
+  private func hasLasted(_ witness: PeerWitness) -> Bool {
+    guard clock.elapsed - witness.at <= Patience.cutOff, clock.elapsed - witness.since >= Patience.cutOff else { return false }
+    return node(witness.by).map { $0.isServing && !$0.isSilent } == true
   }
 
   /// From rules 4 on: whether somebody would have said so, had the data plane lost the node as the log has. A host whose
@@ -151,10 +163,7 @@ extension ClusterState {
   /// hear each other, so that the fault is not theirs.
   private func cutOff(_ node: Node) -> Evidence? {
     guard rules >= DecisionRules.replication, node.unheardBy.count >= 2 else { return nil }
-    let witnesses = node.unheardBy.filter { witness in
-      guard clock.elapsed - witness.at <= Patience.cutOff, clock.elapsed - witness.since >= Patience.cutOff else { return false }
-      return self.node(witness.by).map { $0.isServing && !$0.isSilent } == true
-    }
+    let witnesses = node.unheardBy.filter(hasLasted)
     let names = witnesses.map(\.by)
     func lacksAnother(_ witness: NodeID) -> Bool {
       self.node(witness)?.unheardBy.contains { names.contains($0.by) && clock.elapsed - $0.at <= Patience.cutOff } == true

@@ -8,7 +8,7 @@ import Wire
 @safe
 struct HeldReplicas: ~Copyable {
   /// Lives whose replicas can be held at once: one as a rule, more after failures.
-  static var capacity: Int { 4 }
+  static var capacity: Int { 3 }
 
   private enum Use { case free, held, recovering }
 

@@ -47,6 +47,9 @@ struct Peers: ~Copyable, ReplicationOutbox {
   private var callsUntilCount = 0
   /// Peers that have fallen silent since this was last looked at, as bits.
   private var silent: UInt64 = 0
+  /// When those that are still silent are named again: one word could be about a moment in which this side was asleep.
+  private var nextReminder = Tick.zero
+  private static var reminderMilliseconds: UInt64 { 250 }
 
   init(address: FabricAddress, node: UInt32, incarnation: UInt64, settings: ChannelSettings = .init(), memory: MemorySource) {
     self.address = address
@@ -101,7 +104,7 @@ struct Peers: ~Copyable, ReplicationOutbox {
     unsafe FlowOwner(node: known[Int(peer)].node, incarnation: channels[Int(peer)].peerIncarnation)
   }
 
-  /// The lives of living peers that have fallen silent, each once.
+  /// The lives of living peers that have fallen silent, and again four times a second while they are.
   mutating func takeSilent() -> [FlowOwner] {
     guard silent != 0 else { return [] }
     defer { silent = 0 }
@@ -219,8 +222,10 @@ struct Peers: ~Copyable, ReplicationOutbox {
     var frames = 0
     // What the port did not take goes first; until it has, nothing more is made.
     guard send(batch, through: port) else { return 0 }
+    let reminds = now >= nextReminder
+    if reminds { nextReminder = now.advanced(byMilliseconds: Self.reminderMilliseconds) }
     for index in known.indices where known[index].isAlive {
-      if unsafe channels[index].poll(now: now) { silent |= 1 << UInt64(index) }
+      if unsafe channels[index].poll(now: now) || (reminds && channels[index].isPeerSilent) { silent |= 1 << UInt64(index) }
       while true {
         if batch.isFull, !send(batch, through: port) { return frames }
         let length = unsafe channels[index].fill(outgoing, now: now)

@@ -12,9 +12,10 @@ extension Worker {
   /// - Parameters:
   ///   - identity: of a member of a cluster, whose flows can move; `nil` for a runtime by itself.
   ///   - isReplicated: whether its flows can be replicated: then there is memory for what the holder has.
+  ///   - announces: whether it tells the fabric's bridges where it is.
   public static func runtime(
-    port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, isReplicated: Bool = false, chain: ServiceChain, rules: FlowRules, seed: UInt64,
-    rings: WorkerRings, now: Tick, memory: MemorySource
+    port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, isReplicated: Bool = false, chain: ServiceChain,
+    rules: FlowRules, seed: UInt64, rings: WorkerRings, now: Tick, memory: MemorySource, announces: Bool = false
   ) -> Worker {
     let published = PublishedCounters()
     let borrowed = BorrowedFlows()
@@ -28,7 +29,7 @@ extension Worker {
       if case .errand(let errand) = command { errand.run(on: runtime.core.chain) }
       migration?.obey(command, now: now)
     }
-    let announcement = identity.map { _ in AnnouncementGraph(port: port, address: address) }
+    let announcement = announces ? AnnouncementGraph(port: port, address: address) : nil
     return Worker(
       graphs: [runtime] + (migration.map { [$0] } ?? []) + (announcement.map { [$0] } ?? []) + [TimerGraph { now in runtime.core.expireIdle(now: now, limit: 64) }],
       liaison: liaison, published: published,

@@ -20,11 +20,13 @@ public struct SwitchPorts {
 extension Worker {
   /// A virtual switch: the same worker with switch actors instead of flow actors (paper §III-C).
   ///
-  /// - Parameter identity: of a member of a cluster, which runtimes ask to change routes.
+  /// - Parameters:
+  ///   - identity: of a member of a cluster, which runtimes ask to change routes.
+  ///   - announces: whether it tells the fabric's bridges where it is.
   public static func virtualSwitch(
     ports: SwitchPorts, address: FabricAddress, identity: FlowOwner? = nil, entrance: ServerSideEntrance = .closed,
     client: UplinkSettings, server: UplinkSettings, rules: FlowRules, isReplicated: Bool = false, seed: UInt64,
-    rings: WorkerRings, now: Tick, memory: MemorySource
+    rings: WorkerRings, now: Tick, memory: MemorySource, announces: Bool = false
   ) -> Worker {
     let published = PublishedCounters()
     let state = SwitchState(
@@ -35,7 +37,7 @@ extension Worker {
     state.core.runtimes.awaitsRecovery = isReplicated
     state.client.announce(now: now)
     state.server.announce(now: now)
-    let announcement = identity.map { _ in AnnouncementGraph(port: ports.fabric, address: address) }
+    let announcement = announces ? AnnouncementGraph(port: ports.fabric, address: address) : nil
     let liaison = Liaison(rings: rings) { command, now in
       switch command {
       case .members(let members):

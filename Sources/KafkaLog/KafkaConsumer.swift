@@ -124,6 +124,9 @@ public final class KafkaConsumer: @unchecked Sendable {
     return code == RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0 ? high : nil
   }
 
+  /// Ends the wait of a `poll` that waits for its first message, or of the next one; from any thread.
+  public func wake() { rd_kafka_queue_yield(queue) }
+
   /// Up to `max` messages, in order within each partition; waits up to the timeout for the first one.
   ///
   /// Throws only what does not go away by itself, once for each time it is found; reading other

@@ -35,7 +35,7 @@ public final class KafkaProducer: @unchecked Sendable {
 
     var properties: [String: String] {
       switch self {
-      case .facts: ["acks": "all", "enable.idempotence": "true", "linger.ms": "1"]
+      case .facts: ["acks": "all", "enable.idempotence": "true", "linger.ms": "0"]
       case .commands: ["acks": "all", "enable.idempotence": "true", "linger.ms": "0"]
       case .heartbeats(let milliseconds):
         ["acks": "1", "retries": "0", "linger.ms": "0", "message.timeout.ms": String(max(10, milliseconds))]

@@ -51,6 +51,8 @@ public final class SoakRun {
   /// Lives that were harmed, and when those that are still in the table were.
   private var harmed: Set<Life> = []
   private var open: [Life: (harm: Harm, at: ContinuousClock.Instant)] = [:]
+  /// Lives that have served.
+  private var started: Set<Life> = []
   /// Lives that nobody harmed and that were replaced.
   private var mourned: Set<Life> = []
 
@@ -196,6 +198,9 @@ public final class SoakRun {
   }
 
   private func look(_ item: ClusterFollower.Item) {
+    if case .event(_, let record, _) = item, case .nodeStarted(let node) = record.event.body {
+      started.insert(Life(node: node.node, incarnation: record.event.incarnation))
+    }
     guard case .command(_, let record, .taken) = item else { return }
     switch record.command.body {
     case .notifyClusterConfig(let table):
@@ -208,7 +213,7 @@ public final class SoakRun {
       guard launch.incarnation.number > 1 else { return }
       let before = Life(node: launch.node, incarnation: Incarnation(launch.incarnation.number - 1))
       // A life that was launched and never served, since its host was lost meanwhile, is no alarm.
-      if !harmed.contains(before), report.harms["host-lost"] == nil, mourned.insert(before).inserted {
+      if started.contains(before), !harmed.contains(before), mourned.insert(before).inserted {
         report.falseAlarms.append("node \(launch.node) was launched again: \(record.command.reason)")
       }
     default: break

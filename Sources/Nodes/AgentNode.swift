@@ -84,6 +84,7 @@ public final class AgentNode {
       logger.notice("Found a node running.", metadata: ["node": "\(process.identity)", "pid": "\(process.pid)"])
       resources.adopt(process.grant, by: process.identity.holder)
       processes[process.identity] = process
+      watch(process)
     }
     try consumer.assign(topic: ServiceTopics.events, partition: Int32(ServiceTopics.directoryPartition), start: .beginning)
     logger.info("Following the log.", metadata: ["bootstrap": "\(kafka.bootstrap)", "host": "\(configuration.host)"])
@@ -241,6 +242,7 @@ public final class AgentNode {
         program: program, arguments: arguments, identity: identity, kind: spec.kind, grant: grant,
         output: configuration.logDirectory.map { "\($0)/\(spec.kind)-\(spec.cluster)-\(spec.node).log" })
       processes[identity] = process
+      watch(process)
       logger.info("Launched.", metadata: ["node": "\(identity)", "kind": "\(spec.kind)", "pid": "\(process.pid)", "slot": "\(command.slot)"])
       answer(command.slot, .received, partition)
     } catch {
@@ -261,6 +263,9 @@ public final class AgentNode {
       processes[identity]!.stop(now: CycleClock.monotonicNanoseconds() / 1_000_000)
     }
   }
+
+  /// Ends are told to the log in the moment in which they happen.
+  private func watch(_ process: NodeProcess) { ExitWatch.watch(process.pid) { [consumer] in consumer.wake() } }
 
   /// Notices ends, presses those that were asked to end, and ends those that stand still.
   private func supervise() {

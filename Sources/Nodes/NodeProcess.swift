@@ -109,16 +109,16 @@ struct NodeProcess {
     stopping = .killed
   }
 
-  /// Whether it has been stopped by a signal (SIGSTOP) for half a second; asked often, it looks ten times a second.
+  /// Whether it has been stopped by a signal (SIGSTOP) for a fifth of a second; asked often, it looks every 50 ms.
   mutating func isStandingStill(now: UInt64) -> Bool {
     guard now >= nextLook else { return false }
-    nextLook = now + 100
+    nextLook = now + 50
     guard Self.isStopped(pid) else {
       stoppedSince = nil
       return false
     }
     stoppedSince = stoppedSince ?? now
-    return now - stoppedSince! >= 500
+    return now - stoppedSince! >= 200
   }
 
   /// State `T` in `/proc/PID/stat`. A process under a debugger is `t`, and its debugger's business.

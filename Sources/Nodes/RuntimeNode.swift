@@ -23,7 +23,8 @@ public enum RuntimeNode {
 
     let environment = try share.start(
       name: "nfv-runtime-\(spec.node)",
-      megabytes: megabytesNeeded(flows: rules.capacity, ipv6Flows: rules.ipv6Capacity, stateSize: mostStateSize),
+      megabytes: megabytesNeeded(
+        flows: rules.capacity, ipv6Flows: rules.ipv6Capacity, stateSize: mostStateSize, isReplicated: spec.replicas > 0),
       usesPCI: portSpec.isPCI, logger: launch.logger)
     defer { environment.stop() }
     // Rules are classified by the environment's `rte_acl`.
@@ -34,12 +35,15 @@ public enum RuntimeNode {
     let address = FabricAddress(cluster: UInt16(order.partition), node: spec.node.number)
     let rings = WorkerRings()
     let worker = Worker.runtime(
-      port: port, address: address, identity: FlowOwner(spec), chain: chain, rules: rules, seed: .random(in: .min ... .max),
-      rings: rings, now: .zero, memory: environment.containerMemory)
+      port: port, address: address, identity: FlowOwner(spec), isReplicated: spec.replicas > 0, chain: chain, rules: rules,
+      seed: .random(in: .min ... .max), rings: rings, now: .zero, memory: environment.containerMemory, announces: true)
     let clock = CycleClock()
     try launch.serve(
       worker, rings: rings, clock: clock, address: address, dropReasons: chain.dropReasons, capacity: rules.capacity,
       functions: FunctionControl(chain: chain, spec: spec.chain, node: spec.node, clock: clock), begun: begun)
+    var numbers: Logger.Metadata = [:]
+    for observation in chain.observe() { numbers[observation.name] = "\(observation.value)" }
+    launch.logger.info("What the functions counted.", metadata: numbers)
   }
 }
 
@@ -87,7 +91,8 @@ public enum SwitchNode {
       ports: SwitchPorts(client: client, server: server, fabric: fabric), address: address, identity: FlowOwner(spec),
       entrance: ServerSideEntrance(isOpen: entrance.isOpen, endpoints: entrance.endpoints),
       client: UplinkSettings(network.client), server: UplinkSettings(network.server), rules: rules,
-      seed: .random(in: .min ... .max), rings: rings, now: .zero, memory: environment.containerMemory)
+      isReplicated: spec.replicas > 0, seed: .random(in: .min ... .max), rings: rings, now: .zero,
+      memory: environment.containerMemory, announces: true)
     try launch.serve(
       worker, rings: rings, clock: CycleClock(), address: address, dropReasons: [], capacity: rules.capacity, functions: nil,
       begun: begun)
@@ -129,7 +134,7 @@ struct Launch {
         output: HardwareAddress(bits: address.address(of: .server).value),
         control: HardwareAddress(bits: address.control.value)),
       startup: (CycleClock.monotonicNanoseconds() - begun) / 1_000_000, canMigrate: spec.kind == .runtime,
-      canReplicate: spec.kind == .runtime)
+      canReplicate: spec.kind == .runtime && spec.replicas > 0)
     let control = try NodeControl(
       order: order, slot: slot, spec: spec, consumer: consumer, rings: rings, published: worker.published,
       dropNames: dropNames(of: dropReasons), started: started, capacity: capacity, functions: functions, logger: logger)

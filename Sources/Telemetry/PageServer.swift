@@ -43,6 +43,11 @@ public final class PageServer: Sendable {
     public var host: String
     public var port: Int
 
+    public init(host: String, port: Int) {
+      self.host = host
+      self.port = port
+    }
+
     /// `host:port`, `[::1]:port`.
     public init?(_ text: String) {
       guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else { return nil }

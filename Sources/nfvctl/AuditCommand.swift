@@ -9,8 +9,8 @@ struct AuditCommand: OperatorCommand {
     commandName: "audit",
     abstract: "Tell who did what, when, why, for how long, and how it ended.",
     discussion: """
-      nodes: every life of every runtime and switch. recoveries: nodes that failed, and when another life served in their \
-      place. scaling: what operators asked for, and when it was so. migrations: flows that moved between runtimes: who or \
+      nodes: every life of every runtime and switch. recoveries: nodes that failed, who took their flows over, how \
+      many and how fast, and when another life served in their place. scaling: what operators asked for, and when it was so. migrations: flows that moved between runtimes: who or \
       which policy asked, how many moved, how long it took, and how it ended.
 
       Examples:
@@ -48,7 +48,7 @@ struct AuditCommand: OperatorCommand {
     case .recoveries:
       put(
         try entries.flatMap { entry in
-          NodeRecovery.all(in: try Self.lives(entry, source)).map { RecoveryListing(entry.cluster, $0) }
+          try Self.recoveries(entry, source).map { RecoveryListing(entry.cluster, $0) }
         })
     case .scaling: put(try entries.flatMap { entry in try Self.intents(entry, source).map { IntentListing(entry.cluster, $0) } })
     case .migrations:
@@ -69,6 +69,16 @@ struct AuditCommand: OperatorCommand {
     while let record = try commands.next() { if reader.read(record.command.slot) == .taken { lives.take(record) } }
     while let record = try events.next() { lives.take(record) }
     return lives.all
+  }
+
+  static func recoveries(_ entry: Directory.Entry, _ source: any LogSource) throws -> [NodeRecovery] {
+    var history = RecoveryHistory()
+    let commands = try source.commands(of: entry.partition)
+    let events = try source.events(of: entry.partition)
+    var reader = SlotReader()
+    while let record = try commands.next() { if reader.read(record.command.slot) == .taken { history.take(record) } }
+    while let record = try events.next() { history.take(record) }
+    return NodeRecovery.all(in: try lives(entry, source), flows: history)
   }
 
   static func migrations(_ entry: Directory.Entry, _ source: any LogSource) throws -> [Migration] {
@@ -158,7 +168,8 @@ struct RecoveryListing: Audited {
   static let columns: [TextTable.Column] = [
     .left("CLUSTER"), .left("KIND"), .right("ID"), .right("LIFE"), .left("FAILED"), .left("HOW"), .left("ON"), .right("NEW LIFE"),
     .left("ON"),
-    .right("SLOT"), .right("DOWN"), .left("WHY"),
+    .right("SLOT"), .right("DOWN"), .right("FLOWS"), .right("BY"), .right("REFUSED"), .right("FLOWS DOWN"), .right("WORKER"),
+    .left("WHY"),
   ]
 
   var cells: [String] {
@@ -167,7 +178,11 @@ struct RecoveryListing: Audited {
       "\(cluster)", "\(failed.kind)", "\(failed.node)", "\(failed.incarnation)", failed.endedAt?.iso8601 ?? "-", failed.ending,
       "\(failed.host)",
       successor.map { "\($0.incarnation)" } ?? "-", successor.map { "\($0.host)" } ?? "-", successor.map { "\($0.slot)" } ?? "-",
-      recovery.downtime.map { Quantity.span(milliseconds: $0) } ?? "-", successor?.reason ?? "not launched again",
+      recovery.downtime.map { Quantity.span(milliseconds: $0) } ?? "-", recovery.flows.map { "\($0.recovered)" } ?? "-",
+      recovery.flows?.recovery.by.map { "\($0.node)" } ?? "-", recovery.flows?.numbers.map { "\($0.refused)" } ?? "-",
+      recovery.flowsDown.map { Quantity.span(milliseconds: $0) } ?? "-",
+      recovery.flows?.numbers.map { "\($0.microseconds) us" } ?? "-",
+      recovery.flows?.outcome.problem ?? successor?.reason ?? "not launched again",
     ]
   }
 
@@ -175,8 +190,45 @@ struct RecoveryListing: Audited {
     .object([
       "cluster": .text(cluster), "failed": LifeListing.json(cluster, recovery.failed),
       "successor": recovery.successor.map { LifeListing.json(cluster, $0) },
-      "downMilliseconds": recovery.downtime.map { JSON.number($0) },
+      "downMilliseconds": recovery.downtime.map { JSON.number($0) }, "flows": recovery.flows.map { Self.json($0) },
+      "flowsDownMilliseconds": recovery.flowsDown.map { JSON.number($0) },
     ])
+  }
+
+  private static func json(_ flows: FlowRecovery) -> JSON {
+    .object([
+      "slot": .number(flows.slot.number), "askedAt": .string(flows.askedAt.iso8601), "reason": .string(flows.reason),
+      "by": flows.recovery.by.map { JSON.number($0.node.number) }, "state": .string(flows.outcome.word),
+      "problem": flows.outcome.problem.map { JSON.string($0) }, "recovered": .number(flows.recovered),
+      "endedAt": flows.endedAt.map { JSON.string($0.iso8601) }, "numbers": flows.numbers.map { json($0) },
+    ])
+  }
+
+  static func json(_ numbers: RecoveryFinished) -> JSON {
+    .object([
+      "slot": .number(numbers.slot.number), "node": .number(numbers.node.number), "lostNode": .number(numbers.lost.node.number),
+      "lostIncarnation": .number(numbers.lost.incarnation.number), "recovered": .number(numbers.recovered),
+      "onDemand": .number(numbers.onDemand), "refused": .number(numbers.refused), "microseconds": .number(numbers.microseconds),
+    ])
+  }
+}
+
+extension FlowRecovery.Outcome {
+  var word: String {
+    switch self {
+    case .running: "running"
+    case .completed: "completed"
+    case .rejected: "rejected"
+    case .forgotten: "forgotten"
+    }
+  }
+
+  var problem: String? {
+    switch self {
+    case .rejected(let reason): reason
+    case .forgotten: "its flows had no replicas"
+    case .running, .completed: nil
+    }
   }
 }
 

@@ -21,7 +21,7 @@ struct ClusterListing: Listed, Equatable {
   let name: ClusterID
   let partition: UInt32
   let status: Status
-  /// Why it is not complete; empty when it is.
+  /// Why it is not complete; when it is, what it lacks all the same: replicas of its flows.
   let reason: String
   let wanted: [NodeKind: UInt32]
   let serving: [NodeKind: UInt32]
@@ -79,7 +79,8 @@ struct ClusterListing: Listed, Equatable {
     }
     guard missing.isEmpty else { return (.progressing, (missing + obstacles(state)).joined(separator: "; ")) }
     let leaving = state.nodes.count { $0.isAlive && $0.memberState != .serving }
-    return leaving == 0 ? (.complete, "") : (.progressing, "\(leaving) nodes are starting or stopping")
+    let unprotected = state.unprotected.map { "runtime \($0.node) is unprotected: \($0.reason)" }
+    return leaving == 0 ? (.complete, unprotected.joined(separator: "; ")) : (.progressing, "\(leaving) nodes are starting or stopping")
   }
 
   /// What stands in the way, as far as the log tells.

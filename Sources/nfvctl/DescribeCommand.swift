@@ -122,6 +122,11 @@ struct ClusterDescription: Described {
       say(
         "Wanted", "\(state.wanted(.runtime)) runtimes, \(state.wanted(.virtualSwitch)) switches, \(spec.poolShares) pool shares")
       say("Heartbeat", "every \(spec.heartbeatInterval)ms; workload every \(spec.workloadInterval)ms; polling \(spec.polling)")
+      if spec.replicas > 0 { say("Replicas", replicaWords(spec)) }
+      let retired = state.retiredShares
+      if !retired.isEmpty {
+        say("Retired shares", "\(retired.map { "\($0)" }.joined(separator: ", ")), until no flow uses their addresses")
+      }
       say("Flow table", "\(flows.capacity) flows, midstream \(flows.midstream)")
       say("Client side", Self.words(spec.network.client))
       say("Server side", Self.words(spec.network.server))
@@ -146,6 +151,11 @@ struct ClusterDescription: Described {
     return text
   }
 
+  private func replicaWords(_ spec: ClusterSpec) -> String {
+    let unprotected = state.unprotected.map { "runtime \($0.node) is unprotected: \($0.reason)" }
+    return "\(spec.replicas) of each flow; " + (unprotected.isEmpty ? "all runtimes protected" : unprotected.joined(separator: "; "))
+  }
+
   private static func words(_ side: NetworkSpec.Side) -> String {
     var words = side.addresses.map(\.description).joined(separator: ", ")
     if let gateway = side.gateway { words += ", gateway \(AddressRange.text(gateway))" }
@@ -158,6 +168,7 @@ struct ClusterDescription: Described {
     return .object(
       members + [
         .init(key: "spec", value: state.spec.map(Self.json) ?? .null),
+        .init(key: "retiredShares", value: .array(state.retiredShares.map { .number($0) })),
         .init(key: "pendingChanges", value: .array(state.pendingChanges.map { .string($0) })),
         .init(key: "runtimes", value: .array(NodeListing.all(.runtime, of: state).map(\.json))),
         .init(key: "switches", value: .array(NodeListing.all(.virtualSwitch, of: state).map(\.json))),
@@ -181,6 +192,7 @@ struct ClusterDescription: Described {
       "name": .text(spec.name), "runtimes": .number(spec.runtimes), "switches": .number(spec.switches),
       "poolShares": .number(spec.poolShares), "heartbeatMilliseconds": .number(spec.heartbeatInterval),
       "workloadMilliseconds": .number(spec.workloadInterval), "polling": .string("\(spec.polling)"),
+      "replicas": .number(spec.replicas),
       "chain": .array(functions), "flowCapacity": .number(spec.chain.flows.capacity),
       "clientSide": json(spec.network.client), "serverSide": json(spec.network.server),
     ])
@@ -212,6 +224,7 @@ struct NodeDescription: Described {
     if let share = node.poolShare { say("Pool share", "\(share) of \(listing.poolShares ?? 0)") }
     say("Heard", "\(Quantity.span(milliseconds: listing.heardAgo)) ago, at \(node.workerLoops) loops of the worker")
     say("Acknowledged", "slot \(node.acknowledged)")
+    if let unprotected = listing.unprotected { say("Unprotected", unprotected) }
     if node.kind == .runtime {
       say("Settings", "version \(node.settingsVersion)" + (node.settingsProblem.isEmpty ? "" : "; newer ones refused: \(node.settingsProblem)"))
     }
@@ -228,6 +241,13 @@ struct NodeDescription: Described {
       say("Dropped", "\(load.droppedPackets) packets")
       for drops in load.drops { say("  \(drops.reason)", "\(drops.packets)") }
       say("Busy", "\(Quantity.percent(load.busyShare))%")
+      if load.replicasHeld > 0 || load.packetsReleased > 0 {
+        say("Holds", "\(load.replicasHeld) replicas of others' flows; released \(load.packetsReleased) packets")
+      }
+      if let protection = node.protection {
+        let holder = protection.holder?.description ?? "nobody"
+        say("Replicas", "on \(holder), slot \(protection.slot); \(load.unprotectedFlows) flows have none")
+      }
     }
     return TextTable.facts(facts)
   }

@@ -9,11 +9,14 @@ struct NodeListing: Listed, Equatable {
   let poolShares: UInt32?
   /// Milliseconds of log time since it was heard.
   let heardAgo: UInt64
+  /// Why its flows would not all survive its end; nil when they would, or are not to.
+  let unprotected: String?
 
   init(_ node: ClusterState.Node, of state: ClusterState) {
     cluster = state.cluster
     self.node = node
     poolShares = state.spec?.poolShares
+    unprotected = state.unprotected.first { $0.node == node.id }?.reason
     heardAgo = state.clock.elapsed - min(state.clock.elapsed, node.lastHeard)
   }
 
@@ -40,7 +43,7 @@ struct NodeListing: Listed, Equatable {
   static let columns: [TextTable.Column] = [
     .left("CLUSTER"), .right("ID"), .left("STATE"), .left("HOST"), .right("LIFE"), .right("SHARE"), .right("FLOWS"),
     .right("PKT/S"),
-    .right("MBIT/S"), .right("DROP/S"), .right("BUSY%"), .right("HEARD"), .left("PROBLEM"),
+    .right("MBIT/S"), .right("DROP/S"), .right("BUSY%"), .left("REPLICAS"), .right("HEARD"), .left("PROBLEM"),
   ]
 
   var cells: [String] {
@@ -49,8 +52,14 @@ struct NodeListing: Listed, Equatable {
       "\(cluster)", "\(node.id)", state, node.host.map { "\($0)" } ?? "-", "\(node.incarnation)", share ?? "-",
       load.map { "\($0.activeFlows)" } ?? "-", rate(\.forwardedPackets).map { "\($0)" } ?? "-", bits ?? "-",
       rate(\.droppedPackets).map { "\($0)" } ?? "-", load.map { Quantity.percent($0.busyShare) } ?? "-",
-      isRunning ? "\(Quantity.span(milliseconds: heardAgo)) ago" : "-", node.lastProblem,
+      replicas, isRunning ? "\(Quantity.span(milliseconds: heardAgo)) ago" : "-", node.lastProblem,
     ]
+  }
+
+  /// Where the replicas of its flows are.
+  private var replicas: String {
+    guard let holder = node.protection?.holder else { return unprotected == nil ? "-" : "none" }
+    return unprotected == nil ? "on \(holder.node)" : "going to \(holder.node)"
   }
 
   private var share: String? {
@@ -80,6 +89,8 @@ struct NodeListing: Listed, Equatable {
             "since": .string($0.since.iso8601),
           ])
         }),
+      "replicasOn": node.protection?.holder.map { JSON.number($0.node.number) },
+      "protected": node.protection.map { JSON.bool($0.isComplete) }, "unprotected": unprotected.map { JSON.string($0) },
     ])
   }
 
@@ -97,7 +108,9 @@ struct NodeListing: Listed, Equatable {
       "drops": .array(drops), "receivedBytes": .number(load.receivedBytes), "forwardedBytes": .number(load.forwardedBytes),
       "activeFlows": .number(load.activeFlows), "flowsCreated": .number(load.flowsCreated),
       "flowsExpired": .number(load.flowsExpired), "flowCapacity": .number(load.capacity),
-      "busyPartsPerMillion": .number(load.busyShare),
+      "busyPartsPerMillion": .number(load.busyShare), "unprotectedFlows": .number(load.unprotectedFlows),
+      "replicasHeld": .number(load.replicasHeld), "packetsReplicated": .number(load.packetsReplicated),
+      "packetsReleased": .number(load.packetsReleased),
     ])
   }
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import ControlCodec
+import ControlMessages
 
 struct VersionCommand: ParsableCommand {
   static let configuration = CommandConfiguration(

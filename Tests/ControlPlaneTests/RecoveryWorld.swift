@@ -67,6 +67,8 @@ struct RecoveryWorld {
   private var agentsRead = 0
   private var loops: UInt64 = 0
   private var forsworn: Set<NodeLife> = []
+  /// Whom its peers do not hear, and say so in every step.
+  private var unheard: NodeLife?
   /// Ends that the agents have not told yet.
   private var ends: [(at: UInt64, launch: LaunchSpec)] = []
   /// Flows of lives that ended, until somebody adopts them.
@@ -120,6 +122,7 @@ struct RecoveryWorld {
     ends.removeAll { $0.at <= story.time }
     workAgents()
     for index in processes.indices where !processes[index].isCut { live(index) }
+    accuse()
     endGivenUp()
     passTraffic()
     if !isHealthy, story.time >= lastFault + faults.pause, chance(12) { fault() }
@@ -260,6 +263,14 @@ struct RecoveryWorld {
     }
   }
 
+  private mutating func accuse() {
+    guard let life = unheard, let victim = processes.first(where: { $0.life == life && $0.isCut }) else {
+      unheard = nil
+      return
+    }
+    for peer in processes where peer.hasStarted && !peer.isCut { story.peerSilent(victim.launch, by: peer.launch) }
+  }
+
   // MARK: Agents
 
   private mutating func workAgents() {
@@ -334,8 +345,7 @@ struct RecoveryWorld {
       lastFault = story.time
       processes[victim].isCut.toggle()
     case 3 where faults.cuts:
-      guard let cut = processes.first(where: \.isCut), let peer = processes.first(where: { $0.hasStarted && !$0.isCut }) else { return }
-      story.peerSilent(cut.launch, by: peer.launch)
+      if let cut = processes.first(where: \.isCut) { unheard = cut.life }
     case 4, 5 where faults.moves:
       guard let target = running.randomElement(using: &random), target != victim else { return }
       lastFault = story.time

@@ -127,7 +127,7 @@ import Wire
         ServiceStage("firewall", Firewall(rules: [FirewallRule(.allow)], otherwise: .deny, established: .reevaluate), share: share)
       ])
     }
-    var ledger = WorkerMigrationTests.Ledger()
+    var ledger = PacketLedger()
     for round in 0..<200 {
       for flow in 0..<20 { cluster.clientSends(flow: flow, number: ledger.nextNumber(flow)) }
       if round % 10 == 5 {

@@ -17,6 +17,7 @@ struct flow {
   struct connection connection;
   struct nat_flow nat;
   struct balance balance;
+  uint16_t client_bucket; // where the client's half-open connections are counted
 } __attribute__((aligned(64)));
 
 struct cchain {
@@ -26,8 +27,12 @@ struct cchain {
   struct cchain_settings settings;
   uint32_t *loads; // flows of every backend
   uint64_t allowed, denied;
+  uint32_t *half_open, half_open_count; // connections begun and not completed, by client and in all
   struct cchain_counters counters;
   uint64_t next_timers; // milliseconds
+  // Packets of this burst whose flows are to be known by the keys of their answers.
+  struct packet *learning[CCHAIN_BURST];
+  uint32_t learning_count;
   uint32_t (*burst)(struct cchain *, struct cchain_replay *, uint64_t);
   uint8_t client_mac[6], server_mac[6];
 };
@@ -55,13 +60,36 @@ __attribute__((noinline)) static enum drop_reason admit(struct cchain *c, const 
   return DENIED_BY_RULE;
 }
 
-static inline enum drop_reason firewall(struct cchain *c, struct flow *f, const struct packet *p) {
+static void count_half_open(struct cchain *c, uint16_t bucket, uint32_t change) {
+  c->half_open[bucket] += change;
+  c->half_open_count += change;
+}
+
+// A packet that may change the state of its connection.
+__attribute__((noinline)) static enum drop_reason judge(struct cchain *c, struct flow *f, const struct packet *p) {
   if (f->connection.state == NONE) {
     enum drop_reason reason = admit(c, p);
     if (reason != PASS) return reason;
+    __uint128_t product = (__uint128_t)(host32((uint32_t)p->key.addresses) ^ 0x9e3779b97f4a7c15ull) * 0xe7037ed1a0b428dbull;
+    f->client_bucket = (uint16_t)((uint64_t)(product >> 64) ^ (uint64_t)product);
     if (p->protocol != PROTOCOL_TCP) f->connection.state = ESTABLISHED;
   }
-  return p->protocol == PROTOCOL_TCP ? track(&f->connection, p) : PASS;
+  if (p->protocol != PROTOCOL_TCP) return PASS;
+  struct segment s = segment_of(p);
+  bool before = is_half_open(&f->connection);
+  enum drop_reason reason = change(&f->connection, &s, p);
+  bool after = is_half_open(&f->connection);
+  if (before != after) count_half_open(c, f->client_bucket, after ? 1 : -1u); // no limit is set
+  return reason;
+}
+
+static inline enum drop_reason firewall(struct cchain *c, struct flow *f, const struct packet *p) {
+  if (__builtin_expect(f->connection.state == ESTABLISHED && p->protocol == PROTOCOL_TCP && kind_of(p->flags) == ACK, 1)) {
+    struct segment s = segment_of(p);
+    learn(&f->connection, &s, p->direction);
+    return PASS;
+  }
+  return judge(c, f, p);
 }
 
 static inline enum drop_reason translate(struct cchain *c, struct flow *f, struct packet *p) {
@@ -113,10 +141,37 @@ static inline enum drop_reason balance(struct cchain *c, struct flow *f, struct 
 
 static void end(struct cchain *c, uint32_t slot) {
   struct flow *f = &c->states[slot];
+  if (is_half_open(&f->connection)) count_half_open(c, f->client_bucket, -1u);
   nat_close(&c->nat, &f->nat);
   if (f->balance.number) c->loads[f->balance.number - 1]--;
   f->balance.number = 0;
   remove_flow(&c->flows, slot);
+}
+
+static bool learn_reverse(struct cchain *c, uint32_t slot, struct key key, uint64_t hash) {
+  if (find(&c->flows, hash, &key) >= 0 || !insert(&c->flows, hash, slot << 1 | 1)) return false;
+  c->flows.records[slot].reverse = key;
+  c->flows.records[slot].knows_reverse = true;
+  return true;
+}
+
+// The packet has passed the chain: asks for where the key of its answers belongs, and leaves the rest for later.
+static inline void learn_later(struct cchain *c, uint32_t slot, struct packet *p) {
+  p->candidate = slot;
+  p->hash = hash_key(reversed(p->key), c->flows.seed); // its own has served its purpose
+  __builtin_prefetch(first_bucket(&c->flows, p->hash), 1, 3);
+  c->learning[c->learning_count++] = p;
+}
+
+static void learn_now(struct cchain *c) {
+  for (uint32_t i = 0; i < c->learning_count; i++) {
+    struct packet *p = c->learning[i];
+    const struct record *r = &c->flows.records[p->candidate];
+    if (!r->used || r->knows_reverse || learn_reverse(c, p->candidate, reversed(p->key), p->hash)) continue;
+    p->reason = KEY_TAKEN;
+    end(c, p->candidate);
+  }
+  c->learning_count = 0;
 }
 
 // A new flow for the packet, or NO_SLOT with the reason in it.
@@ -128,6 +183,7 @@ static int64_t open_flow(struct cchain *c, struct packet *p, uint64_t now) {
   uint8_t class = p->protocol == PROTOCOL_TCP ? TCP_TRANSITORY : UDP;
   int64_t slot = create(&c->flows, p->key, p->hash, phase, class, now);
   if (slot < 0) {
+    learn_now(c); // a slot must not change hands meanwhile
     int64_t evicted = victim(&c->flows, TCP_TRANSITORY);
     if (evicted >= 0) {
       c->counters.flows_evicted++;
@@ -158,15 +214,6 @@ HOT void follow(struct cchain *c, uint32_t slot, const struct packet *p, uint64_
   set_timeout_class(&c->flows, slot, phase == OPEN ? TCP_ESTABLISHED : TCP_TRANSITORY, now);
 }
 
-static bool learn_reverse(struct cchain *c, uint32_t slot, const struct packet *p) {
-  struct key key = reversed(p->key);
-  uint64_t hash = hash_key(key, c->flows.seed);
-  if (find(&c->flows, hash, &key) >= 0 || !insert(&c->flows, hash, slot << 1 | 1)) return false;
-  c->flows.records[slot].reverse = key;
-  c->flows.records[slot].knows_reverse = true;
-  return true;
-}
-
 // MARK: One packet, when everything it needs has been asked for
 
 HOT enum drop_reason run(
@@ -190,6 +237,10 @@ HOT void process(
   int64_t value = p->candidate;
   if (p->candidate == UINT32_MAX || !same_key(*key_of(flows, p->candidate), p->key)) {
     value = find(flows, p->hash, &p->key);
+    if (value < 0 && !p->client_side && c->learning_count) { // an answer to a packet of this burst
+      learn_now(c);
+      value = find(flows, p->hash, &p->key);
+    }
     if (value < 0) {
       value = open_flow(c, p, now);
       if (value < 0) return;
@@ -211,10 +262,7 @@ HOT void process(
   }
   follow(c, slot, p, now);
   r->has_forwarded = true;
-  if (!r->knows_reverse && p->direction == FORWARD && !learn_reverse(c, slot, p)) {
-    p->reason = KEY_TAKEN;
-    end(c, slot);
-  }
+  if (!r->knows_reverse && p->direction == FORWARD) learn_later(c, slot, p);
 }
 
 // MARK: The burst
@@ -261,28 +309,37 @@ HOT uint32_t burst(
   uint8_t *buffers[CCHAIN_BURST];
   struct flows *flows = &c->flows;
   struct cchain_counters *counters = &c->counters;
-  uint32_t count = receive(port, buffers);
-  for (uint32_t i = 0; i < count; i++) {
-    struct packet *p = &packets[i];
-    p->bytes = buffers[i];
-    p->length = port->length;
-    p->reason = check_link(c, p);
-    if (p->reason == PASS) p->reason = parse(p);
-    if (p->reason != PASS) continue;
-    p->hash = hash_key(p->key, flows->seed);
-    __builtin_prefetch(&flows->buckets[p->hash & flows->mask], 1, 3);
-  }
-  for (uint32_t i = 0; i < count; i++) {
-    struct packet *p = &packets[i];
-    if (p->reason != PASS) continue;
-    int64_t value = find(flows, p->hash, NULL);
-    p->candidate = (uint32_t)value;
-    if (value < 0) continue;
-    __builtin_prefetch(&flows->records[value >> 1], 1, 3);
-    __builtin_prefetch(&c->states[value >> 1], 1, 3);
+  uint32_t count = receive(port, buffers), strangers = 0;
+  // Eight are parsed, then the eight before them are looked up.
+  for (uint32_t some = 0; some < count + 8; some += 8) {
+    for (uint32_t i = some; i < some + 8 && i < count; i++) {
+      struct packet *p = &packets[i];
+      p->bytes = buffers[i];
+      p->length = port->length;
+      p->reason = check_link(c, p);
+      if (p->reason == PASS) p->reason = parse(p);
+      if (p->reason != PASS) continue;
+      p->hash = hash_key(p->key, flows->seed);
+      __builtin_prefetch(first_bucket(flows, p->hash), 1, 3);
+    }
+    for (uint32_t i = some < 8 ? count : some - 8; i < some && i < count; i++) {
+      struct packet *p = &packets[i];
+      if (p->reason != PASS) continue;
+      int64_t value = find(flows, p->hash, NULL);
+      p->candidate = (uint32_t)value;
+      if (value < 0) {
+        if (has_nat && p->client_side) foresee_open(&c->nat, p);
+        int64_t vacancy = foresee_vacancy(flows, strangers++);
+        if (vacancy >= 0) __builtin_prefetch(&c->states[vacancy], 1, 3);
+        continue;
+      }
+      __builtin_prefetch(&flows->records[value >> 1], 1, 3);
+      __builtin_prefetch(&c->states[value >> 1], 1, 3);
+    }
   }
   for (uint32_t i = 0; i < count; i++)
     if (packets[i].reason == PASS) process(c, &packets[i], now, has_firewall, has_nat, has_balancer);
+  learn_now(c);
   uint64_t forwarded = 0, forwarded_bytes = 0, received_bytes = 0;
   for (uint32_t i = 0; i < count; i++) {
     struct packet *p = &packets[i];
@@ -317,29 +374,37 @@ CHAIN(burst_all, true, true, true)
 
 // MARK: Time
 
-static uint32_t expire(struct cchain *c, uint64_t now, uint32_t limit) {
+// First which timers are due, then whether their flows are idle, then the end of those that are: memory is asked for meanwhile.
+static uint32_t expire(struct cchain *c, uint64_t now) {
   struct flows *f = &c->flows;
   uint64_t target = now >> TIMER_SHIFT;
-  uint32_t fired = 0;
-  while (f->position <= target) {
-    uint32_t *head = &f->wheel[f->position & (WHEEL - 1)];
-    while (*head != UNARMED) {
-      if (fired == limit) return fired;
-      fired++;
-      uint32_t slot = *head, unused = (uint32_t)now - f->records[slot].last_seen;
-      uint32_t timeout = f->timeouts[f->records[slot].timeout_class];
-      cancel(f, slot);
-      if (unused >= timeout) {
-        end(c, slot);
-        c->counters.flows_expired++;
-      } else {
-        f->position++; // what is armed for this very position would loop
-        arm(f, slot, now + timeout - unused);
-        f->position--;
-      }
+  uint32_t due[64], fired = 0, idle = 0;
+  for (; f->position <= target && fired < 64; ) {
+    uint32_t slot = f->wheel[f->position & (WHEEL - 1)];
+    if (slot == UNARMED) {
+      f->position++;
+      continue;
     }
-    f->position++;
+    cancel(f, slot);
+    due[fired++] = slot;
+    __builtin_prefetch(&f->records[slot], 1, 3);
+    __builtin_prefetch(&c->states[slot], 1, 3);
   }
+  for (uint32_t i = 0; i < fired; i++) {
+    struct record *r = &f->records[due[i]];
+    uint32_t unused = (uint32_t)now - r->last_seen, timeout = f->timeouts[r->timeout_class];
+    if (unused < timeout) {
+      uint64_t deadline = now + timeout - unused, next = (target + 1) << TIMER_SHIFT;
+      arm(f, due[i], deadline > next ? deadline : next);
+      continue;
+    }
+    __builtin_prefetch(first_bucket(f, hash_key(r->forward, f->seed)), 1, 3);
+    __builtin_prefetch(first_bucket(f, hash_key(r->reverse, f->seed)), 1, 3);
+    if (c->settings.nat) foresee_close(&c->nat, &c->states[due[i]].nat, &r->forward);
+    due[idle++] = due[i];
+  }
+  for (uint32_t i = 0; i < idle; i++) end(c, due[i]);
+  c->counters.flows_expired += idle;
   return fired;
 }
 
@@ -347,7 +412,7 @@ uint32_t cchain_pass(struct cchain *c, struct cchain_replay *port, uint64_t now_
   uint64_t now = now_nanoseconds / 1000000;
   uint32_t count = c->burst(c, port, now);
   if (now >= c->next_timers) {
-    if (expire(c, now, 64) < 64) c->next_timers = now + 16;
+    if (expire(c, now) < 64) c->next_timers = now + 16;
     c->counters.active_flows = c->flows.capacity - c->flows.free_count;
   }
   return count;
@@ -374,6 +439,7 @@ struct cchain *cchain_make(const struct cchain_settings *settings, uint64_t now_
   c->flows = make_flows((uint32_t)s->capacity, s->timeouts, now_nanoseconds / 1000000);
   c->states = reserve(s->capacity * sizeof *c->states);
   c->loads = reserve((s->backend_count + 1) * sizeof *c->loads);
+  c->half_open = reserve(65536 * sizeof *c->half_open);
   if (s->nat) c->nat = make_nat(s->pool, s->pool_count, s->first_port, s->last_port, s->mappings);
   write_mac(c->client_mac, s->client_mac);
   write_mac(c->server_mac, s->server_mac);
@@ -387,7 +453,7 @@ struct cchain *cchain_make(const struct cchain_settings *settings, uint64_t now_
 
 void cchain_free(struct cchain *c) {
   struct flows *f = &c->flows;
-  void *all[] = {f->buckets, f->records, f->free_slots, f->timer_next, f->timer_previous, f->wheel,
+  void *all[] = {f->buckets, f->records, f->free_slots, f->timers, f->wheel, c->half_open,
                  c->states, c->loads, c->nat.addresses, c->nat.ports, c->nat.cursors, c->nat.mappings, c->nat.buckets,
                  (void *)c->settings.rules, (void *)c->settings.services, (void *)c->settings.backends, c};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);

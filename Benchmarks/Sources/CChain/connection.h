@@ -123,8 +123,11 @@ static enum drop_reason reset(struct connection *c, const struct segment *s, int
   return PASS;
 }
 
+// Begun and not completed (RFC 4987).
+static inline bool is_half_open(const struct connection *c) { return c->state >= SYN_SENT && c->state <= SIMULTANEOUS_OPEN; }
+
 // Everything but the middle of a connection's life.
-__attribute__((noinline)) static enum drop_reason change(struct connection *c, const struct segment *s, const struct packet *p) {
+HOT enum drop_reason change(struct connection *c, const struct segment *s, const struct packet *p) {
   int direction = p->direction;
   bool forward = direction == FORWARD;
   enum kind kind = s->kind;
@@ -176,13 +179,4 @@ __attribute__((noinline)) static enum drop_reason change(struct connection *c, c
     return by_sender ? INVALID_TCP_STATE : PASS;
   }
   }
-}
-
-HOT enum drop_reason track(struct connection *c, const struct packet *p) {
-  struct segment s = segment_of(p);
-  if (__builtin_expect(c->state == ESTABLISHED && s.kind == ACK, 1)) {
-    learn(c, &s, p->direction);
-    return PASS;
-  }
-  return change(c, &s, p);
 }

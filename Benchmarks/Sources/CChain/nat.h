@@ -104,12 +104,38 @@ static inline uint32_t *mapping_bucket(const struct nat *n, uint64_t client) {
   return &n->buckets[((uint64_t)(product >> 64) ^ (uint64_t)product) & n->bucket_mask];
 }
 
+static inline uint64_t client_of(uint32_t address, uint16_t port, uint8_t protocol, uint64_t vlan) {
+  return host32(address) | (uint64_t)port << 32 | (uint64_t)(protocol == PROTOCOL_UDP) << 48 | vlan << 50;
+}
+
+static inline void foresee_port(const struct nat *n, uint32_t client, uint32_t port, uint8_t protocol) {
+  uint32_t home = (uint32_t)((uint64_t)(client * 0x9e3779b9u) * n->address_count >> 32);
+  if (port < n->first_port || port >= n->first_port + n->port_count) return;
+  __builtin_prefetch(&n->ports[(uint64_t)lane_of(home, protocol, port) * n->lane_words + (position_of(n, port) >> 6)], 1, 3);
+}
+
+// Asks for what making a mapping for this packet's client will read.
+static inline void foresee_open(const struct nat *n, const struct packet *p) {
+  uint32_t address = (uint32_t)p->key.addresses;
+  uint16_t port = (uint16_t)p->key.transport;
+  __builtin_prefetch(mapping_bucket(n, client_of(address, port, p->protocol, p->key.transport >> 40)), 1, 3);
+  foresee_port(n, host32(address), host16(port), p->protocol);
+}
+
+// The same for giving one back.
+static inline void foresee_close(const struct nat *n, const struct nat_flow *f, const struct key *key) {
+  if (f->mapping == 0) return;
+  __builtin_prefetch(&n->mappings[f->mapping], 1, 3);
+  uint8_t protocol = (uint8_t)(key->transport >> 32);
+  __builtin_prefetch(mapping_bucket(n, client_of(f->client, f->client_port, protocol, key->transport >> 40)), 1, 3);
+  foresee_port(n, host32(f->client), host16(f->external_port), protocol);
+}
+
 // The first packet of a flow finds its client's mapping or makes one.
 __attribute__((noinline)) static enum drop_reason nat_open(struct nat *n, struct nat_flow *f, const struct packet *p) {
   uint32_t address = (uint32_t)p->key.addresses;
   uint16_t port = (uint16_t)p->key.transport;
-  uint64_t client = host32(address) | (uint64_t)port << 32 | (uint64_t)(p->protocol == PROTOCOL_UDP) << 48 |
-                    (p->key.transport >> 40) << 50;
+  uint64_t client = client_of(address, port, p->protocol, p->key.transport >> 40);
   uint32_t *bucket = mapping_bucket(n, client), index = *bucket;
   while (index != 0 && n->mappings[index].client != client) index = n->mappings[index].next;
   if (index == 0) {
@@ -120,6 +146,7 @@ __attribute__((noinline)) static enum drop_reason nat_open(struct nat *n, struct
     }
     index = n->first_free;
     n->first_free = n->mappings[index].next;
+    __builtin_prefetch(&n->mappings[n->first_free], 1, 3); // the next new one's
     m.next = *bucket;
     n->mappings[index] = m;
     *bucket = index;

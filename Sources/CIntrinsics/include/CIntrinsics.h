@@ -1,4 +1,4 @@
-// The instructions that Swift has no name for. Header-only, so that they inline into Swift code.
+// The instructions, and the system call, that Swift has no name for. Header-only where they are to inline into Swift code.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -74,3 +74,6 @@ static inline uint32_t nfv_differing_words(const void *a, const void *b, size_t 
 uint32_t nfv_crc32c(uint32_t crc, const void *bytes, size_t count);
 // The same over the eight bytes of `word`, lowest first.
 uint32_t nfv_crc32c_word(uint32_t crc, uint64_t word);
+
+// A descriptor that becomes readable when the process ends, child or not (pidfd_open(2), Linux 5.3); -1 with `errno`.
+int nfv_pidfd_open(int pid);

@@ -19,12 +19,15 @@ public struct RecordedLife: Hashable, Sendable {
   public internal(set) var stopSlot: Slot?
   public internal(set) var stopAskedAt: Timestamp?
   public internal(set) var stopReason = ""
+  /// It was given up before it was asked to stop.
+  public internal(set) var isDeclaredDead = false
   public internal(set) var endedAt: Timestamp?
   /// How it ended, for people.
   public internal(set) var ending = ""
 
   /// Whether it ended without having been asked to.
-  public var hasFailed: Bool { endedAt != nil && stopSlot == nil }
+  public var hasFailed: Bool { endedAt != nil && stopSlot == nil || isDeclaredDead }
+  public var life: NodeLife { NodeLife(node, incarnation) }
 }
 
 /// The lives of a cluster's nodes, from its commands and events in any order between the two.
@@ -58,6 +61,7 @@ public struct NodeLives: Sendable {
       let key = Key(node: node, incarnation: incarnation)
       slots[record.command.slot] = key
       guard lives[key]?.stopSlot == nil else { return }
+      if case .fence = record.command.body { lives[key]?.isDeclaredDead = true }
       lives[key]?.stopSlot = record.command.slot
       lives[key]?.stopAskedAt = record.timestamp
       lives[key]?.stopReason = record.command.reason
@@ -97,9 +101,11 @@ public struct NodeLives: Sendable {
   }
 }
 
-/// A node that failed, and how long it was until it served again.
+/// A node that failed, what became of its flows, and how long it was until it served again.
 public struct NodeRecovery: Hashable, Sendable {
   public let failed: RecordedLife
+  /// nil: the cluster has no replicas, or the node no flows.
+  public let flows: FlowRecovery?
   /// The life that took its place; nil: none yet.
   public let successor: RecordedLife?
 
@@ -109,13 +115,22 @@ public struct NodeRecovery: Hashable, Sendable {
     return started.since(ended)
   }
 
-  /// In the order of the failed lives' launches. A life that was given up and told to stop is one, too, as it never served.
-  public static func all(in lives: [RecordedLife]) -> [NodeRecovery] {
+  /// Milliseconds from the end of the life to the moment its last flow was served by another, in the time of the log.
+  public var flowsDown: UInt64? {
+    guard let flows, case .completed = flows.outcome, let taken = flows.endedAt else { return nil }
+    return taken.since(min(failed.endedAt ?? flows.askedAt, flows.askedAt))
+  }
+
+  /// In the order of the failed lives' launches. A life that was given up and told to stop is one, too, as it never served;
+  /// and one that was stopped while it had flows.
+  public static func all(in lives: [RecordedLife], flows: RecoveryHistory = RecoveryHistory()) -> [NodeRecovery] {
     lives.enumerated().compactMap { index, life in
-      guard life.hasFailed || life.stopSlot != nil && life.startedAt == nil && life.endedAt != nil else { return nil }
+      let recovery = flows[life.life]
+      let hadFlows = (recovery?.recovered ?? 0) > 0
+      guard life.hasFailed || hadFlows || life.stopSlot != nil && life.startedAt == nil && life.endedAt != nil else { return nil }
       let successor = lives[(index + 1)...].first { $0.node == life.node }
-      guard life.hasFailed || successor != nil else { return nil }
-      return NodeRecovery(failed: life, successor: successor)
+      guard life.hasFailed || hadFlows || successor != nil else { return nil }
+      return NodeRecovery(failed: life, flows: recovery, successor: successor)
     }
   }
 }

@@ -2,9 +2,9 @@
 // worker that ships, on the same frames, in the same run.
 //
 // It does what the worker does for IPv4 TCP and UDP: parses with every length checked, verifies both checksums over the
-// whole packet, finds flows of both directions in the same kind of table (cache-line buckets of eight tagged entries, two
+// whole packet, finds flows of both directions in the same kind of table (cache-line buckets of ten tagged entries, two
 // per key), keeps the same 64-byte records, tracks TCP connections with states, windows and resets (RFC 9293, 5961, 7323),
-// asks the rules once per flow, allocates NAT ports by the same rules (RFC 4787), balances by load, rewrites with
+// counts those that are half open by client, asks the rules once per flow, allocates NAT ports by the same rules (RFC 4787), balances by load, rewrites with
 // incremental checksums (RFC 1624), keeps lazy idle timers on a wheel, evicts when full, and counts packets, bytes, flows
 // and drops by reason. Batches go through the same stages with the same prefetches. What leaves is the same, byte for byte:
 // the benchmark compares.
