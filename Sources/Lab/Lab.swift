@@ -180,7 +180,8 @@ public final class Lab {
       clusterFile = file
     } else {
       clusterFile = "\(directory)/cluster.yaml"
-      try TextFile.write(LabConfigurations.cluster(runtimes: settings.runtimes, countsPackets: settings.transfers != nil), to: clusterFile)
+      try TextFile.write(
+        LabConfigurations.cluster(runtimes: settings.runtimes, countsPackets: settings.transfers != nil), to: clusterFile)
     }
     try Program.run(
       ["\(settings.binaries)/nfvctl", "apply", "-f", clusterFile, "--bootstrap", LabConfigurations.bootstrap], in: network.fabric)
