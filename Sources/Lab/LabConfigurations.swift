@@ -4,11 +4,13 @@ enum LabConfigurations {
   static let bootstrap = "127.0.0.1:9092"
 
   /// What `nfvctl apply` gets: `examples/cluster.yaml` without its explanations (a test compares them).
-  static func cluster(runtimes: Int) -> String {
+  ///
+  /// - Parameter countsPackets: whether a packet counter stands behind the other functions.
+  static func cluster(runtimes: Int, replicas: Int = 0, countsPackets: Bool = false) -> String {
     """
     name: web
     runtimes: \(runtimes)
-    switches: 1
+    switches: 1\(replicas == 0 ? "" : "\nreplicas: \(replicas)")
     pool-shares: \(max(8, runtimes))
     polling: adaptive
     heartbeat: 100ms
@@ -26,7 +28,7 @@ enum LabConfigurations {
             - virtual: 10.1.0.100:80/tcp
               backends:
                 - 10.2.0.11:80
-                - 10.2.0.12:80
+                - 10.2.0.12:80\(countsPackets ? "\n  - packet-counter" : "")
     flows:
       capacity: 65536
       tcp-transitory: 30s

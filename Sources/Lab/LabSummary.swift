@@ -53,6 +53,15 @@ public struct LabSummary: Codable, Equatable, Sendable {
     public var longestMicroseconds: UInt64 = 0
   }
 
+  /// What the packet counters behind the chains have seen of TCP.
+  public struct Segments: Codable, Equatable, Sendable {
+    public var packets: UInt64 = 0
+    /// Segments that were missing when the next came; that came after all; and that were seen before.
+    public var gaps: UInt64 = 0
+    public var reordered: UInt64 = 0
+    public var duplicates: UInt64 = 0
+  }
+
   public struct Durations: Codable, Equatable, Sendable {
     /// From the start to everything serving.
     public var setup = 0.0
@@ -75,6 +84,8 @@ public struct LabSummary: Codable, Equatable, Sendable {
   public var dropsByReason: [String: UInt64] = [:]
   public var log = Log(events: 0, commands: 0, repeatedCommands: 0, unreadableRecords: 0)
   public var migrations = Migrations()
+  /// Of a lab with transfers.
+  public var segments: Segments?
   public var seconds = Durations()
   /// Where the logs are, if they were kept.
   public var logDirectory: String?
@@ -143,6 +154,11 @@ public struct LabSummary: Codable, Equatable, Sendable {
       lines.append(
         "  migrations: \(migrations.count), \(migrations.moved) flows moved, \(migrations.refused) refused, "
           + "\(migrations.returned) returned, the longest \(migrations.longestMicroseconds) us")
+    }
+    if let segments {
+      lines.append(
+        "  packet counters: \(segments.packets) packets, \(segments.gaps) gaps, \(segments.reordered) out of order, "
+          + "\(segments.duplicates) seen before")
     }
     for (reason, packets) in dropsByReason.sorted(by: { $0.key < $1.key }) { lines.append("  dropped, \(reason): \(packets)") }
     lines.append("  log: \(log.events) events, \(log.commands) commands, \(log.repeatedCommands) commands written twice")

@@ -31,6 +31,15 @@ struct TrafficClients {
     return clients
   }
 
+  /// One `curl` with so many connections at once, again and again.
+  func startTransfers(_ count: Int, log: (String) -> String) throws(LabError) -> [ChildProcess] {
+    try TextFile.makeDirectory("\(directory)/transfers")
+    try TextFile.write(transferScript(count), to: "\(directory)/transfers.sh")
+    return [
+      try ChildProcess.start("transfers", ["sh", "\(directory)/transfers.sh"], in: network.client, log: log("transfers"))
+    ]
+  }
+
   /// Asks a client to finish: wrk reports and ends on SIGINT, a loop finishes its request on SIGTERM.
   static func finish(_ client: ChildProcess) { client.signal(client.name == "wrk" ? 2 : 15) }
 
@@ -67,6 +76,31 @@ struct TrafficClients {
     end
 
     """
+
+  private func transferScript(_ count: Int) -> String {
+    """
+    # Downloads \(count) files at once, each over a connection of its own and as slowly as the server sends it, until SIGTERM; the
+    # downloads that have begun are finished and checked.
+    stop=
+    trap 'stop=1' TERM
+    cd \(directory)/transfers
+    while test -z "$stop"; do
+      curl -sS -Z --parallel-immediate --parallel-max \(count) --max-time 90 -o '#1' \\
+        -w 'code=%{exitcode} status=%{http_code} bytes=%{size_download} seconds=%{time_total} server=%header{x-server} file=%{filename_effective}\\n' \\
+        'http://\(LabNetwork.virtualAddress)/paced/\(WebServers.largeFile)?[1-\(count)]' >../answers 2>../transfers.error
+      sha256sum [0-9]* >../sums 2>/dev/null
+      awk -v wanted=\(checksum) '
+        FNR == NR { sum[$2] = $1; next }
+        { file = $0; sub(/.*file=/, "", file)
+          if (sum[file] == wanted && /^code=0 /) print "requests=1 " $0
+          else print "requests=1 failed=1 sum=" sum[file] " " $0 }' ../sums ../answers
+      answered=$(wc -l <../answers)
+      test "$answered" -ge \(count) || echo "requests=1 failed=1 missing=$((\(count) - answered)) $(head -n 1 ../transfers.error | tr ' ' '_')"
+      rm -f [0-9]*
+    done
+
+    """
+  }
 
   private var loopScript: String {
     """

@@ -91,6 +91,12 @@ struct WebServers {
           listen \(address):80;
           root \(pages);
           add_header X-Server \(name) always;
+          # The same pages, each over some ten seconds.
+          location /paced/ {
+            alias \(pages)/;
+            limit_rate 96k;
+            add_header X-Server \(name) always;
+          }
         }
         server {
           listen unix:\(socket(name));

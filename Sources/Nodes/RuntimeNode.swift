@@ -41,6 +41,9 @@ public enum RuntimeNode {
     try launch.serve(
       worker, rings: rings, clock: clock, address: address, dropReasons: chain.dropReasons, capacity: rules.capacity,
       functions: FunctionControl(chain: chain, spec: spec.chain, node: spec.node, clock: clock), begun: begun)
+    var numbers: Logger.Metadata = [:]
+    for observation in chain.observe() { numbers[observation.name] = "\(observation.value)" }
+    launch.logger.info("What the functions counted.", metadata: numbers)
   }
 }
 

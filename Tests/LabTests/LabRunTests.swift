@@ -64,6 +64,21 @@ struct LabRunTests {
     #expect(run.leftovers() == [])
   }
 
+  @Test(.timeLimit(.minutes(3)))
+  func `two hundred long transfers are moved back and forth, and nothing of them is missing or out of order`() throws {
+    let run = try LabRun(["--seconds", "8", "--transfers", "200", "--migrate-every", "1"])
+    defer { run.removeFiles() }
+    let ending = run.finish(within: .seconds(170))
+    let summary = try run.summary()
+    #expect(ending == .code(0), "\(run.output)")
+    #expect(summary.fresh.failed == 0 && summary.fresh.requests >= 200)
+    #expect(summary.fresh.bytes == summary.fresh.requests << 20)
+    #expect(summary.migrations.count >= 4 && summary.migrations.moved >= 400, "\(summary.migrations)")
+    let segments = try #require(summary.segments)
+    #expect(segments.packets > 100_000 && segments.gaps == 0 && segments.reordered == 0, "\(segments)")
+    #expect(run.leftovers() == [])
+  }
+
   @Test(.timeLimit(.minutes(3)), arguments: [0.15, 1.0, 2.5])
   func `a lab that is stopped while it is being set up leaves nothing`(seconds: Double) throws {
     let run = try LabRun(["--seconds", "60"])

@@ -26,6 +26,15 @@ struct MigrationBenchmark {
       // A move of so few is over before most of them have a packet.
       if flows <= 1_000 { try measure(cluster, packetsPerSecond: Self.dense, Self.name(Self.dense), repeats, report) }
     }
+    // Several pairs at once share the same core: together they move as many flows as one pair, if nothing is in the way.
+    for pairs in isQuick ? [3] : [2, 3] {
+      let flows = isQuick ? 30_000 : 600_000
+      let cluster = try MigrationCluster(flows: flows, pairs: pairs)
+      try cluster.settle()
+      try measure(cluster, packetsPerSecond: 0, "\(pairs)-pairs/idle", isQuick ? 5 : 7, report)
+      try measure(
+        cluster, packetsPerSecond: Self.mostPacketsPerSecond, "\(pairs)-pairs/1000kpps", isQuick ? 5 : 7, report)
+    }
   }
 
   private static func name(_ packetsPerSecond: Double) -> String { "\(Int(packetsPerSecond / 1_000))kpps" }
@@ -37,6 +46,7 @@ struct MigrationBenchmark {
     var (times, rates, states, frames, pauses, usual, missed) = (
       [Double](), [Double](), [Double](), [Double](), [Double](), [Double](), 0
     )
+    var (ofSwitch, ofSource, ofTarget): ([Double], [Double], [Double]) = ([], [], [])
     for _ in 0..<repeats {
       if packetsPerSecond > 0 {
         cluster.book.forgetTimes()
@@ -45,13 +55,16 @@ struct MigrationBenchmark {
         try cluster.settle(checkingAll: false)
         usual += cluster.times
       }
-      let (run, channelBytes) = try cluster.migrate(packetsPerSecond: packetsPerSecond)
-      let time = Double(run.finished!.nanoseconds - run.started.nanoseconds)
+      let move = try cluster.migrate(packetsPerSecond: packetsPerSecond)
+      let time = Double(move.nanoseconds)
+      ofSwitch.append(Double(cluster.busy.switches) / flows)
+      ofSource.append(Double(cluster.busy.sources) / flows)
+      ofTarget.append(Double(cluster.busy.targets) / flows)
       times.append(time / 1e6)
       rates.append(flows / time * 1e6)
-      states.append(Double(run.bytes) / flows)
-      frames.append(Double(channelBytes) / flows)
-      missed += run.missedDeadlines
+      states.append(Double(move.stateBytes) / flows)
+      frames.append(Double(move.channelBytes) / flows)
+      missed += move.missedDeadlines
       if packetsPerSecond > 0 {
         try cluster.settle(checkingAll: false)
         pauses += cluster.times
@@ -63,6 +76,10 @@ struct MigrationBenchmark {
     try report.add(Measurement("\(label)/rate", rates, unit: "k flows/s"))
     try report.add(Measurement("\(label)/state", states, unit: "bytes/flow"))
     try report.add(Measurement("\(label)/all-messages", frames, unit: "bytes/flow"))
+    // What each would need with a core of its own: the slowest says how fast a pair could be.
+    for (who, values) in [("switch", ofSwitch), ("sources", ofSource), ("targets", ofTarget)] {
+      try report.add(Measurement("\(label)/work-of-\(who)", values, unit: "ns/flow"))
+    }
     for (what, values) in [("pause", pauses), ("no-migration", usual)] where !values.isEmpty {
       for (name, share) in [("p50", 0.5), ("p99", 0.99), ("max", 1)] {
         try report.add(Measurement("\(label)/\(what)-\(name)", [values.percentile(share)], unit: "us"))

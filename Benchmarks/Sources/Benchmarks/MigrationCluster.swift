@@ -4,7 +4,8 @@ import ModuleGraphs
 import NetworkFunctions
 import Wire
 
-/// A virtual switch and two runtimes, the workers that ship with their channels and migrations, run in turn by one thread.
+/// A virtual switch and one or several pairs of runtimes, the workers that ship with their channels and migrations, run in turn by
+/// one thread.
 ///
 ///     client ─▶ switch ─▶ source or target: firewall, NAT, load balancer ─▶ switch ─▶ server, and back
 ///
@@ -28,11 +29,14 @@ final class MigrationCluster {
   private let fabric: FabricPort
   private let switchRings = WorkerRings()
   private let switchWorker: Worker
+  /// Sources and targets in turn.
   private let runtimes: [Runtime]
+  /// Processor time of the switch, of the runtimes that are sources now, and of the targets, in nanoseconds.
+  private(set) var busy = (switches: UInt64(0), sources: UInt64(0), targets: UInt64(0))
   private let learning: Learning
   private(set) var reports: [MigrationReport] = []
   private var runs: UInt32 = 0
-  /// Which of the runtimes has the flows.
+  /// Which of each pair of runtimes has the flows.
   private var owner = 0
   private let forward: PreparedFrames
   private let reverse: PreparedFrames
@@ -46,7 +50,7 @@ final class MigrationCluster {
     var learn: ((UnsafeRawPointer) -> Void)?
   }
 
-  init(flows: Int) throws {
+  init(flows: Int, pairs: Int = 1) throws {
     self.flows = flows
     let (book, learning, memory) = (PacketBook(flows: flows), Learning(), memory)
     (self.book, self.learning) = (book, learning)
@@ -74,10 +78,10 @@ final class MigrationCluster {
       server: UplinkSettings(interfaces: [.init(address: IPv4Address("10.2.255.254")!, prefixLength: 16)]),
       rules: rules, seed: 42, rings: switchRings, now: .zero, memory: workerMemory.source)
     rules.capacity = flows + flows / 8 + 64
-    runtimes = try (0..<2).map { [rules, workerMemory] index in
+    runtimes = try (0..<2 * pairs).map { [rules, workerMemory] index in
       let address = FabricAddress(cluster: 1, node: UInt32(11 + index))
       let (port, rings) = (FabricPort("runtime \(index)", address.control, memory: memory), WorkerRings())
-      let chain = try ChainUnderTest.whole.makeChain(mappings: rules.capacity, share: RuntimeShare(index: index, count: 2))
+      let chain = try ChainUnderTest.whole.makeChain(mappings: rules.capacity, share: RuntimeShare(index: index, count: 2 * pairs))
       let worker = Worker.runtime(
         port: port, address: address, identity: FlowOwner(node: UInt32(11 + index), incarnation: 1), chain: chain, rules: rules,
         seed: 43 + UInt64(index), rings: rings, now: .zero, memory: workerMemory.source)
@@ -85,18 +89,20 @@ final class MigrationCluster {
     }
     forward = PreparedFrames(capacity: flows, length: 54 + PacketBook.labelLength)
     reverse = PreparedFrames(capacity: flows, length: 54 + PacketBook.labelLength)
-    FabricPort.connect([(1, fabric), (11, runtimes[0].port), (12, runtimes[1].port)])
+    FabricPort.connect([(1, fabric)] + runtimes.enumerated().map { (UInt32(11 + $0), $1.port) })
     announce()
     try open()
   }
 
   private func announce() {
-    let peers = [1, 11, 12].map { Peer(node: $0, incarnation: 1, isSwitch: $0 == 1, isAlive: true) }
+    let peers = ([1] + runtimes.indices.map { UInt32(11 + $0) }).map {
+      Peer(node: $0, incarnation: 1, isSwitch: $0 == 1, isAlive: true)
+    }
     let entries = runtimes.enumerated().map { index, runtime in
-      // New flows go to the first.
+      // New flows go to the first of each pair.
       RuntimeTable.Entry(
         node: UInt32(11 + index), incarnation: 1, input: runtime.address.address(of: .client),
-        output: runtime.address.address(of: .server), isServing: true, flows: UInt64(index) << 40)
+        output: runtime.address.address(of: .server), isServing: true, flows: UInt64(index % 2) << 40)
     }
     let members = WorkerCommand.Members(version: 1, entries: entries, peers: peers)
     for rings in [switchRings] + runtimes.map(\.rings) { _ = rings.commands.put(.members(members)) }
@@ -110,8 +116,17 @@ final class MigrationCluster {
     let now = Tick(nanoseconds: Stopwatch.processorTime())
     book.now = now.nanoseconds
     pass(switchWorker, now) { self.client.waiting + self.server.waiting + self.fabric.waiting }
-    for runtime in runtimes {
+    var before = now.nanoseconds
+    func spent() -> UInt64 {
+      let now = Stopwatch.processorTime()
+      defer { before = now }
+      return now - before
+    }
+    busy.switches += spent()
+    for (index, runtime) in runtimes.enumerated() {
       pass(runtime.worker, now) { runtime.port.waiting }
+      // The flows are on their way to the owner.
+      if index % 2 == owner { busy.targets += spent() } else { busy.sources += spent() }
       while let event = runtime.rings.events.take() {
         if case .migration(let report) = event, report.finished != nil { reports.append(report) }
       }
@@ -225,26 +240,40 @@ final class MigrationCluster {
 
   // MARK: Migration
 
-  /// Moves all flows to the other runtime, while packets come at this rate.
-  ///
-  /// - Returns: the report, and the bytes of all frames of channels meanwhile.
-  func migrate(packetsPerSecond: Double) throws -> (report: MigrationReport, channelBytes: Int) {
+  /// What moving all flows has come to, over all pairs.
+  struct Move {
+    var nanoseconds: UInt64 = 0
+    var stateBytes: UInt64 = 0
+    var channelBytes = 0
+    var missedDeadlines = 0
+  }
+
+  /// Moves all flows to the other runtime of each pair, while packets come at this rate.
+  func migrate(packetsPerSecond: Double) throws -> Move {
     let (source, before) = (owner, channelBytes)
     owner = 1 - owner
     runs += 1
     reports = []
     book.forgetTimes()
-    let order = MigrationOrder(run: runs, target: FlowOwner(node: UInt32(11 + owner), incarnation: 1), flows: flows)
-    _ = runtimes[source].rings.commands.put(.migrate(order))
-    let deadline = Stopwatch.processorTime() + 120_000_000_000
-    play(packetsPerSecond) { !self.reports.isEmpty || Stopwatch.processorTime() > deadline }
-    guard let report = reports.first else { throw BenchmarkError("\(flows) flows have not moved within two minutes\(drops())") }
-    guard report.moved == flows else {
-      throw BenchmarkError(
-        "of \(flows) flows \(report.moved) moved; \(report.refused) were refused, \(report.returned) taken back, \(report.missedDeadlines) deadlines missed\(drops())"
-      )
+    busy = (0, 0, 0)
+    let pairs = runtimes.count / 2
+    for pair in 0..<pairs {
+      let order = MigrationOrder(
+        run: runs, target: FlowOwner(node: UInt32(11 + pair * 2 + owner), incarnation: 1), flows: flows)
+      _ = runtimes[pair * 2 + source].rings.commands.put(.migrate(order))
     }
-    return (report, channelBytes - before)
+    let deadline = Stopwatch.processorTime() + 120_000_000_000
+    play(packetsPerSecond) { self.reports.count == pairs || Stopwatch.processorTime() > deadline }
+    guard reports.count == pairs else { throw BenchmarkError("\(flows) flows have not moved within two minutes\(drops())") }
+    let moved = reports.reduce(0) { $0 + $1.moved }
+    guard moved == flows else {
+      let (refused, returned) = (reports.reduce(0) { $0 + $1.refused }, reports.reduce(0) { $0 + $1.returned })
+      throw BenchmarkError("of \(flows) flows \(moved) moved; \(refused) were refused, \(returned) taken back\(drops())")
+    }
+    let (first, last) = (reports.map(\.started).min()!, reports.map { $0.finished! }.max()!)
+    return Move(
+      nanoseconds: last.nanoseconds - first.nanoseconds, stateBytes: reports.reduce(0) { $0 + $1.bytes },
+      channelBytes: channelBytes - before, missedDeadlines: reports.reduce(0) { $0 + $1.missedDeadlines })
   }
 
   private var channelBytes: Int { fabric.channelBytes + runtimes.reduce(0) { $0 + $1.port.channelBytes } }
