@@ -77,7 +77,6 @@ extension RuntimeCore: ArrivingFlows {
   /// The flow's source has died. If its flows have an heir, packets that come here all the same are sent there.
   public mutating func forget(_ slot: UInt32) {
     guard let heirOfSource else { return flows.remove(slot) }
-    departedNotes += 1
     flows[slot].phase = MigrationPhase(.departed, peer: heirOfSource)
     departedNotes += 1
     flows[slot].lastSeen = UInt32(truncatingIfNeeded: moment.milliseconds)

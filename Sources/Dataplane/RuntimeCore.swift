@@ -394,20 +394,29 @@ public struct RuntimeCore: ~Copyable {
 
   /// Ends flows that were idle for too long; looks at no more than `limit` timers.
   public mutating func expireIdle(now: Tick, limit: Int) -> Int {
-    var expired: UInt64 = 0
-    let fired = flows.advance(to: now, limit: limit)
+    var fired = 0
+    while fired < limit {
+      let wanted = min(limit - fired, FlowStore<FlowActor>.longestAdvance)
+      let some = flows.advance(to: now, limit: wanted)
+      fired += some
+      endIdle(now: now)
+      if some < wanted { break }
+    }
+    counters.activeFlows = UInt64(flows.count - departedNotes)
+    return fired
+  }
+
+  /// Ends the flows that the last look at the timers found idle.
+  private mutating func endIdle(now: Tick) {
     flows.forEachIdle { unsafe chain.foreseeEnd(flows.state($0)) }
     while let slot = flows.nextIdle() {
       if flows[slot].phase.isPinned {
         flows.postpone(slot, now: now)
         continue
       }
-      if flows[slot].phase == .settled { expired &+= 1 }
+      if flows[slot].phase == .settled { counters.flowsExpired &+= 1 }
       end(slot, now: now)
     }
-    counters.flowsExpired &+= expired
-    counters.activeFlows = UInt64(flows.count - departedNotes)
-    return fired
   }
 }
 

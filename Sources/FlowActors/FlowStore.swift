@@ -46,7 +46,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   /// Slots looked at for a flow to give up.
   static var longestSearch: Int { 256 }
   /// Timers looked at by one call of `advance`, at most.
-  static var longestAdvance: Int { 64 }
+  public static var longestAdvance: Int { 64 }
 
   /// - Parameters:
   ///   - capacity: flows, IPv6 ones included.
@@ -408,7 +408,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     return unsafe now.milliseconds &- min(UInt64(idle), now.milliseconds) &+ UInt64(timeouts[Int(record.pointee.timeoutClass)])
   }
 
-  /// Looks at flows whose timers are due, at most `limit` and never more than 64. A flow that was used since its timer was
+  /// Looks at flows whose timers are due, at most `limit`, which is 64 or less. A flow that was used since its timer was
   /// armed gets a new one; those that are idle are handed out by `nextIdle`, to be removed or postponed before the next call.
   ///
   /// All timers first, so that all records can be asked for before the first is read.
@@ -421,7 +421,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     if milliseconds &- lastAdvance > longestTimeout { leap = milliseconds }
     lastAdvance = milliseconds
     let sinceLeap = leap.map { milliseconds - $0 } ?? .max
-    let limit = min(limit, Self.longestAdvance)
+    precondition(limit <= Self.longestAdvance, "timers are looked at 64 at a time")
     let fired = unsafe timers.advance(to: milliseconds >> Self.timerShift, into: UnsafeMutableBufferPointer(start: due, count: limit))
     for index in 0..<fired { unsafe prefetch(due[index]) }
     idleCount = 0

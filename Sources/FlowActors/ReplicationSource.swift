@@ -164,8 +164,21 @@ public struct ReplicationSource: ~Copyable {
     _ slot: UInt32, packet: UnsafeRawBufferPointer, flows: inout some ReplicatedFlows & ~Copyable,
     outbox: inout some ReplicationOutbox & ~Copyable
   ) -> Bool {
-    guard phase == .running, flows.firstEnded == nil || tellEnds(&flows, &outbox), packet.count <= longestPacket else { return false }
-    return unsafe put(slot, packet, flows, &outbox)
+    guard phase == .running, flows.firstEnded == nil || tellEnds(&flows, &outbox), packet.count <= longestPacket,
+      unsafe put(slot, packet, flows, &outbox)
+    else {
+      missed(slot, isEndUntold: flows.firstEnded != nil)
+      return false
+    }
+    return true
+  }
+
+  /// A packet was lost. If the holder does not know its flow, there may be no other packet of it: the sweep comes by once more.
+  @inline(never)
+  private mutating func missed(_ slot: UInt32, isEndUntold: Bool) {
+    // What is known of the slot may be of the flow before.
+    guard phase == .running, unsafe isEndUntold || shadow(slot).load(as: Shadow.self).stream != stream else { return }
+    if sweep == capacity { sweep = 0 } else { isSweepDue = true }
   }
 
   @inline(__always)

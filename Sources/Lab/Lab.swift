@@ -25,6 +25,10 @@ public final class Lab {
     public var killCoordinatorAt: Int?
     /// Seconds between migrations: all flows of one runtime to another, and back, by `nfvctl migrate`.
     public var migrateEvery: Int?
+    /// Replicas of each flow.
+    public var replicas = 0
+    /// Seconds between kills: the runtimes in turn, with SIGKILL, each time when all flows have replicas again.
+    public var killRuntimeEvery: Int?
     /// So many downloads at once instead of the usual clients: long ones, paced by the server, each checked byte by byte; and a
     /// packet counter behind the chain that must see neither gap nor reordering.
     public var transfers: Int?
@@ -54,6 +58,9 @@ public final class Lab {
   private var coordinatorReturnsAt: ContinuousClock.Instant?
   private var coordinatorWasKilled = false
   private var migrationsAsked = 0
+  /// Lives of runtimes that were killed, and when in the traffic the next one's turn is.
+  private var killed: [NodeLife] = []
+  private var nextKill = 0
   private var rate = RateMeter()
 
   private static let coordinator = "coordinator"
@@ -137,6 +144,10 @@ public final class Lab {
     if coordinatorWasKilled, picture.repeatedCommands > 0 {
       summary.problems.append("the restarted coordinator wrote \(picture.repeatedCommands) commands again")
     }
+    for life in killed where !picture.recoveries.contains(where: { $0.lost == life }) {
+      summary.problems.append("the flows of \(life), which was killed, were not recovered")
+    }
+    if settings.killRuntimeEvery != nil, killed.isEmpty { summary.problems.append("no runtime was ever ready to be killed") }
     if migrationsAsked > 0, picture.flowsMoved == 0 { summary.problems.append("no flow was moved") }
     summary.passed = summary.problems.isEmpty
     // Who interrupts a lab does not ask for its logs.
@@ -180,8 +191,9 @@ public final class Lab {
       clusterFile = file
     } else {
       clusterFile = "\(directory)/cluster.yaml"
-      try TextFile.write(
-        LabConfigurations.cluster(runtimes: settings.runtimes, countsPackets: settings.transfers != nil), to: clusterFile)
+      let cluster = LabConfigurations.cluster(
+        runtimes: settings.runtimes, replicas: settings.replicas, countsPackets: settings.transfers != nil)
+      try TextFile.write(cluster, to: clusterFile)
     }
     try Program.run(
       ["\(settings.binaries)/nfvctl", "apply", "-f", clusterFile, "--bootstrap", LabConfigurations.bootstrap], in: network.fabric)
@@ -239,6 +251,7 @@ public final class Lab {
       for process in processes + clients { try process.checkRunning() }
       try tryCoordinator(elapsed)
       try migrate(elapsed)
+      killRuntime(elapsed)
       try readLog()
       readClients()
       rate.take(requests: traffic.requests, bytes: traffic.bytes, at: clock.now)
@@ -281,6 +294,20 @@ public final class Lab {
         "\(settings.binaries)/nfvctl", "migrate", "--from", "\(source)", "--to", "\(target)", "--flows", "1000000", "--bootstrap",
         LabConfigurations.bootstrap,
       ], in: network.fabric)
+  }
+
+  /// The next runtime dies, when it is its turn and the flows of all have replicas.
+  private func killRuntime(_ elapsed: Int) {
+    guard let interval = settings.killRuntimeEvery, elapsed >= max(interval, nextKill),
+      // The last one's recovery is to be seen.
+      settings.seconds.map({ elapsed + 3 <= $0 }) ?? true, let state = follower?.clusters.first?.state
+    else { return }
+    let runtimes = state.nodes.filter { $0.kind == .runtime }
+    guard runtimes.count > 1, runtimes.allSatisfy({ $0.protection?.isComplete == true && $0.processID != 0 }) else { return }
+    let victim = runtimes[killed.count % runtimes.count]
+    killed.append(NodeLife(victim.id, victim.incarnation))
+    nextKill = elapsed + interval
+    kill(pid_t(victim.processID), SIGKILL)
   }
 
   /// Takes what came, and waits a little if nothing did.

@@ -6,11 +6,11 @@ enum LabConfigurations {
   /// What `nfvctl apply` gets: `examples/cluster.yaml` without its explanations (a test compares them).
   ///
   /// - Parameter countsPackets: whether a packet counter stands behind the other functions.
-  static func cluster(runtimes: Int, countsPackets: Bool = false) -> String {
+  static func cluster(runtimes: Int, replicas: Int = 0, countsPackets: Bool = false) -> String {
     """
     name: web
     runtimes: \(runtimes)
-    switches: 1
+    switches: 1\(replicas == 0 ? "" : "\nreplicas: \(replicas)")
     pool-shares: \(max(8, runtimes))
     polling: adaptive
     heartbeat: 100ms

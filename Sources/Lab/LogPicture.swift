@@ -32,6 +32,8 @@ public struct LogPicture: Sendable {
   /// Migrations that have ended, with their sources' numbers.
   public private(set) var migrations: [MigrationFinished] = []
   /// The slot of the last table in which everything wanted serves.
+  public private(set) var recoveries: [RecoveryFinished] = []
+
   private var completeTable: Slot?
   private var lastTime = Timestamp.zero
 
@@ -71,7 +73,10 @@ public struct LogPicture: Sendable {
     case .migrationFinished(let end):
       migrations.append(end)
       note("\(record.event.body.name): \(record.event.body.summary)")
-    case .functionLog, .backendChanged, .recoveryFinished, .peerSilent, .rulesActivated, .policyActivated, .moveRequested,
+    case .recoveryFinished(let end):
+      recoveries.append(end)
+      note("\(record.event.body.name): \(record.event.body.summary)")
+    case .functionLog, .backendChanged, .peerSilent, .rulesActivated, .policyActivated, .moveRequested,
       .drainRequested:
       note("\(record.event.body.name): \(record.event.body.summary)")
     case .unknown(let body): note("an event of a newer version (\(body.tag))")

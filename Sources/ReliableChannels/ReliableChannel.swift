@@ -246,7 +246,10 @@ public struct ReliableChannel: ~Copyable {
   /// This life of the peer is over: whatever still comes of it, or of an earlier one, is refused.
   public mutating func fence(_ incarnation: UInt64) {
     fencedIncarnation = max(fencedIncarnation, incarnation)
-    if peerIncarnation <= fencedIncarnation { isEstablished = false }
+    guard peerIncarnation <= fencedIncarnation, isEstablished else { return }
+    // The next life begins with the first number, and so must this end.
+    tally.messagesAbandoned &+= UInt64(sender.reset())
+    isEstablished = false
   }
 
   // MARK: Frames out

@@ -10,6 +10,12 @@ public enum Scenario: String, CaseIterable, Sendable {
   case migrationReordering = "migration-reordering"
   /// The same, and runtimes and switches die.
   case migrationDeaths = "migration-deaths"
+  /// Replication with output commit while the network does harm and nodes pause.
+  case replicationNetwork = "replication-network"
+  /// The same, and runtimes die, one after another.
+  case replicationDeaths = "replication-deaths"
+  /// The same, and also at once with their holders; and some that live are taken for dead.
+  case replicationEverything = "replication-everything"
   /// The workers that ship, with a NAT whose endpoints travel.
   case workers
 
@@ -18,6 +24,7 @@ public enum Scenario: String, CaseIterable, Sendable {
     switch self {
     case .channelLoss, .channelRestarts: 2_500
     case .migrationNetwork, .migrationReordering, .migrationDeaths: 2_000
+    case .replicationNetwork, .replicationDeaths, .replicationEverything: 1_500
     case .workers: 100
     }
   }
@@ -27,7 +34,7 @@ public enum Scenario: String, CaseIterable, Sendable {
 
   /// Plays one world.
   ///
-  /// - Parameter defect: what shall go wrong: a `MigrationDefect` or a `ReturnDefect` by name.
+  /// - Parameter defect: what shall go wrong: a `MigrationDefect`, `ReplicationDefect` or `ReturnDefect` by name.
   /// - Throws: what went against the rules.
   public func play(seed: UInt64, defect: String? = nil) throws -> Tally {
     switch self {
@@ -38,6 +45,9 @@ public enum Scenario: String, CaseIterable, Sendable {
     case .migrationNetwork: return try migrate(seed, .network, defect)
     case .migrationReordering: return try migrate(seed, .reordering, defect)
     case .migrationDeaths: return try migrate(seed, .deaths, defect)
+    case .replicationNetwork: return try replicate(seed, .network, defect)
+    case .replicationDeaths: return try replicate(seed, .deaths, defect)
+    case .replicationEverything: return try replicate(seed, .everything, defect)
     case .workers:
       var world = WorkerWorld(seed: seed, defect: defect.flatMap(ReturnDefect.init))
       try world.play()
@@ -52,11 +62,22 @@ public enum Scenario: String, CaseIterable, Sendable {
     return ["runs": summary.runs, "moved": summary.moved, "held": summary.held, "late": summary.late, "deaths": summary.deaths]
   }
 
+  private func replicate(_ seed: UInt64, _ harm: ReplicationWorld.Harm, _ defect: String?) throws -> Tally {
+    var world = ReplicationWorld(seed: seed, harm: harm, defect: defect.flatMap(ReplicationDefect.init))
+    try world.play()
+    let summary = world.summary
+    return [
+      "outputs": summary.outputs, "unprotected": summary.unprotected, "deaths": summary.deaths, "taken over": summary.takenOver,
+      "lost": summary.lost, "zombies": summary.zombies, "ended": summary.ends,
+    ]
+  }
+
   /// The defects that this scenario's worlds can have, by name.
   public var defects: [String] {
     switch self {
     case .channelLoss, .channelRestarts: []
     case .migrationNetwork, .migrationReordering, .migrationDeaths: MigrationDefect.allCases.map(\.rawValue)
+    case .replicationNetwork, .replicationDeaths, .replicationEverything: ReplicationDefect.allCases.map(\.rawValue)
     case .workers: ReturnDefect.allCases.map(\.rawValue)
     }
   }
@@ -70,6 +91,9 @@ public enum Scenario: String, CaseIterable, Sendable {
       case .migrationNetwork: ["moved", "held"]
       case .migrationReordering: ["moved", "held", "late"]
       case .migrationDeaths: ["moved", "held", "deaths"]
+      case .replicationNetwork: ["outputs", "ended"]
+      case .replicationDeaths: ["outputs", "deaths", "taken over"]
+      case .replicationEverything: ["outputs", "deaths", "taken over", "lost", "zombies"]
       case .workers: ["moved", "returned"]
       }
     return wanted.first { tally[$0, default: 0] == 0 }

@@ -45,6 +45,14 @@ struct LabCommand: ParsableCommand {
     help: ArgumentHelp("Move all flows of one runtime to the next every so often, with nfvctl.", valueName: "seconds"))
   var migrateEvery: Int?
 
+  @Option(help: "Replicas of each flow on another runtime: 0 or 1.")
+  var replicas = 0
+
+  @Option(
+    help: ArgumentHelp(
+      "Kill a runtime with SIGKILL every so often, one after another, whenever all flows have replicas.", valueName: "seconds"))
+  var killRuntimeEvery: Int?
+
   @Option(
     help: ArgumentHelp(
       "Instead of the usual clients so many long downloads at once, with a packet counter behind the chain that must see neither gap nor reordering.",
@@ -61,6 +69,10 @@ struct LabCommand: ParsableCommand {
     guard (1...86_400).contains(seconds ?? 1) else { throw ValidationError("--seconds is a number from 1 to 86400") }
     guard killCoordinatorAt ?? 0 >= 0 else { throw ValidationError("--kill-coordinator-at is a number of seconds") }
     guard (1...86_400).contains(migrateEvery ?? 1) else { throw ValidationError("--migrate-every is a number from 1 to 86400") }
+    guard (0...1).contains(replicas) else { throw ValidationError("--replicas is 0 or 1") }
+    guard replicas == 0 || runtimes > 1 else { throw ValidationError("--replicas needs two runtimes") }
+    guard (1...86_400).contains(killRuntimeEvery ?? 1) else { throw ValidationError("--kill-runtime-every is a number from 1 to 86400") }
+    guard killRuntimeEvery == nil || replicas > 0 else { throw ValidationError("--kill-runtime-every needs --replicas 1") }
     guard (1...300).contains(transfers ?? 1) else { throw ValidationError("--transfers is a number from 1 to 300") }
     guard migrateEvery == nil || runtimes > 1 else { throw ValidationError("--migrate-every needs two runtimes") }
   }
@@ -80,6 +92,8 @@ struct LabCommand: ParsableCommand {
     settings.keepsLogs = keepLogs
     settings.killCoordinatorAt = killCoordinatorAt
     settings.migrateEvery = migrateEvery
+    settings.replicas = replicas
+    settings.killRuntimeEvery = killRuntimeEvery
     settings.transfers = transfers
     settings.netem = netem.map { $0.split(separator: " ").map(String.init) } ?? []
     if let obstacle = Lab.obstacle(settings) { fail(obstacle, ExitStatus.unavailable) }

@@ -23,6 +23,21 @@ import Testing
     #expect(spec.problem == nil)
   }
 
+  @Test func `a cluster has no replicas or one; more are refused with the reason`() throws {
+    let text = try String(contentsOfFile: "\(Self.directory)/cluster.yaml", encoding: .utf8)
+    let file = FileManager.default.temporaryDirectory.appending(path: "cluster-\(UInt64.random(in: 0...UInt64.max)).yaml")
+    defer { try? FileManager.default.removeItem(at: file) }
+    func read(_ line: String) throws -> ClusterSpec {
+      try (text + "\n" + line + "\n").write(to: file, atomically: true, encoding: .utf8)
+      return try ApplyCommand.read(file.path)
+    }
+    #expect(try read("").replicas == 0)
+    #expect(try read("replicas: 1").replicas == 1)
+    let error = #expect(throws: (any Error).self) { try read("replicas: 2") }
+    #expect("\(error!)".contains("replicas: 2 replicas of each flow were asked for; one is what this version has"))
+    #expect(throws: (any Error).self) { try read("replicas: -1") }
+  }
+
   @Test func `the example agent offers two runtimes and a switch`() throws {
     var expected = AgentConfiguration(
       host: try #require(HostID("lab")), processors: [0, 1], runtimePorts: ["af_packet:rt0", "af_packet:rt1"],

@@ -59,9 +59,9 @@ import Testing
     let text = OutputFormat.text.list(NodeListing.all(.runtime, of: Self.state))
     #expect(
       text == """
-        CLUSTER  ID  STATE      HOST   LIFE  SHARE  FLOWS  PKT/S  MBIT/S  DROP/S  BUSY%     HEARD  PROBLEM
-        web       2  serving    lab-1     1    0/4     17   2000     2.0       6   12.3  60ms ago
-        web       3  launching  lab-1     1    1/4      -      -       -       -      -         -
+        CLUSTER  ID  STATE      HOST   LIFE  SHARE  FLOWS  PKT/S  MBIT/S  DROP/S  BUSY%  REPLICAS     HEARD  PROBLEM
+        web       2  serving    lab-1     1    0/4     17   2000     2.0       6   12.3  -         60ms ago
+        web       3  launching  lab-1     1    1/4      -      -       -       -      -  -                -
 
         """)
   }
