@@ -51,6 +51,8 @@ public final class SoakRun {
   /// Lives that were harmed, and when those that are still in the table were.
   private var harmed: Set<Life> = []
   private var open: [Life: (harm: Harm, at: ContinuousClock.Instant)] = [:]
+  /// Processes whose workers have their part of a core.
+  private var reserved: Set<UInt32> = []
   /// Lives that have served.
   private var started: Set<Life> = []
   /// Lives that nobody harmed and that were replaced.
@@ -185,9 +187,19 @@ public final class SoakRun {
     if harm.isFailure { throw .late("not everything serves 60 s after \(harm.rawValue)") }
   }
 
+  /// Gives every worker a twentieth of a core for sure, so that one that stands still does so by our hand, and not because a
+  /// compiler runs beside it.
+  private func reserveCores(_ platform: Platform) {
+    for node in platform.cluster?.state.nodes ?? [] where node.isAlive && node.processID != 0 && !reserved.contains(node.processID) {
+      reserved.insert(node.processID)
+      try? CoreReservation(budget: 500_000, period: 10_000_000).give(to: pid_t(node.processID))
+    }
+  }
+
   private func rest(_ duration: Duration, _ platform: Platform) throws(LabError) {
     let end = clock.now + duration
     while clock.now < end {
+      reserveCores(platform)
       guard !isStopRequested() else { throw .interrupted }
       try platform.readLog(waiting: 5) { look($0) }
       for death in platform.cluster?.state.deaths ?? [] {
@@ -249,6 +261,7 @@ public final class SoakRun {
       processors: [\(processors)]
       runtime-ports: [\(ports.map { "'af_packet:\($0)'" }.joined(separator: ", "))]
       switch-ports: [\(host == "a" ? "{client: 'af_packet:swc', server: 'af_packet:sws', fabric: 'af_packet:swf'}" : "")]
+      memory: ordinary
       program: \(settings.binaries)/nfvactor
       log-directory: \(logs)
 
