@@ -412,6 +412,51 @@ void   nfvactor__v1__network_side__free_unpacked
   assert(message->base.descriptor == &nfvactor__v1__network_side__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   nfvactor__v1__prefix6__init
+                     (Nfvactor__V1__Prefix6         *message)
+{
+  static const Nfvactor__V1__Prefix6 init_value = NFVACTOR__V1__PREFIX6__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__prefix6__get_packed_size
+                     (const Nfvactor__V1__Prefix6 *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__prefix6__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__prefix6__pack
+                     (const Nfvactor__V1__Prefix6 *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__prefix6__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__prefix6__pack_to_buffer
+                     (const Nfvactor__V1__Prefix6 *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__prefix6__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__Prefix6 *
+       nfvactor__v1__prefix6__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__Prefix6 *)
+     protobuf_c_message_unpack (&nfvactor__v1__prefix6__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__prefix6__free_unpacked
+                     (Nfvactor__V1__Prefix6 *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__prefix6__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   nfvactor__v1__network__init
                      (Nfvactor__V1__Network         *message)
 {
@@ -1165,7 +1210,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__address_range__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__address_range__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__network_side__field_descriptors[3] =
+static const ProtobufCFieldDescriptor nfvactor__v1__network_side__field_descriptors[6] =
 {
   {
     "addresses",
@@ -1203,16 +1248,56 @@ static const ProtobufCFieldDescriptor nfvactor__v1__network_side__field_descript
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "addresses6",
+    80,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__NetworkSide, n_addresses6),
+    offsetof(Nfvactor__V1__NetworkSide, addresses6),
+    &nfvactor__v1__prefix6__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "gateway6",
+    81,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__NetworkSide, gateway6),
+    &nfvactor__v1__prefix6__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "answers_for6",
+    82,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Nfvactor__V1__NetworkSide, n_answers_for6),
+    offsetof(Nfvactor__V1__NetworkSide, answers_for6),
+    &nfvactor__v1__prefix6__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__network_side__field_indices_by_name[] = {
   0,   /* field[0] = addresses */
+  3,   /* field[3] = addresses6 */
   2,   /* field[2] = answers_for */
+  5,   /* field[5] = answers_for6 */
   1,   /* field[1] = gateway */
+  4,   /* field[4] = gateway6 */
 };
-static const ProtobufCIntRange nfvactor__v1__network_side__number_ranges[1 + 1] =
+static const ProtobufCIntRange nfvactor__v1__network_side__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 80, 3 },
+  { 0, 6 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__network_side__descriptor =
 {
@@ -1222,11 +1307,75 @@ const ProtobufCMessageDescriptor nfvactor__v1__network_side__descriptor =
   "Nfvactor__V1__NetworkSide",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__NetworkSide),
-  3,
+  6,
   nfvactor__v1__network_side__field_descriptors,
   nfvactor__v1__network_side__field_indices_by_name,
-  1,  nfvactor__v1__network_side__number_ranges,
+  2,  nfvactor__v1__network_side__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__network_side__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__prefix6__field_descriptors[3] =
+{
+  {
+    "high",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FIXED64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Prefix6, high),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "low",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FIXED64,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Prefix6, low),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "length",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Prefix6, length),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__prefix6__field_indices_by_name[] = {
+  0,   /* field[0] = high */
+  2,   /* field[2] = length */
+  1,   /* field[1] = low */
+};
+static const ProtobufCIntRange nfvactor__v1__prefix6__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__prefix6__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.Prefix6",
+  "Prefix6",
+  "Nfvactor__V1__Prefix6",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__Prefix6),
+  3,
+  nfvactor__v1__prefix6__field_descriptors,
+  nfvactor__v1__prefix6__field_indices_by_name,
+  1,  nfvactor__v1__prefix6__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__prefix6__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor nfvactor__v1__network__field_descriptors[2] =

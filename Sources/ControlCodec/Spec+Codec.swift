@@ -62,6 +62,19 @@ extension MessageWriter {
           $0.last = range.last
         }
       }
+      $0.n_addresses6 = side.ipv6.addresses.count
+      $0.addresses6 = list(side.ipv6.addresses, prefix)
+      if let gateway = side.ipv6.gateway { $0.gateway6 = prefix(gateway) }
+      $0.n_answers_for6 = side.ipv6.answersFor.count
+      $0.answers_for6 = list(side.ipv6.answersFor, prefix)
+    }
+  }
+
+  private func prefix(_ prefix: IPv6Prefix) -> UnsafeMutablePointer<Nfvactor__V1__Prefix6> {
+    make(nfvactor__v1__prefix6__init) {
+      $0.high = prefix.high
+      $0.low = prefix.low
+      $0.length = UInt32(prefix.length)
     }
   }
 
@@ -135,7 +148,16 @@ extension MessageReader {
       return range
     }
     let hasGateway = message.gateway_presence_case == NFVACTOR__V1__NETWORK_SIDE__GATEWAY_PRESENCE_GATEWAY
-    return NetworkSpec.Side(addresses: addresses, gateway: hasGateway ? message.gateway : nil, answersFor: ranges)
+    var side = NetworkSpec.Side(addresses: addresses, gateway: hasGateway ? message.gateway : nil, answersFor: ranges)
+    func prefix(_ message: Nfvactor__V1__Prefix6) throws(CodecError) -> IPv6Prefix {
+      guard let length = UInt8(exactly: message.length), let prefix = IPv6Prefix(high: message.high, low: message.low, length: length)
+      else { throw .invalid(field: field, reason: "has a prefix of \(message.length) bits") }
+      return prefix
+    }
+    side.ipv6.addresses = try values(message.addresses6, count: message.n_addresses6, atMost: maximum, field, prefix)
+    if let gateway = message.gateway6 { side.ipv6.gateway = try prefix(gateway.pointee) }
+    side.ipv6.answersFor = try values(message.answers_for6, count: message.n_answers_for6, atMost: maximum, field, prefix)
+    return side
   }
 
   func spec(_ message: Nfvactor__V1__ClusterSpec) throws(CodecError) -> ClusterSpec {

@@ -10,6 +10,8 @@ public struct NetworkSpec: Hashable, Sendable {
     /// Addresses this side answers ARP for besides its own: entry addresses and virtual IPs towards the
     /// clients, the NAT pool towards the servers.
     public var answersFor: [AddressRange]
+    /// None: packets of IPv6 find no way out on this side.
+    public var ipv6 = IPv6Side()
 
     public init(addresses: [InterfaceAddress] = [], gateway: UInt32? = nil, answersFor: [AddressRange] = []) {
       self.addresses = addresses
@@ -24,6 +26,67 @@ public struct NetworkSpec: Hashable, Sendable {
   public init(client: Side = Side(), server: Side = Side()) {
     self.client = client
     self.server = server
+  }
+}
+
+/// What a side has of IPv6.
+public struct IPv6Side: Hashable, Sendable {
+  /// Addresses of the interface, each with its on-link prefix.
+  public var addresses: [IPv6Prefix] = []
+  public var gateway: IPv6Prefix?
+  /// Addresses and prefixes that this side answers neighbor solicitations for besides its own.
+  public var answersFor: [IPv6Prefix] = []
+
+  public init() {}
+}
+
+/// An IPv6 address with a prefix length, 128 for the address alone.
+public struct IPv6Prefix: Hashable, Sendable, CustomStringConvertible {
+  public let high: UInt64
+  public let low: UInt64
+  public let length: UInt8
+
+  public init?(high: UInt64, low: UInt64, length: UInt8 = 128) {
+    guard length <= 128 else { return nil }
+    self.high = high
+    self.low = low
+    self.length = length
+  }
+
+  /// `2001:db8::1` or `2001:db8::1/64`: groups of hexadecimal digits, at most one `::` (RFC 4291 §2.2).
+  public init?(_ text: String) {
+    let parts = text.split(separator: "/", omittingEmptySubsequences: false)
+    guard (1...2).contains(parts.count), let length = parts.count == 2 ? UInt8(parts[1]) : 128, length <= 128 else { return nil }
+    let halves = parts[0].split(separator: "::", maxSplits: 2, omittingEmptySubsequences: false)
+    func groups(_ half: Substring) -> [UInt64]? {
+      if half.isEmpty { return [] }
+      var result: [UInt64] = []
+      for part in half.split(separator: ":", omittingEmptySubsequences: false) {
+        guard (1...4).contains(part.utf8.count), part.allSatisfy({ $0.isASCII && $0.isHexDigit }), let group = UInt64(part, radix: 16)
+        else { return nil }
+        result.append(group)
+      }
+      return result
+    }
+    guard halves.count <= 2, let front = groups(halves[0]), let back = halves.count == 2 ? groups(halves[1]) : [] else { return nil }
+    let count = front.count + back.count
+    guard halves.count == 2 ? count < 8 : count == 8 else { return nil }
+    let all = front + Array(repeating: 0, count: 8 - count) + back
+    high = all[0..<4].reduce(0) { $0 << 16 | $1 }
+    low = all[4..<8].reduce(0) { $0 << 16 | $1 }
+    self.length = length
+  }
+
+  /// Whether an address has the same first bits.
+  public func contains(_ other: IPv6Prefix) -> Bool {
+    let (upper, lower) = (min(length, 64), length > 64 ? length - 64 : 0)
+    let mask = { (bits: UInt8) -> UInt64 in bits == 0 ? 0 : ~0 << UInt64(64 - bits) }
+    return (high ^ other.high) & mask(upper) == 0 && (low ^ other.low) & mask(lower) == 0
+  }
+
+  public var description: String {
+    let groups = (0..<8).map { String(($0 < 4 ? high : low) >> UInt64(48 - 16 * ($0 % 4)) & 0xffff, radix: 16) }
+    return groups.joined(separator: ":") + (length == 128 ? "" : "/\(length)")
   }
 }
 
@@ -128,7 +191,8 @@ extension NetworkSpec.Side {
 
   public init(reader: SettingsReader) throws(SettingsError) {
     self.init()
-    try reader.allow(["addresses", "gateway", "answers-for"])
+    try reader.allow(["addresses", "gateway", "answers-for", "ipv6"])
+    if let value = try reader.optional("ipv6") { ipv6 = try IPv6Side(reader: value) }
     for item in try reader.required("addresses").items() { addresses.append(try item.interfaceAddress()) }
     guard !addresses.isEmpty else { throw try reader.required("addresses").error("a side needs at least one address") }
     if let value = try reader.optional("gateway") {
@@ -142,5 +206,33 @@ extension NetworkSpec.Side {
     guard addresses.count <= Self.maximumEntries, answersFor.count <= Self.maximumEntries else {
       throw reader.error("a side has at most \(Self.maximumEntries) addresses and \(Self.maximumEntries) ranges")
     }
+  }
+}
+
+extension IPv6Side {
+  public init(reader: SettingsReader) throws(SettingsError) {
+    try reader.allow(["addresses", "gateway", "answers-for"])
+    for item in try reader.required("addresses").items() { addresses.append(try item.ipv6Prefix()) }
+    guard !addresses.isEmpty else { throw try reader.required("addresses").error("a side needs at least one address") }
+    if let value = try reader.optional("gateway") {
+      let hop = try value.ipv6Prefix()
+      guard hop.length == 128, addresses.contains(where: { $0.contains(hop) }) else {
+        throw value.error("the gateway is an address in one of the prefixes of 'addresses'")
+      }
+      gateway = hop
+    }
+    for item in try reader.optional("answers-for")?.items() ?? [] { answersFor.append(try item.ipv6Prefix()) }
+    guard addresses.count <= NetworkSpec.Side.maximumEntries, answersFor.count <= NetworkSpec.Side.maximumEntries else {
+      throw reader.error("a side has at most \(NetworkSpec.Side.maximumEntries) addresses")
+    }
+  }
+}
+
+extension SettingsReader {
+  /// An IPv6 address such as `2001:db8::1`, with a prefix length or without.
+  func ipv6Prefix() throws(SettingsError) -> IPv6Prefix {
+    let text = try string()
+    guard let prefix = IPv6Prefix(text) else { throw error("'\(text)' is not an IPv6 address, such as 2001:db8::1 or 2001:db8::1/64") }
+    return prefix
   }
 }

@@ -52,6 +52,10 @@ struct SwitchCore: ~Copyable {
       } else if batch[index].family == .arp {
         let heard = uplink.hear(batch[index], now: now)
         batch.drop(index, heard ? .handledARP : .unexpectedARP)
+      } else if batch[index].family == .ipv6, batch[index].icmpType.map({ (133...137).contains($0) }) == true {
+        // Of the link, and never sent on; to a group's address mostly.
+        let heard = uplink.hearNeighbor(batch[index], now: now)
+        batch.drop(index, heard ? .handledARP : .unexpectedARP)
       } else if batch[index].destinationMAC != uplink.port.address {
         batch.drop(index, .notForThisNode)
       } else if batch[index].timeToLive <= 1 {

@@ -5,15 +5,16 @@ import Wire
 /// One side of a virtual switch towards the world: its networks, its neighbors, and the packets that wait
 /// for a neighbor's address.
 ///
-/// Answers ARP for its own addresses and for those of the functions behind it (virtual IPs, NAT pools).
+/// Answers ARP and neighbor solicitations for its own addresses and for those of the functions behind it (virtual IPs, NAT pools).
 /// Per packet it only finds the next hop and rewrites the link addresses.
 final class Uplink {
   let port: PacketPort
   let settings: UplinkSettings
-  private var neighbors = NeighborTable()
+  private var neighbors = NeighborTable<IPv4Address>()
+  private var neighbors6 = NeighborTable<IPAddress>()
   /// Packets that wait for a next hop, in order of arrival.
   private let waiting = PacketBatch()
-  private var waitingFor: [IPv4Address] = []
+  private var waitingFor: [IPAddress] = []
   private var waitingSince: [Tick] = []
   /// ARP packets on their way out, sent at the end of a pass.
   private let outgoing = PacketBatch()
@@ -31,7 +32,8 @@ final class Uplink {
   func hear(_ frame: borrowing Frame, now: Tick) -> Bool {
     guard let packet = ARPPacket(frame) else { return false }
     let isOurs = settings.answers(packet.target)
-    neighbors.hear(packet, isForUs: isOurs, now: now)
+    // A probe (RFC 5227) speaks for nobody.
+    if packet.sender.value != 0 { neighbors.hear(packet.sender, at: packet.senderMAC, isForUs: isOurs, now: now) }
     if packet.operation == .request, isOurs, packet.sender != packet.target {
       send(
         ARPPacket(
@@ -40,6 +42,41 @@ final class Uplink {
         to: packet.senderMAC, now: now)
     }
     return true
+  }
+
+  /// Handles a neighbor solicitation or advertisement; `false` if the frame is none that counts.
+  func hearNeighbor(_ frame: borrowing Frame, now: Tick) -> Bool {
+    guard let message = NeighborMessage(frame) else { return false }
+    switch message.kind {
+    case .advertisement:
+      if let link = message.linkAddress { neighbors6.hear(message.target, at: link, isForUs: false, now: now) }
+    case .solicitation:
+      let isOurs = settings.ipv6.answers(message.target)
+      if let link = message.linkAddress { neighbors6.hear(message.source, at: link, isForUs: isOurs, now: now) }
+      guard isOurs else { return true }
+      // Who has no address yet hears it with everybody else (RFC 4861 §7.2.4).
+      let isProbe = message.source == NeighborMessage.unspecified
+      send(
+        NeighborMessage(
+          kind: .advertisement, source: message.target, target: message.target, linkAddress: port.address, isSolicited: !isProbe),
+        to: isProbe
+          ? NeighborMessage.group(NeighborMessage.allNodes) : (message.source, message.linkAddress ?? frame.sourceMAC), now: now)
+    }
+    return true
+  }
+
+  private func send(_ message: NeighborMessage, to destination: (address: IPAddress, link: MACAddress), now: Tick) {
+    if outgoing.isFull { flush() }
+    guard port.makeFrame(in: outgoing, length: NeighborMessage.frameLength, now: now) else { return }
+    message.write(to: outgoing[outgoing.count - 1], from: port.address, to: destination)
+  }
+
+  private func ask(_ address: IPAddress, now: Tick) {
+    if let address = address.ipv4 { return ask(address, now: now) }
+    guard let sender = settings.ipv6.source(for: address) else { return }
+    send(
+      NeighborMessage(kind: .solicitation, source: sender, target: address, linkAddress: port.address),
+      to: NeighborMessage.solicitedNode(address), now: now)
   }
 
   private func ask(_ address: IPv4Address, now: Tick) {
@@ -55,6 +92,12 @@ final class Uplink {
       send(
         ARPPacket(operation: .request, senderMAC: port.address, sender: address, targetMAC: .zero, target: address),
         to: .broadcast, now: now)
+    }
+    // Unsolicited advertisements (RFC 4861 §7.2.6).
+    for address in settings.ipv6.announced {
+      send(
+        NeighborMessage(kind: .advertisement, source: address, target: address, linkAddress: port.address),
+        to: NeighborMessage.group(NeighborMessage.allNodes), now: now)
     }
   }
 
@@ -107,11 +150,20 @@ final class Uplink {
 
   /// Prepares a frame for its next hop.
   func address(_ frame: borrowing Frame, now: Tick) -> Fate {
-    guard let destination = frame.destinationAddress.ipv4, let nextHop = settings.nextHop(for: destination) else {
-      return .dropped(.noRoute)
+    let nextHop: IPAddress
+    let answer: NeighborTable<IPv4Address>.Lookup
+    let refresh: Bool
+    if frame.family == .ipv4 {
+      guard let hop = settings.nextHop(for: frame.fiveTuple.destination) else { return .dropped(.noRoute) }
+      (answer, refresh) = neighbors.lookup(hop, now: now)
+      nextHop = IPAddress(hop)
+    } else {
+      guard let hop = settings.ipv6.nextHop(for: frame.destinationAddress) else { return .dropped(.noRoute) }
+      let found = neighbors6.lookup(hop, now: now)
+      (answer, refresh) = (.init(found.0), found.refresh)
+      nextHop = hop
     }
-    let (lookup, refresh) = neighbors.lookup(nextHop, now: now)
-    switch lookup {
+    switch answer {
     case .known(let mac):
       frame.destinationMAC = mac
       frame.sourceMAC = port.address
@@ -140,7 +192,7 @@ final class Uplink {
     var expired: UInt64 = 0
     var bytes = 0
     for index in 0..<waiting.count {
-      switch neighbors.lookup(waitingFor[index], now: now).0 {
+      switch waitingFor[index].ipv4.map({ neighbors.lookup($0, now: now).0 }) ?? .init(neighbors6.lookup(waitingFor[index], now: now).0) {
       case .known(let mac):
         waiting[index].destinationMAC = mac
         ready |= 1 << UInt64(index)
@@ -192,6 +244,33 @@ public struct UplinkSettings: Sendable {
   public var gateway: IPv4Address?
   /// Further addresses it answers for, as ranges.
   public var answersFor: [ClosedRange<IPv4Address>]
+  public var ipv6 = IPv6()
+
+  /// The same of IPv6. On-link prefixes are those of the interfaces; routers are not listened to.
+  public struct IPv6: Sendable {
+    public var interfaces: [(address: IPAddress, prefix: AddressBlock)] = []
+    public var gateway: IPAddress?
+    public var answersFor: [AddressBlock] = []
+
+    public init() {}
+
+    func answers(_ address: IPAddress) -> Bool {
+      interfaces.contains { $0.address == address } || answersFor.contains { $0.contains(address) }
+    }
+
+    func nextHop(for destination: IPAddress) -> IPAddress? {
+      interfaces.contains { $0.prefix.contains(destination) } ? destination : gateway
+    }
+
+    func source(for address: IPAddress) -> IPAddress? {
+      (interfaces.first { $0.prefix.contains(address) } ?? interfaces.first)?.address
+    }
+
+    /// Single addresses only: nobody announces a whole prefix.
+    var announced: [IPAddress] {
+      (interfaces.map(\.address) + answersFor.filter { $0.length == 128 }.map(\.base)).prefix(64).map { $0 }
+    }
+  }
 
   public init(interfaces: [Interface], gateway: IPv4Address? = nil, answersFor: [ClosedRange<IPv4Address>] = []) {
     self.interfaces = interfaces
@@ -213,7 +292,10 @@ public struct UplinkSettings: Sendable {
   }
 
   /// In whose name something is said to an address.
-  func sender(to address: IPAddress) -> IPAddress? { address.ipv4.flatMap { source(for: $0) }.map { IPAddress($0) } }
+  func sender(to address: IPAddress) -> IPAddress? {
+    guard let ipv4 = address.ipv4 else { return ipv6.source(for: address) }
+    return source(for: ipv4).map { IPAddress($0) }
+  }
 
   /// What to announce when taking over: at most 64 addresses.
   var announced: [IPv4Address] {
@@ -227,5 +309,15 @@ public struct UplinkSettings: Sendable {
       }
     }
     return result
+  }
+}
+
+extension NeighborTable<IPv4Address>.Lookup {
+  init(_ other: NeighborTable<IPAddress>.Lookup) {
+    switch other {
+    case .known(let station): self = .known(station)
+    case .unknown(let ask): self = .unknown(ask: ask)
+    case .unreachable(let ask): self = .unreachable(ask: ask)
+    }
   }
 }

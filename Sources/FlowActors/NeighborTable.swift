@@ -1,10 +1,10 @@
 import Wire
 
-/// The next hops of one uplink and their link addresses, kept by ARP (RFC 826).
+/// The next hops of one uplink and their link addresses, kept by ARP (RFC 826) or neighbor discovery (RFC 4861).
 ///
 /// A value: packets of time and ARP go in, requests to send come out. Bounded: when it is full the entry
 /// longest unheard goes. Packets for an address not known yet are held by whoever asks, a few per neighbor.
-public struct NeighborTable: Sendable {
+public struct NeighborTable<Address: Hashable & Comparable & Sendable>: Sendable {
   public enum Lookup: Equatable, Sendable {
     case known(MACAddress)
     /// Not known; `ask` says whether a request is due now.
@@ -21,7 +21,7 @@ public struct NeighborTable: Sendable {
     var requests = 0
   }
 
-  private var entries: [UInt32: Entry] = [:]
+  private var entries: [Address: Entry] = [:]
   public let capacity: Int
 
   /// How long an answer is good; it is confirmed in the background from half that time on.
@@ -38,10 +38,10 @@ public struct NeighborTable: Sendable {
   public var count: Int { entries.count }
 
   /// The next hop's address, and whether to send an ARP request for it now.
-  public mutating func lookup(_ address: IPv4Address, now: Tick) -> (Lookup, refresh: Bool) {
-    guard var entry = entries[address.value] else {
+  public mutating func lookup(_ address: Address, now: Tick) -> (Lookup, refresh: Bool) {
+    guard var entry = entries[address] else {
       makeRoom()
-      entries[address.value] = Entry(address: nil, since: now, lastAsked: now, requests: 1)
+      entries[address] = Entry(address: nil, since: now, lastAsked: now, requests: 1)
       return (.unknown(ask: true), refresh: false)
     }
     let age = now.milliseconds &- entry.since.milliseconds
@@ -49,25 +49,24 @@ public struct NeighborTable: Sendable {
     if let mac = entry.address, age < Self.lifetime {
       guard age >= Self.lifetime / 2, mayAsk else { return (.known(mac), refresh: false) }
       entry.lastAsked = now
-      entries[address.value] = entry
+      entries[address] = entry
       return (.known(mac), refresh: true)
     }
     if mayAsk {
       entry.address = nil
       entry.lastAsked = now
       entry.requests += 1
-      entries[address.value] = entry
+      entries[address] = entry
     }
     return (entry.requests > Self.requestsBeforeUnreachable ? .unreachable(ask: mayAsk) : .unknown(ask: mayAsk), refresh: false)
   }
 
-  /// Notes what an ARP packet says about its sender. Only an entry somebody asked for is kept, or one that
-  /// is asked of us: a stranger cannot fill the table.
-  public mutating func hear(_ packet: ARPPacket, isForUs: Bool, now: Tick) {
-    guard packet.sender.value != 0 else { return }  // a probe (RFC 5227) speaks for nobody
-    guard entries[packet.sender.value] != nil || isForUs else { return }
-    if entries[packet.sender.value] == nil { makeRoom() }
-    entries[packet.sender.value] = Entry(address: packet.senderMAC, since: now, lastAsked: nil, requests: 0)
+  /// Notes what a neighbor says about itself. Only an entry somebody asked for is kept, or one that is asked of us: a
+  /// stranger cannot fill the table.
+  public mutating func hear(_ sender: Address, at station: MACAddress, isForUs: Bool, now: Tick) {
+    guard entries[sender] != nil || isForUs else { return }
+    if entries[sender] == nil { makeRoom() }
+    entries[sender] = Entry(address: station, since: now, lastAsked: nil, requests: 0)
   }
 
   private mutating func makeRoom() {

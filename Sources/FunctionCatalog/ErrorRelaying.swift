@@ -21,6 +21,7 @@ extension NAT {
   /// From outside, the client's endpoint is put back into the quotation and into the destination; from the client's
   /// side the external one, and the error seems to come from there, whoever inside sent it (RFC 5508 REQ-4, REQ-5).
   public func processError(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict {
+    if flow.phase == FlowState.Phase.passing { return .forward }
     guard flow.phase == FlowState.Phase.translating, let error = ICMPError(frame), !error.isIPv6 else {
       return .drop(NAT.icmpErrorUnrelated)
     }

@@ -4,7 +4,7 @@ import Wire
 
 extension NAT {
   public init(reader: SettingsReader) throws(SettingsError) {
-    try reader.allow(["pool", "ports", "mappings", "per-client", "filtering", "hold", "log"])
+    try reader.allow(["pool", "ports", "mappings", "per-client", "filtering", "hold", "log", "ipv6"])
     let pool = try reader.required("pool")
     var addresses: [IPv4Address] = []
     for item in try pool.oneOrMore() {
@@ -26,7 +26,8 @@ extension NAT {
         "address-and-port-dependent": .addressAndPortDependent,
       ]) ?? .addressAndPortDependent,
       hold: try reader.optional("hold")?.milliseconds(),
-      keepsLog: try reader.optional("log")?.boolean() ?? false)
+      keepsLog: try reader.optional("log")?.boolean() ?? false,
+      passesIPv6: try reader.optional("ipv6")?.choice(["drop": false, "forward": true]) ?? false)
   }
 
   /// Refuses a range of ports that leaves a runtime without any.

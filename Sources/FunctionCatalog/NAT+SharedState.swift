@@ -45,6 +45,7 @@ extension NAT {
     let filtering: Filtering
     let hold: UInt64
     let mappingsPerClient: Int
+    let passesIPv6: Bool
     public internal(set) var log: NATLog
     /// The time of the last first packet.
     var now = Tick.zero
@@ -74,6 +75,7 @@ extension NAT {
       filtering = nat.filtering
       hold = nat.hold
       mappingsPerClient = nat.mappingsPerClient
+      passesIPv6 = nat.passesIPv6
       log = NATLog(isKept: nat.keepsLog)
       owed = FixedMemory(count: 4096, repeating: FlowState())
     }
@@ -82,8 +84,13 @@ extension NAT {
 
     @usableFromInline @inline(never)
     mutating func open(_ frame: inout Frame, _ flow: inout FlowState) -> Verdict {
+      if flow.phase == FlowState.Phase.passing { return .forward }
       guard flow.phase == FlowState.Phase.new else { return .drop(NAT.endpointLost) }
-      guard frame.family == .ipv4 else { return .drop(NAT.ipv6) }
+      guard frame.family == .ipv4 else {
+        guard passesIPv6 else { return .drop(NAT.ipv6) }
+        flow.phase = FlowState.Phase.passing
+        return .forward
+      }
       know(frame.arrival)
       if frame.direction == .reverse { return openFromOutside(frame, &flow) }
       guard let realm = NATRealm.of(frame) else { return .drop(NAT.notTranslatable) }

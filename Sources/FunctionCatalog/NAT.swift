@@ -15,7 +15,8 @@ import Wire
 /// Mapping is endpoint-independent and paired, the port is kept or at least its parity, and two UDP ports of an
 /// even-odd pair stay neighbours where that is possible (RFC 4787 REQ-1, 2, 3, 4; RFC 5382 REQ-1); an ICMP echo's
 /// identifier is its port (RFC 5508 REQ-1). ICMP errors are translated with what they quote (`processError`).
-/// TCP, UDP and ICMP echo are translated; anything else, IPv6 included, is dropped with a reason of its own.
+/// TCP, UDP and ICMP echo are translated; anything else is dropped with a reason of its own. IPv6 is dropped, or passes
+/// as it is: with addresses enough there is nothing to translate (RFC 4864).
 ///
 /// ## From outside
 ///
@@ -65,6 +66,7 @@ import Wire
 ///     filtering: address-and-port-dependent
 ///     hold: 120s
 ///     log: true                       # mapping log (RFC 6888 REQ-12); not kept if left out
+///     ipv6: forward                   # IPv6 passes as it is; 'drop' if left out
 public struct NAT: NetworkFunction, Sendable {
   public enum Filtering: UInt8, Hashable, Sendable { case endpointIndependent, addressDependent, addressAndPortDependent }
 
@@ -76,11 +78,15 @@ public struct NAT: NetworkFunction, Sendable {
   /// Milliseconds that an endpoint rests.
   public let hold: UInt64
   public let keepsLog: Bool
+  /// Whether IPv6 passes untranslated.
+  public let passesIPv6: Bool
 
   public init(
     pool addresses: [IPv4Address], ports: ClosedRange<UInt16> = 1024...65_535, mappings: Int = 131_072,
-    perClient: Int = .max, filtering: Filtering = .addressAndPortDependent, hold: UInt64? = nil, keepsLog: Bool = false
+    perClient: Int = .max, filtering: Filtering = .addressAndPortDependent, hold: UInt64? = nil, keepsLog: Bool = false,
+    passesIPv6: Bool = false
   ) {
+    self.passesIPv6 = passesIPv6
     precondition(!addresses.isEmpty && addresses.count <= 256, "a pool has 1 to 256 addresses")
     precondition(mappings > 0, "a NAT without mappings translates nothing")
     self.addresses = addresses
@@ -112,6 +118,8 @@ public struct NAT: NetworkFunction, Sendable {
       @usableFromInline static let new: UInt8 = 0
       @usableFromInline static let translating: UInt8 = 1
       @usableFromInline static let lost: UInt8 = 2
+      /// IPv6, and none of this function's business.
+      @usableFromInline static let passing: UInt8 = 3
     }
 
     @inlinable init() {}
@@ -151,7 +159,7 @@ public struct NAT: NetworkFunction, Sendable {
   public func process(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict {
     if flow.phase != FlowState.Phase.translating {
       let verdict = shared.open(&frame, &flow)
-      guard verdict == .forward else { return verdict }
+      guard verdict == .forward, flow.phase == FlowState.Phase.translating else { return verdict }
     }
     switch frame.direction {
     case .forward: frame.rewriteSource(flow.external, port: flow.externalPort)

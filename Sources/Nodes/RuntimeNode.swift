@@ -168,5 +168,14 @@ extension UplinkSettings {
       interfaces: side.addresses.map { Interface(address: IPv4Address($0.address), prefixLength: Int($0.prefixLength)) },
       gateway: side.gateway.map { IPv4Address($0) },
       answersFor: side.answersFor.map { IPv4Address($0.first)...IPv4Address($0.last) })
+    ipv6.interfaces = side.ipv6.addresses.map { (IPAddress(high: $0.high, low: $0.low), AddressBlock($0)) }
+    ipv6.gateway = side.ipv6.gateway.map { IPAddress(high: $0.high, low: $0.low) }
+    ipv6.answersFor = side.ipv6.answersFor.map { AddressBlock($0) }
+  }
+}
+
+extension AddressBlock {
+  fileprivate init(_ prefix: IPv6Prefix) {
+    self.init(around: IPAddress(high: prefix.high, low: prefix.low), length: Int(prefix.length))
   }
 }

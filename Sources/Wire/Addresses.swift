@@ -153,6 +153,17 @@ public struct AddressBlock: Hashable, Sendable, CustomStringConvertible {
     guard base.high & ~highMask == 0, base.low & ~lowMask == 0 else { return nil }
   }
 
+  /// The block of this length that an address is in.
+  public init(around address: IPAddress, length: Int) {
+    precondition((0...128).contains(length), "a prefix has 0 to 128 bits")
+    let masks = (
+      high: length >= 64 ? UInt64.max : length == 0 ? 0 : .max << UInt64(64 - length),
+      low: length <= 64 ? UInt64(0) : .max << UInt64(128 - length)
+    )
+    base = IPAddress(high: address.high & masks.high, low: address.low & masks.low)
+    self.length = length
+  }
+
   @inlinable public func contains(_ address: IPAddress) -> Bool {
     (address.high ^ base.high) & highMask == 0 && (address.low ^ base.low) & lowMask == 0
   }

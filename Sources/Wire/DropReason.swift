@@ -70,7 +70,7 @@ public struct DropReason: Hashable, Sendable, BitwiseCopyable {
       "The packet's flow is moving, and there was no room to hold the packet or to send it after the flow."),
     .init(.icmpErrorWithoutFlow, "icmp-error-without-flow", "An ICMP error about a packet of no flow that is known here."),
     .init(.scattered, "scattered", "The packet is larger than the largest buffer, or there was none left."),
-    .init(.unexpectedARP, "unexpected-arp", "An ARP packet arrived where none is handled, or was malformed."),
+    .init(.unexpectedARP, "unexpected-arp", "An ARP packet, or one of neighbor discovery, arrived where none is handled, or was malformed."),
     .init(.malformedIPv4, "malformed-ipv4", "The IPv4 header contradicts itself or the frame."),
     .init(.malformedIPv6, "malformed-ipv6", "The IPv6 header or an extension header contradicts itself or the frame."),
     .init(.badIPv4Checksum, "bad-ipv4-checksum", "The IPv4 header checksum is wrong."),

@@ -319,6 +319,112 @@ import Wire
     #expect(drops() == [:])
   }
 
+  // MARK: IPv6
+
+  /// A switch with IPv6 on both sides, and a runtime.
+  func dualStack() -> Worker {
+    func side(_ network: String, gateway: String? = nil) -> UplinkSettings {
+      var settings = UplinkSettings(interfaces: [])
+      settings.ipv6.interfaces = [(IPAddress("\(network)::1")!, AddressBlock("\(network)::/64")!)]
+      settings.ipv6.answersFor = [AddressBlock("\(network)::100")!]
+      settings.ipv6.gateway = gateway.flatMap { IPAddress($0) }
+      return settings
+    }
+    let worker = Worker.virtualSwitch(
+      ports: SwitchPorts(client: client, server: server, fabric: fabric), address: address, client: side("2001:db8:1"),
+      server: side("2001:db8:2", gateway: "2001:db8:2::fe"), rules: FlowRules(), seed: 9, rings: rings, now: .zero, memory: .plain)
+    _ = rings.commands.put(.members(.init(version: 1, entries: [member(first, 11)])))
+    _ = worker.pass(at: .zero)
+    _ = rings.events.take()
+    return worker
+  }
+
+  /// A neighbor message, written byte by byte (RFC 4861 §4.3, §4.4).
+  static func neighbor(
+    _ type: UInt8, from source: Endpoint, to destination: Endpoint, target: String, link: MACAddress?, flags: UInt8 = 0, hops: UInt8 = 255
+  ) -> TestPacket {
+    let address = IPAddress(target)!
+    var bytes: [UInt8] = []
+    for word in [address.high, address.low] {
+      for index in 0..<8 { bytes.append(UInt8(truncatingIfNeeded: word >> UInt64(56 - 8 * index))) }
+    }
+    var option: [UInt8] = []
+    if let link {
+      option = [type == 135 ? 1 : 2, 1]
+      for index in 0..<6 { option.append(UInt8(truncatingIfNeeded: link.value >> UInt64(40 - 8 * index))) }
+    }
+    let body: [UInt8] = [type, 0, 0, 0, flags, 0, 0, 0] + bytes + option
+    return .ip(source, destination, IPProtocol.icmpv6, body, checksumAt: 2, ttl: hops)
+  }
+
+  @Test func `neighbors are answered for its own and its functions' addresses, and only from this link`() {
+    let worker = dualStack()
+    #expect(client.takeSent().filter { $0.icmpTypeAndCode == [136, 0] }.map(\.destinationMAC) == Array(repeating: MACAddress(0x3333_0000_0001), count: 2))
+    func ask(_ target: String, from source: Endpoint = "[2001:db8:1::9]:0", link: Bool = true, hops: UInt8 = 255) {
+      client.incoming.append(
+        Self.neighbor(135, from: source, to: "[ff02::1:ff00:1]:0", target: target, link: link ? clientMAC : nil, hops: hops)
+          .link(to: MACAddress(0x3333_ff00_0001), from: clientMAC))
+    }
+    ask("2001:db8:1::1")
+    ask("2001:db8:1::100")
+    ask("2001:db8:1::77")
+    ask("2001:db8:1::1", hops: 254)
+    ask("2001:db8:1::1", from: "[::]:0", link: false)
+    client.incoming.append(client.incoming[0].breaking(.transportChecksum))
+    _ = worker.pass(at: Tick(milliseconds: 1))
+    let answers = client.takeSent()
+    #expect(
+      answers == [
+        Self.neighbor(136, from: "[2001:db8:1::1]:0", to: "[2001:db8:1::9]:0", target: "2001:db8:1::1", link: client.address, flags: 0x60)
+          .link(to: clientMAC, from: client.address),
+        Self.neighbor(136, from: "[2001:db8:1::100]:0", to: "[2001:db8:1::9]:0", target: "2001:db8:1::100", link: client.address, flags: 0x60)
+          .link(to: clientMAC, from: client.address),
+        // Somebody asks whether the address is taken (RFC 4862 §5.4): everybody is told that it is.
+        Self.neighbor(136, from: "[2001:db8:1::1]:0", to: "[ff02::1]:0", target: "2001:db8:1::1", link: client.address, flags: 0x20)
+          .link(to: MACAddress(0x3333_0000_0001), from: client.address),
+      ])
+    _ = worker.pass(at: Tick(milliseconds: 5))
+    #expect(worker.published.read().consumed == 4 && worker.published.read().dropped == 2)
+    #expect(memory.framesInUse == 0)
+  }
+
+  @Test func `IPv6 packets find their runtime, wait for their neighbor and go on, or to the gateway`() {
+    let worker = dualStack()
+    _ = server.takeSent()
+    let packet = TestPacket.udp("[2001:db8:1::9]:5000", "[2001:db8:2::9]:53", payload: [1, 2])
+    client.incoming = [packet.link(to: client.address, from: clientMAC)]
+    _ = worker.pass(at: Tick(milliseconds: 1))
+    let sent = fabric.takeSent()
+    #expect(sent == [packet.afterHops().link(to: first.address(of: .client), from: address.address(of: .client))])
+    let far = TestPacket.udp("[2001:db8:1::9]:5000", "[2001:db8:ffff::1]:53")
+    fabric.incoming = [passedOn(packet, by: first), passedOn(far, by: first)]
+    _ = worker.pass(at: Tick(milliseconds: 2))
+    let questions = server.takeSent()
+    #expect(
+      questions == [
+        Self.neighbor(135, from: "[2001:db8:2::1]:0", to: "[ff02::1:ff00:9]:0", target: "2001:db8:2::9", link: server.address)
+          .link(to: MACAddress(0x3333_ff00_0009), from: server.address),
+        Self.neighbor(135, from: "[2001:db8:2::1]:0", to: "[ff02::1:ff00:fe]:0", target: "2001:db8:2::fe", link: server.address)
+          .link(to: MACAddress(0x3333_ff00_00fe), from: server.address),
+      ])
+    for target in ["2001:db8:2::9", "2001:db8:2::fe"] {
+      server.incoming.append(
+        Self.neighbor(136, from: "[2001:db8:2::9]:0", to: "[2001:db8:2::1]:0", target: target, link: serverMAC, flags: 0x60)
+          .link(to: server.address, from: serverMAC))
+    }
+    _ = worker.pass(at: Tick(milliseconds: 3))
+    #expect(server.takeSent() == [packet, far].map { $0.link(to: serverMAC, from: server.address) })
+    // The answer goes to the runtime, and an old packet is reported in our name.
+    server.incoming = [packet.answered().link(to: server.address, from: serverMAC)]
+    client.incoming = [packet.afterHops(63).link(to: client.address, from: clientMAC)]
+    _ = client.takeSent()
+    _ = worker.pass(at: Tick(milliseconds: 4))
+    #expect(fabric.takeSent() == [packet.answered().afterHops().link(to: first.address(of: .server), from: address.address(of: .server))])
+    let report = client.takeSent()
+    #expect(report.count == 1 && report[0].icmpTypeAndCode == [3, 0] && report[0].checksumsHold)
+    #expect(report[0].source.address == IPAddress("2001:db8:1::1"))
+  }
+
   // MARK: Errors
 
   /// What the switch says to the client, without the frame's end.

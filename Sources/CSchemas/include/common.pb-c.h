@@ -24,6 +24,7 @@ typedef struct Nfvactor__V1__ServiceChain Nfvactor__V1__ServiceChain;
 typedef struct Nfvactor__V1__InterfaceAddress Nfvactor__V1__InterfaceAddress;
 typedef struct Nfvactor__V1__AddressRange Nfvactor__V1__AddressRange;
 typedef struct Nfvactor__V1__NetworkSide Nfvactor__V1__NetworkSide;
+typedef struct Nfvactor__V1__Prefix6 Nfvactor__V1__Prefix6;
 typedef struct Nfvactor__V1__Network Nfvactor__V1__Network;
 typedef struct Nfvactor__V1__ClusterSpec Nfvactor__V1__ClusterSpec;
 typedef struct Nfvactor__V1__ScalingPolicy Nfvactor__V1__ScalingPolicy;
@@ -194,6 +195,14 @@ struct  Nfvactor__V1__NetworkSide
   Nfvactor__V1__InterfaceAddress **addresses;
   size_t n_answers_for;
   Nfvactor__V1__AddressRange **answers_for;
+  /*
+   * Of IPv6: addresses of the interface with their on-link prefixes, the next hop beyond, and what else it answers for.
+   */
+  size_t n_addresses6;
+  Nfvactor__V1__Prefix6 **addresses6;
+  Nfvactor__V1__Prefix6 *gateway6;
+  size_t n_answers_for6;
+  Nfvactor__V1__Prefix6 **answers_for6;
   Nfvactor__V1__NetworkSide__GatewayPresenceCase gateway_presence_case;
   union {
     uint32_t gateway;
@@ -201,7 +210,22 @@ struct  Nfvactor__V1__NetworkSide
 };
 #define NFVACTOR__V1__NETWORK_SIDE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__network_side__descriptor) \
-    , 0,NULL, 0,NULL, NFVACTOR__V1__NETWORK_SIDE__GATEWAY_PRESENCE__NOT_SET, {0} }
+    , 0,NULL, 0,NULL, 0,NULL, NULL, 0,NULL, NFVACTOR__V1__NETWORK_SIDE__GATEWAY_PRESENCE__NOT_SET, {0} }
+
+
+/*
+ * An IPv6 address, its halves in host order, and a prefix length.
+ */
+struct  Nfvactor__V1__Prefix6
+{
+  ProtobufCMessage base;
+  uint64_t high;
+  uint64_t low;
+  uint32_t length;
+};
+#define NFVACTOR__V1__PREFIX6__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__prefix6__descriptor) \
+    , 0, 0, 0 }
 
 
 struct  Nfvactor__V1__Network
@@ -481,6 +505,25 @@ Nfvactor__V1__NetworkSide *
 void   nfvactor__v1__network_side__free_unpacked
                      (Nfvactor__V1__NetworkSide *message,
                       ProtobufCAllocator *allocator);
+/* Nfvactor__V1__Prefix6 methods */
+void   nfvactor__v1__prefix6__init
+                     (Nfvactor__V1__Prefix6         *message);
+size_t nfvactor__v1__prefix6__get_packed_size
+                     (const Nfvactor__V1__Prefix6   *message);
+size_t nfvactor__v1__prefix6__pack
+                     (const Nfvactor__V1__Prefix6   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__prefix6__pack_to_buffer
+                     (const Nfvactor__V1__Prefix6   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__Prefix6 *
+       nfvactor__v1__prefix6__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__prefix6__free_unpacked
+                     (Nfvactor__V1__Prefix6 *message,
+                      ProtobufCAllocator *allocator);
 /* Nfvactor__V1__Network methods */
 void   nfvactor__v1__network__init
                      (Nfvactor__V1__Network         *message);
@@ -576,6 +619,9 @@ typedef void (*Nfvactor__V1__AddressRange_Closure)
 typedef void (*Nfvactor__V1__NetworkSide_Closure)
                  (const Nfvactor__V1__NetworkSide *message,
                   void *closure_data);
+typedef void (*Nfvactor__V1__Prefix6_Closure)
+                 (const Nfvactor__V1__Prefix6 *message,
+                  void *closure_data);
 typedef void (*Nfvactor__V1__Network_Closure)
                  (const Nfvactor__V1__Network *message,
                   void *closure_data);
@@ -613,6 +659,7 @@ extern const ProtobufCMessageDescriptor nfvactor__v1__service_chain__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__interface_address__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__address_range__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__network_side__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__prefix6__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__network__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__cluster_spec__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__scaling_policy__descriptor;
