@@ -128,9 +128,12 @@ public final class SoakRun {
       note(victim, harm)
       kill(pid_t(victim.processID), SIGSTOP)
     case .starvedWorker:
-      // The process lives and its control thread speaks; its worker gets two microseconds in four seconds.
+      // The process lives and its control thread speaks; its worker gets two microseconds in four seconds. Not for ever: a
+      // thread needs time to die, too, and with so little of it the process could not end.
       note(victim, harm)
       try CoreReservation(budget: 2_000, period: 4_000_000_000).give(to: pid_t(victim.processID))
+      try rest(.milliseconds(1_500), platform)
+      try? CoreReservation(budget: 500_000, period: 10_000_000).give(to: pid_t(victim.processID))
     case .hostLost:
       // The one without the switch, so that the mass guard has others to compare with.
       guard let host = HostID("\(network.prefix)-b"), let process = platform.process("agent-b") else { return }
