@@ -49,9 +49,10 @@ struct EventsTail: OperatorCommand {
   static let knownTypes = [
     "cluster-registered", "cluster-applied", "cluster-deleted", "agent-started", "agent-heartbeat", "process-exited",
     "node-started", "heartbeat", "workload", "node-stopping", "command-acknowledged", "peer-silent", "rules-activated",
-    "policy-activated", "move-requested", "drain-requested", "migration-finished", "tick", "beacon", "unknown",
-    "unreadable", "notify-cluster-config",
-    "launch-runtime", "launch-switch", "stop-node", "fence", "drain-runtime", "set-migration-target", "cancel-migration",
+    "policy-activated", "move-requested", "drain-requested", "migration-finished", "recovery-finished",
+    "function-log", "backend-changed", "tick", "beacon", "unknown", "unreadable", "notify-cluster-config", "launch-runtime",
+    "launch-switch", "stop-node", "fence", "recover", "set-replicas", "drain-runtime", "set-migration-target",
+    "cancel-migration", "change-settings",
   ]
 
   private var wantedTypes: Set<String>? { types.map { Set($0.split(separator: ",").map(String.init)) } }

@@ -79,7 +79,7 @@ import Testing
     (
       "host: a\nmemroy: huge\nprocessors: [0]\n",
       "agent.yaml:2: memroy: unknown key 'memroy'; did you mean 'memory'? "
-        + "(known: host, bootstrap, processors, runtime-ports, switch-ports, memory, program, log-directory)"
+        + "(known: host, bootstrap, processors, runtime-ports, switch-ports, memory, program, log-directory, http)"
     ),
   ]
 

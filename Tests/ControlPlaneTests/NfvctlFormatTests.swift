@@ -82,7 +82,7 @@ import Testing
     #expect(
       lines[1] == """
         {"cluster":"web","id":3,"kind":"runtime","state":"launching","host":"lab-1","incarnation":1,"poolShare":1,"poolShares":4,\
-        "acknowledgedSlot":0,"failures":0,"lastProblem":""}
+        "acknowledgedSlot":0,"failures":0,"lastProblem":"","settingsVersion":0,"settingsProblem":"","backends":[]}
         """)
     #expect(lines[0].contains(#""drops":[{"reason":"firewall \"denied\"","packets":3}]"#))
   }
