@@ -12,10 +12,6 @@ public enum Scenario: String, CaseIterable, Sendable {
   case migrationDeaths = "migration-deaths"
   /// Replication with output commit while the network does harm and nodes pause.
   case replicationNetwork = "replication-network"
-  /// The same, and runtimes die, one after another.
-  case replicationDeaths = "replication-deaths"
-  /// The same, and also at once with their holders; and some that live are taken for dead.
-  case replicationEverything = "replication-everything"
   /// The workers that ship, with a NAT whose endpoints travel.
   case workers
 
@@ -24,7 +20,7 @@ public enum Scenario: String, CaseIterable, Sendable {
     switch self {
     case .channelLoss, .channelRestarts: 2_500
     case .migrationNetwork, .migrationReordering, .migrationDeaths: 2_000
-    case .replicationNetwork, .replicationDeaths, .replicationEverything: 1_500
+    case .replicationNetwork: 1_500
     case .workers: 100
     }
   }
@@ -46,8 +42,6 @@ public enum Scenario: String, CaseIterable, Sendable {
     case .migrationReordering: return try migrate(seed, .reordering, defect)
     case .migrationDeaths: return try migrate(seed, .deaths, defect)
     case .replicationNetwork: return try replicate(seed, .network, defect)
-    case .replicationDeaths: return try replicate(seed, .deaths, defect)
-    case .replicationEverything: return try replicate(seed, .everything, defect)
     case .workers:
       var world = WorkerWorld(seed: seed, defect: defect.flatMap(ReturnDefect.init))
       try world.play()
@@ -77,7 +71,7 @@ public enum Scenario: String, CaseIterable, Sendable {
     switch self {
     case .channelLoss, .channelRestarts: []
     case .migrationNetwork, .migrationReordering, .migrationDeaths: MigrationDefect.allCases.map(\.rawValue)
-    case .replicationNetwork, .replicationDeaths, .replicationEverything: ReplicationDefect.allCases.map(\.rawValue)
+    case .replicationNetwork: ReplicationDefect.allCases.map(\.rawValue)
     case .workers: ReturnDefect.allCases.map(\.rawValue)
     }
   }
@@ -92,8 +86,6 @@ public enum Scenario: String, CaseIterable, Sendable {
       case .migrationReordering: ["moved", "held", "late"]
       case .migrationDeaths: ["moved", "held", "deaths"]
       case .replicationNetwork: ["outputs", "ended"]
-      case .replicationDeaths: ["outputs", "deaths", "taken over"]
-      case .replicationEverything: ["outputs", "deaths", "taken over", "lost", "zombies"]
       case .workers: ["moved", "returned"]
       }
     return wanted.first { tally[$0, default: 0] == 0 }

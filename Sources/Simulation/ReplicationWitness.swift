@@ -1,0 +1,196 @@
+import FlowActors
+
+/// Addresses that a runtime's connections have, and no other connection may have: what its functions share.
+///
+/// Every life has a share of its own. A connection that is taken over keeps its address, which is then a foreign one.
+final class AddressPool {
+  private let share: UInt32
+  private(set) var taken: Set<UInt32> = []
+
+  init(share: UInt32) { self.share = share }
+
+  func take() -> UInt32 {
+    var address = share << 12
+    while taken.contains(address) { address += 1 }
+    taken.insert(address)
+    return address
+  }
+
+  func adopt(_ address: UInt32) { taken.insert(address) }
+  func giveBack(_ address: UInt32) { taken.remove(address) }
+  static func share(of address: UInt32) -> UInt32 { address >> 12 }
+}
+
+/// Replication with a defect: what the machines and their driver must not do. The witness has to notice each.
+public enum ReplicationDefect: String, CaseIterable, Sendable {
+  /// The holder lets a packet go and stores its state behind it.
+  case releasesFirst
+  /// The holder takes flows over while it still listens to the life they belonged to.
+  case recoversUnfenced
+  /// The holder's copy of a flow ends by itself, and with it the owner's hold on its address.
+  case replicasExpire
+  /// The switch takes packets from a life that is over.
+  case acceptsZombies
+  /// The holder is not told that a flow has ended.
+  case endsUntold
+  /// The owner takes for sent what the channel had no room for.
+  case believesRefusedSends
+  /// A new stream has the number of the one before.
+  case repeatsStreamNumbers
+}
+
+/// Sees every packet that leaves, and what the coordinator knows; says what must not be.
+final class ReplicationWitness {
+  struct Connection {
+    /// The present one of the flow's endpoints.
+    var generation: UInt32 = 1
+    /// Whether anything of it has left.
+    var isEstablished = false
+    /// The latest state that has left, and whose replica it was: `nil` when it left unprotected.
+    var stamp: UInt32 = 0
+    var releasedBy: FlowOwner?
+  }
+
+  /// Who serves a connection, as far as lives are not over.
+  struct Service {
+    var generation: UInt32
+    var owner: FlowOwner
+    var address: UInt32
+  }
+
+  var connections: [Connection]
+  private(set) var services: [Int: Service] = [:]
+  private var addresses: [UInt32: Int] = [:]
+  /// Lives that are over: dead, or by the coordinator's word.
+  private(set) var over: Set<FlowOwner> = []
+  private var dead: Set<FlowOwner> = []
+  private var recoveries: Set<FlowOwner> = []
+  /// Lives whose connections' fate is settled.
+  private var settled: Set<FlowOwner> = []
+  /// Connections that are gone, and may be.
+  private(set) var lost = 0
+  private(set) var unprotectedOutputs = 0
+  private(set) var outputs = 0
+  private(set) var violation: String?
+  /// By share; for a defect.
+  var pools: [UInt32: AddressPool] = [:]
+
+  init(flows: Int) { connections = Array(repeating: Connection(), count: flows) }
+
+  func complain(_ text: String) { if violation == nil { violation = text } }
+
+  func giveBackForOwner(_ address: UInt32) { pools[AddressPool.share(of: address)]?.giveBack(address) }
+
+  // MARK: Lives
+
+  /// Nothing more comes of this life.
+  func dies(_ life: FlowOwner) {
+    dead.insert(life)
+    over.insert(life)
+  }
+
+  /// The coordinator has decided that it is over.
+  func isDeclaredOver(_ life: FlowOwner) { over.insert(life) }
+
+  func recoveryBegins(of life: FlowOwner) { recoveries.insert(life) }
+
+  // MARK: Connections
+
+  func begins(_ flow: Int, _ generation: UInt32, address: UInt32, at life: FlowOwner) {
+    guard !settled.contains(life) else { return }
+    if let service = services[flow], service.owner != life, !over.contains(service.owner) {
+      complain("flow \(flow) begins at node \(life.node) while node \(service.owner.node) has it")
+    }
+    serve(flow, Service(generation: generation, owner: life, address: address))
+  }
+
+  private func serve(_ flow: Int, _ service: Service) {
+    if let other = addresses[service.address], other != flow {
+      complain("flows \(other) and \(flow) have the same address")
+    }
+    if let before = services[flow] { addresses[before.address] = nil }
+    services[flow] = service
+    addresses[service.address] = flow
+  }
+
+  func ends(_ flow: Int, _ generation: UInt32, at life: FlowOwner) {
+    guard let service = services[flow], service.owner == life, service.generation == generation, !settled.contains(life) else { return }
+    forget(flow)
+  }
+
+  private func forget(_ flow: Int) {
+    guard let service = services.removeValue(forKey: flow) else { return }
+    addresses[service.address] = nil
+    guard connections[flow].generation == service.generation else { return }
+    connections[flow] = Connection(generation: service.generation + 1)
+  }
+
+  func takesOver(_ flow: Int, _ state: ConnectionState, from lost: FlowOwner, at life: FlowOwner) {
+    guard !settled.contains(life) else { return }
+    if let service = services[flow], service.owner != lost {
+      complain("flow \(flow) of \(lost) is taken over by node \(life.node) while node \(service.owner.node) has it")
+    }
+    let connection = connections[flow]
+    if connection.generation == state.generation, state.count < connection.stamp {
+      complain("flow \(flow) is taken over at \(state.count) while \(connection.stamp) has left")
+    }
+    serve(flow, Service(generation: state.generation, owner: life, address: state.address))
+  }
+
+  /// The fate of a life's connections is settled: only those that `store` has go on.
+  ///
+  /// - Parameter isSaid: whether somebody has said that some of them may be lost.
+  func judge(_ life: FlowOwner, _ store: HeldLife?, isSaid: Bool) {
+    settled.insert(life)
+    for (flow, service) in services.sorted(by: { $0.key < $1.key }) where service.owner == life {
+      let connection = connections[flow]
+      let replica = store?.state(of: flow)
+      let isCurrent = connection.generation == service.generation && connection.stamp > 0
+      if let replica, replica.generation == service.generation, !isCurrent || replica.count >= connection.stamp { continue }
+      if isCurrent {
+        lost += 1
+        if let holder = connection.releasedBy, !over.contains(holder) {
+          complain("flow \(flow) is lost while node \(holder.node), who let its last packet go, lives")
+        }
+        if !isSaid { complain("flow \(flow) is lost, and nobody says so") }
+      }
+      forget(flow)
+    }
+  }
+
+  /// Connections that this life should be serving.
+  func flows(of life: FlowOwner) -> [Int] { services.filter { $0.value.owner == life }.keys.sorted() }
+
+  // MARK: Packets
+
+  /// A packet has left.
+  func leaves(_ packet: CommittedPacket, through life: ReplicatedLife, isFenced: Bool) {
+    outputs += 1
+    if let service = services[packet.flow], service.generation == packet.generation, service.owner != packet.owner {
+      complain("a packet of flow \(packet.flow) left from node \(packet.owner.node) while node \(service.owner.node) has the flow")
+    }
+    if life.owner == packet.owner {
+      if isFenced { complain("a packet left from node \(packet.owner.node), whose life is over") }
+      unprotectedOutputs += 1
+      if life.unprotected == 0 { complain("a packet left unprotected, and nobody says so") }
+    } else {
+      if recoveries.contains(packet.owner) {
+        complain("a packet of flow \(packet.flow) left after node \(packet.owner.node)'s flows were taken over")
+      }
+      let replica = life.held[packet.owner]?.state(of: packet.flow)
+      if replica == nil || replica!.generation != packet.generation || replica!.count < packet.stamp || !replica!.isWhole {
+        complain("a packet of flow \(packet.flow) left with state \(packet.stamp), which is on no replica")
+      }
+      if dead.contains(life.owner) { complain("a packet left through node \(life.owner.node), which is dead") }
+    }
+    guard connections[packet.flow].generation == packet.generation else { return }
+    // A holder that was taken for dead may let go late what it has: overtaken, and nothing new.
+    if packet.stamp < connections[packet.flow].stamp, over.contains(life.owner), life.owner != packet.owner { return }
+    if packet.stamp <= connections[packet.flow].stamp {
+      complain("state \(packet.stamp) of flow \(packet.flow) left after \(connections[packet.flow].stamp)")
+    }
+    connections[packet.flow].stamp = packet.stamp
+    connections[packet.flow].isEstablished = true
+    connections[packet.flow].releasedBy = life.owner == packet.owner ? nil : life.owner
+  }
+}
