@@ -44,7 +44,9 @@ extension DepartingFlows where Self: ~Copyable {
 /// the switches can say who owns a flow. A silent one is waited for, as long as it lives; should the target's life end, they
 /// are asked to give the routes back, which they do for as long as the target owns them.
 public struct MigrationSource: ~Copyable {
-  private enum Step: UInt8, BitwiseCopyable { case free, preparing, ready, rerouting, installing, claiming, reclaiming, abandoning }
+  private enum Step: UInt8, BitwiseCopyable {
+    case free, preparing, ready, rerouting, installing, claiming, reclaiming, abandoning
+  }
 
   private struct Batch: BitwiseCopyable {
     var step = Step.free

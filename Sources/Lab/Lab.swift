@@ -23,6 +23,8 @@ public final class Lab {
     public var keepsLogs = false
     /// Seconds of traffic after which the coordinator is killed; it is started again two seconds later.
     public var killCoordinatorAt: Int?
+    /// The same of the bus: packets do not need it.
+    public var killBusAt: Int?
     /// Seconds between migrations: all flows of one runtime to another, and back, by `nfvctl migrate`.
     public var migrateEvery: Int?
     /// Replicas of each flow.
@@ -55,8 +57,8 @@ public final class Lab {
   private var visit: NamespaceVisit?
   private var picture = LogPicture()
   private var traffic = TrafficCount()
-  private var coordinatorReturnsAt: ContinuousClock.Instant?
-  private var coordinatorWasKilled = false
+  private var coordinatorOutage = Outage()
+  private var busOutage = Outage()
   private var migrationsAsked = 0
   /// Lives of runtimes that were killed, and when in the traffic the next one's turn is.
   private var killed: [NodeLife] = []
@@ -64,6 +66,13 @@ public final class Lab {
   private var rate = RateMeter()
 
   private static let coordinator = "coordinator"
+  private static let bus = "bus"
+
+  /// A process that is killed once, and comes back.
+  private struct Outage {
+    var wasKilled = false
+    var endsAt: ContinuousClock.Instant?
+  }
 
   /// `isStopRequested` is asked often; the answer true ends the lab in order.
   public init(_ settings: Settings, isStopRequested: @escaping () -> Bool) {
@@ -137,11 +146,12 @@ public final class Lab {
     if settings.transfers != nil, trafficStart != nil {
       if summary.segments == nil { summary.problems.append("no runtime said what its packet counter has seen") }
       // What the network drops is the network's: with netem gaps are its doing.
-      if let seen = summary.segments, settings.netem.isEmpty, seen.gaps + seen.reordered > 0 {
+      // And what was on its way in a runtime that is killed dies with it.
+      if let seen = summary.segments, settings.netem.isEmpty, settings.killRuntimeEvery == nil, seen.gaps + seen.reordered > 0 {
         summary.problems.append("the packet counters saw \(seen.gaps) gaps and \(seen.reordered) segments out of order")
       }
     }
-    if coordinatorWasKilled, picture.repeatedCommands > 0 {
+    if coordinatorOutage.wasKilled, picture.repeatedCommands > 0 {
       summary.problems.append("the restarted coordinator wrote \(picture.repeatedCommands) commands again")
     }
     for life in killed where !picture.recoveries.contains(where: { $0.lost == life }) {
@@ -168,7 +178,7 @@ public final class Lab {
     screen.say("Lab \(network.prefix): namespaces \(network.namespaces.joined(separator: ", ")); logs in \(logs)")
 
     try TextFile.makeDirectory("\(directory)/bus")
-    try start("bus", "nfvctl", ["bus", "--listen", LabConfigurations.bootstrap, "--data-dir", "\(directory)/bus"])
+    try startBus()
     try wait(seconds: 20, for: "the bus to listen") {
       TextFile.lastLines(of: log("bus"), 50).contains { $0.contains("listening") }
     }
@@ -226,6 +236,10 @@ public final class Lab {
       try ChildProcess.start(name, ["\(settings.binaries)/\(program)"] + arguments, in: network.fabric, log: log(name)))
   }
 
+  private func startBus() throws(LabError) {
+    try start(Self.bus, "nfvctl", ["bus", "--listen", LabConfigurations.bootstrap, "--data-dir", "\(directory)/bus"])
+  }
+
   private func startCoordinator() throws(LabError) {
     try start(Self.coordinator, "nfv-coordinator", ["--bootstrap", LabConfigurations.bootstrap, "--name", "lab"])
   }
@@ -249,7 +263,10 @@ public final class Lab {
       let elapsed = Int(seconds(since: start))
       if let limit = settings.seconds, elapsed >= limit { return }
       for process in processes + clients { try process.checkRunning() }
-      try tryCoordinator(elapsed)
+      try interrupt(Self.coordinator, at: settings.killCoordinatorAt, elapsed, &coordinatorOutage) { () throws(LabError) in
+        try startCoordinator()
+      }
+      try interrupt(Self.bus, at: settings.killBusAt, elapsed, &busOutage) { () throws(LabError) in try startBus() }
       try migrate(elapsed)
       killRuntime(elapsed)
       try readLog()
@@ -259,23 +276,24 @@ public final class Lab {
         LiveView(
           elapsed: elapsed, limit: settings.seconds, picture: picture, state: follower?.clusters.first?.state, traffic: traffic,
           requestRate: rate.requests, byteRate: rate.bytes,
-          notice: coordinatorReturnsAt != nil
-            ? "the coordinator is dead" : coordinatorWasKilled ? "the coordinator was killed once" : ""))
+          notice: [(Self.coordinator, coordinatorOutage), (Self.bus, busOutage)].compactMap { name, outage in
+            outage.endsAt != nil ? "the \(name) is dead" : outage.wasKilled ? "the \(name) was killed once" : nil
+          }.joined(separator: ", ")))
     }
   }
 
-  private func tryCoordinator(_ elapsed: Int) throws(LabError) {
-    if let moment = settings.killCoordinatorAt, elapsed >= moment, !coordinatorWasKilled,
-      let index = processes.firstIndex(where: { $0.name == Self.coordinator })
-    {
-      coordinatorWasKilled = true
+  /// Kills a process at its moment, and starts it again two seconds later.
+  private func interrupt(
+    _ name: String, at moment: Int?, _ elapsed: Int, _ outage: inout Outage, start: () throws(LabError) -> Void
+  ) throws(LabError) {
+    if let moment, elapsed >= moment, !outage.wasKilled, let index = processes.firstIndex(where: { $0.name == name }) {
       processes[index].stop(SIGKILL)
       processes.remove(at: index)
-      coordinatorReturnsAt = clock.now + .seconds(2)
+      outage = Outage(wasKilled: true, endsAt: clock.now + .seconds(2))
     }
-    if let moment = coordinatorReturnsAt, clock.now >= moment {
-      coordinatorReturnsAt = nil
-      try startCoordinator()
+    if let end = outage.endsAt, clock.now >= end {
+      outage.endsAt = nil
+      try start()
     }
   }
 

@@ -53,6 +53,15 @@ public struct LabSummary: Codable, Equatable, Sendable {
     public var longestMicroseconds: UInt64 = 0
   }
 
+  public struct Recoveries: Codable, Equatable, Sendable {
+    public var count = 0
+    public var recovered: UInt64 = 0
+    /// No room, or their key was another flow's.
+    public var refused: UInt64 = 0
+    /// Of one, from the command to the last flow, by the clock of the runtime that took them over.
+    public var longestMicroseconds: UInt64 = 0
+  }
+
   /// What the packet counters behind the chains have seen of TCP.
   public struct Segments: Codable, Equatable, Sendable {
     public var packets: UInt64 = 0
@@ -84,6 +93,7 @@ public struct LabSummary: Codable, Equatable, Sendable {
   public var dropsByReason: [String: UInt64] = [:]
   public var log = Log(events: 0, commands: 0, repeatedCommands: 0, unreadableRecords: 0)
   public var migrations = Migrations()
+  public var recoveries = Recoveries()
   /// Of a lab with transfers.
   public var segments: Segments?
   public var seconds = Durations()
@@ -118,6 +128,12 @@ public struct LabSummary: Codable, Equatable, Sendable {
       migrations.bytes += end.bytes
       migrations.missedDeadlines += end.missedDeadlines
       migrations.longestMicroseconds = max(migrations.longestMicroseconds, end.microseconds)
+    }
+    for end in picture.recoveries {
+      recoveries.count += 1
+      recoveries.recovered += end.recovered
+      recoveries.refused += end.refused
+      recoveries.longestMicroseconds = max(recoveries.longestMicroseconds, end.microseconds)
     }
     log.events = picture.events
     log.commands = picture.commands
@@ -154,6 +170,11 @@ public struct LabSummary: Codable, Equatable, Sendable {
       lines.append(
         "  migrations: \(migrations.count), \(migrations.moved) flows moved, \(migrations.refused) refused, "
           + "\(migrations.returned) returned, the longest \(migrations.longestMicroseconds) us")
+    }
+    if recoveries.count > 0 {
+      lines.append(
+        "  recoveries: \(recoveries.count), \(recoveries.recovered) flows taken over, \(recoveries.refused) refused, "
+          + "the longest \(recoveries.longestMicroseconds) us from the command on")
     }
     if let segments {
       lines.append(

@@ -51,6 +51,8 @@ public final class SoakRun {
   /// Lives that were harmed, and when those that are still in the table were.
   private var harmed: Set<Life> = []
   private var open: [Life: (harm: Harm, at: ContinuousClock.Instant)] = [:]
+  /// Processes whose workers have their part of a core.
+  private var reserved: Set<UInt32> = []
   /// Lives that have served.
   private var started: Set<Life> = []
   /// Lives that nobody harmed and that were replaced.
@@ -126,9 +128,12 @@ public final class SoakRun {
       note(victim, harm)
       kill(pid_t(victim.processID), SIGSTOP)
     case .starvedWorker:
-      // The process lives and its control thread speaks; its worker gets two microseconds in four seconds.
+      // The process lives and its control thread speaks; its worker gets two microseconds in four seconds. Not for ever: a
+      // thread needs time to die, too, and with so little of it the process could not end.
       note(victim, harm)
       try CoreReservation(budget: 2_000, period: 4_000_000_000).give(to: pid_t(victim.processID))
+      try rest(.milliseconds(1_500), platform)
+      try? CoreReservation(budget: 500_000, period: 10_000_000).give(to: pid_t(victim.processID))
     case .hostLost:
       // The one without the switch, so that the mass guard has others to compare with.
       guard let host = HostID("\(network.prefix)-b"), let process = platform.process("agent-b") else { return }
@@ -185,9 +190,19 @@ public final class SoakRun {
     if harm.isFailure { throw .late("not everything serves 60 s after \(harm.rawValue)") }
   }
 
+  /// Gives every worker a twentieth of a core for sure, so that one that stands still does so by our hand, and not because a
+  /// compiler runs beside it.
+  private func reserveCores(_ platform: Platform) {
+    for node in platform.cluster?.state.nodes ?? [] where node.isAlive && node.processID != 0 && !reserved.contains(node.processID) {
+      reserved.insert(node.processID)
+      try? CoreReservation(budget: 500_000, period: 10_000_000).give(to: pid_t(node.processID))
+    }
+  }
+
   private func rest(_ duration: Duration, _ platform: Platform) throws(LabError) {
     let end = clock.now + duration
     while clock.now < end {
+      reserveCores(platform)
       guard !isStopRequested() else { throw .interrupted }
       try platform.readLog(waiting: 5) { look($0) }
       for death in platform.cluster?.state.deaths ?? [] {
@@ -249,6 +264,7 @@ public final class SoakRun {
       processors: [\(processors)]
       runtime-ports: [\(ports.map { "'af_packet:\($0)'" }.joined(separator: ", "))]
       switch-ports: [\(host == "a" ? "{client: 'af_packet:swc', server: 'af_packet:sws', fabric: 'af_packet:swf'}" : "")]
+      memory: ordinary
       program: \(settings.binaries)/nfvactor
       log-directory: \(logs)
 

@@ -19,6 +19,14 @@ struct HostResources {
 
     let ports: Ports
     let processors: [Int]
+
+    /// Whether a port is one of DPDK's af_packet driver.
+    var usesPacketSockets: Bool {
+      switch ports {
+      case .runtime(let port): port.hasPrefix("af_packet:")
+      case .virtualSwitch(let ports): [ports.client, ports.server, ports.fabric].contains { $0.hasPrefix("af_packet:") }
+      }
+    }
   }
 
   private let configuration: AgentConfiguration

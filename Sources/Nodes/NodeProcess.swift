@@ -60,10 +60,27 @@ struct NodeProcess {
     var words: [UnsafeMutablePointer<CChar>?] = ([program] + arguments).map { strdup($0) }
     words.append(nil)
     defer { for word in words { free(word) } }
+    if grant.usesPacketSockets { spreadProcessIDs() }
     var pid: pid_t = 0
     let result = posix_spawn(&pid, program, &actions, &attributes, words, environ)
     guard result == 0 else { throw NodeError("\(program) cannot be started: \(String(cString: strerror(result)))") }
     return NodeProcess(identity: identity, kind: kind, pid: pid, grant: grant, isChild: true)
+  }
+
+  /// Makes the next process's id differ from the last ones' by more than interface indexes do.
+  ///
+  /// DPDK's af_packet driver numbers a port's fanout group `pid ^ interface index`. Two processes with ids close to one
+  /// another can so name one group for two interfaces, which the kernel refuses to the second. Without the right to do
+  /// this nothing is lost but a start: a node that cannot open its port is launched again.
+  private static func spreadProcessIDs() {
+    let path = "/proc/sys/kernel/ns_last_pid"
+    guard let file = fopen(path, "r+") else { return }
+    defer { fclose(file) }
+    var text = [CChar](repeating: 0, count: 16)
+    guard fgets(&text, Int32(text.count), file) != nil, case let last = atoi(text), last > 0 else { return }
+    // Behind the next multiple of 64. Near its last number the kernel begins anew by itself.
+    rewind(file)
+    fputs("\((last / 64 + 1) * 64)", file)
   }
 
   private init(identity: Identity, kind: NodeKind, pid: pid_t, grant: HostResources.Grant, isChild: Bool) {

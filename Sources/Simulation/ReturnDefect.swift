@@ -41,10 +41,14 @@ struct CountingReturns<Function: NetworkFunction>: NetworkFunction {
   func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) {
     function.flowMigratesOut(&flow, shared: &shared.inner)
   }
-  func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) { function.flowMigratesIn(&flow, shared: &shared.inner) }
+  func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) {
+    function.flowMigratesIn(&flow, shared: &shared.inner)
+  }
   func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) { function.flowRecovers(&flow, shared: &shared.inner) }
   func observe(_ shared: borrowing SharedState) -> [Observation] {
-    function.observe(shared.inner) + [Observation("returns.taken", shared.taken), Observation("returns.accepted", shared.accepted)]
+    function.observe(shared.inner) + [
+      Observation("returns.taken", shared.taken), Observation("returns.accepted", shared.accepted),
+    ]
   }
 
   func takeReturn(_ shared: inout SharedState) -> SharedReturn? {

@@ -59,7 +59,8 @@ final class SimulatedRuntime {
     self.place = place
     self.defect = defect
     owner = FlowOwner(node: UInt32(place + 1), incarnation: incarnation)
-    channels = SimulatedChannels(place: place, incarnation: incarnation, peers: peers, settings: settings.channel, now: now, memory: memory)
+    channels = SimulatedChannels(
+      place: place, incarnation: incarnation, peers: peers, settings: settings.channel, now: now, memory: memory)
     flows = SimulatedFlows(place: place, capacity: settings.flows, witness: witness)
     flows.defect = defect
     let layout = MigrationMessage.layoutHash("simulated:1:16")
@@ -177,7 +178,8 @@ final class SimulatedSwitch: MigratingRoutes {
     self.place = place
     machine = MigrationSwitch(answers: 64, memory: memory)
     self.defect = defect
-    channels = SimulatedChannels(place: place, incarnation: incarnation, peers: peers, settings: settings.channel, now: now, memory: memory)
+    channels = SimulatedChannels(
+      place: place, incarnation: incarnation, peers: peers, settings: settings.channel, now: now, memory: memory)
   }
 
   func change(_ keys: FlowKeyPair, from: FlowOwner, to: FlowOwner) -> RouteChange {

@@ -117,7 +117,8 @@ public struct WorkerWorld {
       // Whoever answers late answers a flow that is no more: what is dropped then is dropped rightly.
       if chance.happens(500), let port = external[flow], cluster.now - heard[flow] < UInt64(Self.idleTimeout) * 500 {
         let packet = TestPacket.udp(
-          serverEndpoint(flow), Endpoint(IPv4Address(10 << 24 | 2 << 16 | 200), port: port), payload: label(flow, homeward.next(flow)))
+          serverEndpoint(flow), Endpoint(IPv4Address(10 << 24 | 2 << 16 | 200), port: port),
+          payload: label(flow, homeward.next(flow)))
         cluster.server.incoming.append(packet.link(to: cluster.server.address, from: ClusterOfWorkers.serverMAC))
       } else {
         let packet = TestPacket.udp(clientEndpoint(flow), serverEndpoint(flow), payload: label(flow, outward.next(flow)))
@@ -172,7 +173,9 @@ public struct WorkerWorld {
     }
   }
 
-  private mutating func take(_ flow: Int, _ number: UInt32, _ ledger: WritableKeyPath<Self, Ledger>, _ way: String) throws(Violation) {
+  private mutating func take(_ flow: Int, _ number: UInt32, _ ledger: WritableKeyPath<Self, Ledger>, _ way: String)
+    throws(Violation)
+  {
     guard number == self[keyPath: ledger].due[flow] else {
       throw violation("packet \(number) of flow \(flow), \(way), came where \(self[keyPath: ledger].due[flow]) was due")
     }
@@ -219,8 +222,10 @@ public struct WorkerWorld {
       for observation in cluster.observations(runtime) {
         if observation.name == "returns.taken" { returns.taken += observation.value }
         if observation.name == "returns.accepted" { returns.accepted += observation.value }
-        let isRest = ["nat.mappings", "nat.foreign-flows", "nat.endpoints-lost", "nat.exhausted"].contains(observation.name)
-          || observation.name.hasPrefix("nat.returns") || (observation.name.hasPrefix("nat.pool") && observation.name.hasSuffix("used"))
+        let isRest =
+          ["nat.mappings", "nat.foreign-flows", "nat.endpoints-lost", "nat.exhausted"].contains(observation.name)
+          || observation.name.hasPrefix("nat.returns")
+          || (observation.name.hasPrefix("nat.pool") && observation.name.hasSuffix("used"))
         if isRest, observation.value != 0 {
           throw violation("when all flows had ended, \(observation.name) of runtime \(runtime) was \(observation.value)")
         }

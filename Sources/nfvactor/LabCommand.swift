@@ -41,6 +41,9 @@ struct LabCommand: ParsableCommand {
       "Kill the coordinator after so many seconds of traffic, and start it again two seconds later.", valueName: "second"))
   var killCoordinatorAt: Int?
 
+  @Option(help: ArgumentHelp("The same with the bus: packets do not need it.", valueName: "second"))
+  var killBusAt: Int?
+
   @Option(
     help: ArgumentHelp("Move all flows of one runtime to the next every so often, with nfvctl.", valueName: "seconds"))
   var migrateEvery: Int?
@@ -67,6 +70,7 @@ struct LabCommand: ParsableCommand {
   func validate() throws {
     guard (1...16).contains(runtimes) else { throw ValidationError("--runtimes is a number from 1 to 16") }
     guard (1...86_400).contains(seconds ?? 1) else { throw ValidationError("--seconds is a number from 1 to 86400") }
+    guard killBusAt ?? 0 >= 0 else { throw ValidationError("--kill-bus-at is a number of seconds") }
     guard killCoordinatorAt ?? 0 >= 0 else { throw ValidationError("--kill-coordinator-at is a number of seconds") }
     guard (1...86_400).contains(migrateEvery ?? 1) else { throw ValidationError("--migrate-every is a number from 1 to 86400") }
     guard (0...1).contains(replicas) else { throw ValidationError("--replicas is 0 or 1") }
@@ -91,6 +95,7 @@ struct LabCommand: ParsableCommand {
     settings.clusterFile = cluster
     settings.keepsLogs = keepLogs
     settings.killCoordinatorAt = killCoordinatorAt
+    settings.killBusAt = killBusAt
     settings.migrateEvery = migrateEvery
     settings.replicas = replicas
     settings.killRuntimeEvery = killRuntimeEvery

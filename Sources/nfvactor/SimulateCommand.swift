@@ -17,7 +17,10 @@ struct SimulateCommand: ParsableCommand {
       Ends with 0 if all worlds kept the rules.
       """)
 
-  @Option(help: ArgumentHelp("One kind of worlds: \(Scenario.allCases.map(\.rawValue).joined(separator: ", ")); all of them if left out.", valueName: "name"))
+  @Option(
+    help: ArgumentHelp(
+      "One kind of worlds: \(Scenario.allCases.map(\.rawValue).joined(separator: ", ")); all of them if left out.",
+      valueName: "name"))
   var scenario: String?
 
   @Option(help: "One world.")
@@ -39,7 +42,8 @@ struct SimulateCommand: ParsableCommand {
 
   func validate() throws {
     guard !scenarios.isEmpty else {
-      throw ValidationError("there is no scenario '\(scenario ?? "")'; there are: \(Scenario.allCases.map(\.rawValue).joined(separator: ", "))")
+      throw ValidationError(
+        "there is no scenario '\(scenario ?? "")'; there are: \(Scenario.allCases.map(\.rawValue).joined(separator: ", "))")
     }
     guard (seeds ?? 1) > 0, times > 0 else { throw ValidationError("--seeds and --times are at least 1") }
     if let defect, !scenarios.allSatisfy({ $0.defects.contains(defect) }) {

@@ -43,7 +43,7 @@ import Wire
     let b = try #require(runtime.send(.udp("10.0.0.2:1200", "192.0.2.1:53")).packet).source
     let a = try #require(runtime.send(.udp("10.0.0.1:1100", "192.0.2.1:53")).packet).source
     if filtering == "address-dependent" { runtime.send(.udp("10.0.0.2:1200", a)) }  // b has spoken to a's address
-    var out = try #require(runtime.send(.udp("10.0.0.1:1100", b, payload: [7])).packet)
+    let out = try #require(runtime.send(.udp("10.0.0.1:1100", b, payload: [7])).packet)
     #expect(out == .udp(a, b, payload: [7]))
     #expect(nat.serverSideEndpoints?.addresses.contains(b.address.ipv4!) == true)
     // What the platform does then: in again as from outside. The client sees the other's external endpoint (REQ-9).

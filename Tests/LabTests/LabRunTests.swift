@@ -41,6 +41,30 @@ struct LabRunTests {
     #expect(run.leftovers() == [])
   }
 
+  @Test(.timeLimit(.minutes(4)))
+  func `transfers outlive their runtimes, killed one after another`() throws {
+    let run = try LabRun(["--runtimes", "3", "--replicas", "1", "--transfers", "60", "--kill-runtime-every", "4", "--seconds", "14"])
+    defer { run.removeFiles() }
+    let ending = run.finish(within: .seconds(200))
+    let summary = try run.summary()
+    #expect(ending == .code(0), "\(run.output)")
+    #expect(summary.fresh.requests == 60 && summary.fresh.failed == 0)
+    #expect(summary.recoveries.count >= 2 && summary.recoveries.recovered > 0 && summary.recoveries.refused == 0)
+    #expect(run.leftovers() == [])
+  }
+
+  @Test(.timeLimit(.minutes(3)))
+  func `the bus is killed under traffic, and packets do not care`() throws {
+    let run = try LabRun(["--seconds", "9", "--replicas", "1", "--kill-bus-at", "2"])
+    defer { run.removeFiles() }
+    let ending = run.finish(within: .seconds(150))
+    let summary = try run.summary()
+    #expect(ending == .code(0), "\(run.output)")
+    #expect(summary.total.failed == 0 && summary.kept.requests > 100 && summary.fresh.requests > 1)
+    #expect(summary.nodes.allSatisfy { $0.lives == 1 })
+    #expect(run.leftovers() == [])
+  }
+
   /// What is done to frames meanwhile: nothing, and harm where the kernel has netem, which many come without.
   static let harms: [String] = {
     let harm = "delay 1ms 200us loss 0.1%"

@@ -344,11 +344,17 @@ import Wire
     _ type: UInt8, from source: Endpoint, to destination: Endpoint, target: String, link: MACAddress?, flags: UInt8 = 0, hops: UInt8 = 255
   ) -> TestPacket {
     let address = IPAddress(target)!
-    let bytes = [address.high, address.low].flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> UInt64(56 - 8 * $0)) } }
-    let option = link.map { link in
-      [type == 135 ? 1 : 2, 1] + (0..<6).map { UInt8(truncatingIfNeeded: link.value >> UInt64(40 - 8 * $0)) }
-    } ?? []
-    return .ip(source, destination, IPProtocol.icmpv6, [type, 0, 0, 0, flags, 0, 0, 0] + bytes + option, checksumAt: 2, ttl: hops)
+    var bytes: [UInt8] = []
+    for word in [address.high, address.low] {
+      for index in 0..<8 { bytes.append(UInt8(truncatingIfNeeded: word >> UInt64(56 - 8 * index))) }
+    }
+    var option: [UInt8] = []
+    if let link {
+      option = [type == 135 ? 1 : 2, 1]
+      for index in 0..<6 { option.append(UInt8(truncatingIfNeeded: link.value >> UInt64(40 - 8 * index))) }
+    }
+    let body: [UInt8] = [type, 0, 0, 0, flags, 0, 0, 0] + bytes + option
+    return .ip(source, destination, IPProtocol.icmpv6, body, checksumAt: 2, ttl: hops)
   }
 
   @Test func `neighbors are answered for its own and its functions' addresses, and only from this link`() {

@@ -36,7 +36,9 @@ import Testing
 
   @Test(.enabled(if: isBuilt, "'make build' makes the program that plays them"))
   func `a world that fails is named with the command that repeats it`() throws {
-    let (code, output) = try Self.run(["simulate", "--scenario", "migration-network", "--defect", "dropsLatePackets", "--seeds", "400"])
+    let (code, output) = try Self.run([
+      "simulate", "--scenario", "migration-network", "--defect", "dropsLatePackets", "--seeds", "400",
+    ])
     #expect(code == 1, "\(output)")
     let command = try #require(output.firstMatch(of: /nfvactor simulate (.*)/)).1.split(separator: " ").map(String.init)
     #expect(command.contains("--seed"))

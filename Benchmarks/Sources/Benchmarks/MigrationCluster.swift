@@ -81,7 +81,8 @@ final class MigrationCluster {
     runtimes = try (0..<2 * pairs).map { [rules, workerMemory] index in
       let address = FabricAddress(cluster: 1, node: UInt32(11 + index))
       let (port, rings) = (FabricPort("runtime \(index)", address.control, memory: memory), WorkerRings())
-      let chain = try ChainUnderTest.whole.makeChain(mappings: rules.capacity, share: RuntimeShare(index: index, count: 2 * pairs))
+      let chain = try ChainUnderTest.whole.makeChain(
+        mappings: rules.capacity, share: RuntimeShare(index: index, count: 2 * pairs))
       let worker = Worker.runtime(
         port: port, address: address, identity: FlowOwner(node: UInt32(11 + index), incarnation: 1), chain: chain, rules: rules,
         seed: 43 + UInt64(index), rings: rings, now: .zero, memory: workerMemory.source)
