@@ -15,9 +15,13 @@ struct HeldReplicas: ~Copyable {
   private let stores: UnsafeMutablePointer<ReplicaStore>
   private var uses: [Use] = []
   private var reports: [RecoveryReport?] = []
+  /// When the first frame came whose replica is held, in milliseconds; long ago where none has.
+  private var aheadSince: [UInt64] = []
   /// The store that messages of a peer are for, `.max` when there is none.
   private var current = InlineArray<64, UInt8>(repeating: .max)
   private(set) var isRecovering = false
+  /// Whether there are replicas of living owners.
+  private(set) var isHolding = false
   /// Messages that made no sense, or came from a life that has no store here.
   private(set) var malformed: UInt64 = 0
 
@@ -96,6 +100,7 @@ struct HeldReplicas: ~Copyable {
     if let index = uses.firstIndex(of: .free) {
       unsafe stores[index].assign(to: life)
       uses[index] = .held
+      isHolding = true
       return UInt8(index)
     }
     guard uses.count < Self.capacity else { return .max }
@@ -104,7 +109,9 @@ struct HeldReplicas: ~Copyable {
         of: life, layout: layoutHash, stateSize: stateSize, capacity: rules.capacity, ipv6Capacity: rules.ipv6Capacity,
         seed: seed, now: now, memory: memory))
     uses.append(.held)
+    isHolding = true
     reports.append(nil)
+    aheadSince.append(0)
     return UInt8(uses.count - 1)
   }
 
@@ -120,7 +127,7 @@ struct HeldReplicas: ~Copyable {
     guard uses[index] == .held else { return nil }
     uses[index] = .recovering
     reports[index] = report
-    isRecovering = true
+    noteUses()
     return report
   }
 
@@ -129,6 +136,12 @@ struct HeldReplicas: ~Copyable {
     guard let index = index(of: life), uses[index] == .held else { return }
     unsafe stores[index].removeAll()
     uses[index] = .free
+    noteUses()
+  }
+
+  private mutating func noteUses() {
+    isRecovering = uses.contains(.recovering)
+    isHolding = uses.contains(.held)
   }
 
   /// The store that has a replica with this key among those to be taken over, and its place there.
@@ -144,6 +157,18 @@ struct HeldReplicas: ~Copyable {
       if let place = unsafe stores[index].find(key) { return (index, place) }
     }
     return nil
+  }
+
+  /// Whether a frame without a flow here is of one whose replica is held, of an owner that is not known to be dead: then a
+  /// switch has heard of its death earlier than this runtime, and the flow must not begin anew. For a second at most: should
+  /// no word come, the flow has begun anew.
+  mutating func isAhead(_ frame: borrowing Frame, now: Tick) -> Bool {
+    for index in uses.indices where uses[index] == .held {
+      guard unsafe stores[index].find(frame) != nil else { continue }
+      if now.milliseconds &- aheadSince[index] > 5_000 { aheadSince[index] = now.milliseconds }
+      return now.milliseconds &- aheadSince[index] <= 1_000
+    }
+    return false
   }
 
   /// The next replica to be taken over without being asked for.
@@ -192,7 +217,7 @@ struct HeldReplicas: ~Copyable {
     for index in uses.indices where unsafe uses[index] == .recovering && stores[index].count == 0 {
       uses[index] = .free
       unsafe stores[index].removeAll()
-      isRecovering = uses.contains(.recovering)
+      noteUses()
       defer { reports[index] = nil }
       reports[index]?.finished = now
       return reports[index]

@@ -100,6 +100,7 @@ extension MigrationGraph {
 
   func replicate(_ message: UnsafeRawBufferPointer, from peer: UInt8, now: Tick) {
     let kind = unsafe ReplicationMessage.kind(message)
+    if kind == .close { return runtime.core.replicas.drop(peers.life(of: peer)) }
     if kind == .marked || kind == .refused {
       if unsafe !replication.receive(message, from: peer) { malformed &+= 1 }
       if replication.takeProtected() {
@@ -134,21 +135,42 @@ extension MigrationGraph {
 
   // MARK: The holder of this runtime's replicas
 
+  /// From now on `holder` holds the replicas, or nobody. Until it can be spoken to, packets go out unprotected: what were
+  /// queued for it could reach a later life of its node.
   func protect(_ stream: UInt32, _ holder: FlowOwner?) {
-    guard let holder, let peer = peers.index(ofNode: holder.node), peers.known[Int(peer)].incarnation == holder.incarnation,
-      peers.known[Int(peer)].isAlive, runtime.core.flows.logsEnds, stream != 0
-    else { return stopReplicating() }
+    stopReplicating()
+    guard let holder, runtime.core.flows.logsEnds, stream != 0 else { return }
+    comingStream = (stream, holder)
+    beginStream()
+  }
+
+  private func beginStream() {
+    guard relieved.isEmpty, let (stream, holder) = comingStream, peers.hasSession(with: holder), let peer = peers.index(ofNode: holder.node) else { return }
+    comingStream = nil
     replication.begin(stream: stream, holder: peer)
     (peers.holder, peers.stream) = (peer, stream)
   }
 
+  /// Tells a former holder that it is none any more. One that is gone has nothing to let go.
+  private func relieve() {
+    while let peer = relieved.first {
+      let isTold = ReplicationNotice.writeClose(to: scratch) { peers.send($0, to: peer) }
+      guard isTold || !peers.known[Int(peer)].isAlive else { return }
+      relieved.removeFirst()
+    }
+  }
+
   func stopReplicating() {
+    if replication.isOn { relieved.append(replication.holder) }
     replication.stop(flows: &runtime.core)
     peers.holder = .max
+    comingStream = nil
   }
 
   /// Does what is due in a pass.
   func advanceReplication(now: Tick) {
+    if !relieved.isEmpty { relieve() }
+    if comingStream != nil { beginStream() }
     if runtime.core.replicas.isRecovering { goOnRecovering(now: now) }
     if replication.isOn { replication.advance(flows: &runtime.core, outbox: &peers) }
     if !answers.isEmpty { answerOwners() }

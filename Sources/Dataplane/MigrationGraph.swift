@@ -35,6 +35,10 @@ final class MigrationGraph: ModuleGraph {
   var malformed: UInt64 = 0
   /// Who has recovered the flows of lives that are over; `nil` when nobody has.
   var heirs: [FlowOwner: FlowOwner?] = [:]
+  /// Peers that held replicas of this runtime's flows and are to let them go.
+  var relieved: [UInt8] = []
+  /// The stream that begins when its holder has a session with us.
+  var comingStream: (stream: UInt32, holder: FlowOwner)?
   /// Flows that have arrived and whose source is to hear of it when they have replicas.
   var arrivals: [PendingArrival] = []
   /// Replicas about which another runtime was asked whether it has their flows.

@@ -104,6 +104,12 @@ struct Peers: ~Copyable, ReplicationOutbox {
     unsafe FlowOwner(node: known[Int(peer)].node, incarnation: channels[Int(peer)].peerIncarnation)
   }
 
+  /// Whether this very life has a session with us: what is sent now reaches it or nobody.
+  func hasSession(with life: FlowOwner) -> Bool {
+    guard let peer = index(ofNode: life.node), known[Int(peer)].isAlive else { return false }
+    return unsafe channels[Int(peer)].isEstablished && channels[Int(peer)].peerIncarnation == life.incarnation
+  }
+
   /// The lives of living peers that have fallen silent, and again four times a second while they are.
   mutating func takeSilent() -> [FlowOwner] {
     guard silent != 0 else { return [] }

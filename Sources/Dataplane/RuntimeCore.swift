@@ -204,6 +204,10 @@ public struct RuntimeCore: ~Copyable {
       return false
     }
     if clientSide & bit == 0 { return openFromServerSide(&burst, index, now: now) }
+    if replicas.isHolding, replicas.isAhead(burst[index], now: now) {
+      burst.drop(index, .awaitsRecovery)
+      return false
+    }
     guard let slot = open(&burst, index, now: now) else {
       counters.flowsRefused &+= 1
       burst.drop(index, .flowTableFull)

@@ -183,7 +183,7 @@ public struct ReplicaStore: ~Copyable {
     case .mark:
       guard bytes.count == ReplicationMessage.headerLength else { return .malformed }
       return .markReached(message.slot)
-    case .update, .marked, .refused:
+    case .update, .marked, .refused, .close:
       return .malformed
     }
     return .understood

@@ -16,6 +16,7 @@ import Wire
 /// | mark | stream | - | - |
 /// | marked | stream | replicas held | - (from the holder) |
 /// | refused | stream | - | - (from the holder): it cannot hold replicas of this owner |
+/// | close | - | - | - (from the owner): its replicas are of no use any more |
 ///
 /// Bit 0 of the changed units is the word of a `flow` message, eight bytes; the others are pieces of the flow state, see
 /// `ReplicaLayout`. What a message says is stored first; then its packet, a whole frame addressed to its switch, is
@@ -23,7 +24,7 @@ import Wire
 public struct ReplicationMessage: Equatable, Sendable {
   public enum Kind: UInt8, CaseIterable, Sendable {
     case open = 0x21
-    case flow, update, end, handOver, mark, marked, refused
+    case flow, update, end, handOver, mark, marked, refused, close
   }
 
   public static let headerLength = 16
@@ -53,7 +54,7 @@ public struct ReplicationMessage: Equatable, Sendable {
   /// Whether a message is one of these, rather than one of a migration.
   @inline(__always)
   public static func isOne(_ message: UnsafeRawBufferPointer) -> Bool {
-    message.count >= ReplicationUpdate.headerLength && message[0] >= Kind.open.rawValue && message[0] <= Kind.refused.rawValue
+    message.count >= ReplicationUpdate.headerLength && message[0] >= Kind.open.rawValue && message[0] <= Kind.close.rawValue
   }
 
   public static func kind(_ message: UnsafeRawBufferPointer) -> Kind? { message.first.flatMap(Kind.init) }
@@ -153,8 +154,14 @@ public struct ReplicaLayout: Equatable, Sendable {
   }
 }
 
-/// What an owner tells its holder before a flow's state goes to another runtime.
+/// What an owner tells its holder besides what the stream says: before a flow's state goes to another runtime, and when
+/// another runtime is the holder.
 public enum ReplicationNotice {
+  public static func writeClose(to scratch: UnsafeMutableRawPointer, _ send: (RawSpan) -> Bool) -> Bool {
+    ReplicationMessage(.close, slot: 0).write(to: scratch)
+    return send(UnsafeRawBufferPointer(start: scratch, count: ReplicationMessage.headerLength).bytes)
+  }
+
   public static func writeHandOver(
     of slot: UInt32, toNode node: UInt32, to scratch: UnsafeMutableRawPointer, _ send: (RawSpan) -> Bool
   ) -> Bool {

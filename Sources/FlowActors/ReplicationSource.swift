@@ -355,7 +355,7 @@ public struct ReplicationSource: ~Copyable {
       // What has come since waits for a mark of its own.
       if sweep == capacity, !isMarkDue { (isProtected, isNewlyProtected) = (true, true) }
     case .refused: (phase, isRefused, known, isProtected) = (.off, true, 0, false)
-    case .open, .flow, .update, .end, .handOver, .mark: return false
+    case .open, .flow, .update, .end, .handOver, .mark, .close: return false
     }
     return true
   }
