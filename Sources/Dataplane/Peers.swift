@@ -77,7 +77,11 @@ struct Peers: ~Copyable, ReplicationOutbox {
         let before = known[index]
         known[index] = member
         let isOver = member.incarnation > before.incarnation || !member.isAlive
-        if before.isAlive, isOver, unsafe channels[index].peerIncarnation <= before.incarnation { ended(UInt8(index), before) }
+        guard before.isAlive, isOver else { continue }
+        let isNews = unsafe channels[index].peerIncarnation <= before.incarnation
+        // What that life still has on the way would be taken for a beginning that has no end.
+        unsafe channels[index].fence(before.incarnation)
+        if isNews { ended(UInt8(index), before) }
       } else if member.isAlive, known.count < Self.capacity {
         let link = ChannelLink(destination: address.controlAddress(ofNode: member.node), source: address.control)
         unsafe (channels + known.count).initialize(

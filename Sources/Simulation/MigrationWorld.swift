@@ -122,11 +122,21 @@ public struct MigrationWorld {
       try pass(100_000)
       quiet = isAtRest ? quiet + 1 : 0
     }
-    guard quiet == 20 else { throw violation("the cluster does not come to rest") }
+    guard quiet == 20 else { throw violation("the cluster does not come to rest: \(unrest)") }
     // One more packet of every flow shows whether its routes lead to whoever serves it.
     for flow in 0..<settings.flows { for side in 0..<2 { inject(flow, side) } }
     for _ in 0..<10 { try pass(100_000) }
     try closeBooks()
+  }
+
+  /// What goes on, for people.
+  private var unrest: String {
+    runtimes.enumerated().compactMap { index, runtime in
+      guard let runtime else { return nil }
+      let pinned = runtime.flows.records.filter { $0.flow >= 0 && $0.phase.isPinned }.map { "\($0.phase.step)" }
+      guard runtime.source.isRunning || !pinned.isEmpty || runtime.target.heldPackets > 0 else { return nil }
+      return "runtime \(index): run \(runtime.source.report.map { "\($0)" } ?? "-"), pinned \(pinned), held \(runtime.target.heldPackets)"
+    }.joined(separator: "; ") + "; \(obituaries.count) deaths untold"
   }
 
   private var isAtRest: Bool {

@@ -143,7 +143,10 @@ final class SimulatedRuntime {
 
   /// The coordinator says that this life of another runtime is over. If its next is known here already, so is that.
   func hearOfDeath(_ peer: Int, incarnation: UInt64, now: Tick) {
-    guard let end = channels.ends[peer], end.channel.peerIncarnation <= incarnation else { return }
+    guard let end = channels.ends[peer] else { return }
+    let isNews = end.channel.peerIncarnation <= incarnation
+    end.channel.fence(incarnation)
+    guard isNews else { return }
     ended(peer, before: incarnation + 1, now: now)
   }
 

@@ -30,14 +30,14 @@ import Testing
 
   @Test(.enabled(if: isBuilt, "'make build' makes the program that plays them"), arguments: ReturnDefect.allCases)
   func `an endpoint that does not come back, or comes back twice, is noticed`(defect: ReturnDefect) throws {
-    let (code, output) = try Self.run(["simulate", "--scenario", "workers", "--defect", defect.rawValue, "--seeds", "30"])
+    let (code, output) = try Self.run(["simulate", "--scenario", "workers", "--defect", defect.rawValue, "--seeds", "150"])
     #expect(code == 1 && output.contains("again: nfvactor simulate --scenario workers --seed"), "\(output)")
   }
 
   @Test(.enabled(if: isBuilt, "'make build' makes the program that plays them"))
   func `a world that fails is named with the command that repeats it`() throws {
     let (code, output) = try Self.run([
-      "simulate", "--scenario", "migration-network", "--defect", "dropsLatePackets", "--seeds", "400",
+      "simulate", "--scenario", "migration-reordering", "--defect", "dropsLatePackets", "--seeds", "100",
     ])
     #expect(code == 1, "\(output)")
     let command = try #require(output.firstMatch(of: /nfvactor simulate (.*)/)).1.split(separator: " ").map(String.init)
