@@ -44,7 +44,8 @@ public struct PortSpec: Hashable, Sendable, CustomStringConvertible {
   /// What DPDK is asked to probe. `number` makes the names of virtual devices unique in the process.
   func devargs(number: Int) throws(PortError) -> String {
     switch kind {
-    case "af_packet": return "net_af_packet\(number),iface=\(argument)"
+    // Rings of 2,048 frames, four times the driver's own: a worker that shares its processor is away for a while.
+    case "af_packet": return "net_af_packet\(number),iface=\(argument),framecnt=2048"
     case "vhost": return "net_vhost\(number),iface=\(argument),client=1"
     case "virtio": return "net_virtio_user\(number),path=\(argument),server=1,queue_size=1024"
     case "pcap":
