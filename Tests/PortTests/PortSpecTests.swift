@@ -7,7 +7,7 @@ import Testing
   @Test(arguments: [
     ("null", "net_null7"),
     ("ring", "net_ring7"),
-    ("af_packet:veth0", "net_af_packet7,iface=veth0"),
+    ("af_packet:veth0", "net_af_packet7,iface=veth0,framecnt=2048"),
     ("vhost:/run/a.sock", "net_vhost7,iface=/run/a.sock,client=1"),
     ("virtio:/run/a.sock", "net_virtio_user7,path=/run/a.sock,server=1,queue_size=1024"),
     ("pcap:in.pcap,out.pcap", "net_pcap7,rx_pcap=in.pcap,tx_pcap=out.pcap"),
