@@ -53,8 +53,8 @@ final class ChannelEnd {
 
   /// Sends messages until the queue is full, and what the channel has to send.
   func send(now: Tick) {
-    let bytes = message.span.bytes
-    while channel.send(bytes) {}
+    let message = message
+    while channel.send(message.span.bytes) {}
     flush(now: now)
   }
 
