@@ -15,8 +15,8 @@ struct HeldReplicas: ~Copyable {
   private let stores: UnsafeMutablePointer<ReplicaStore>
   private var uses: [Use] = []
   private var reports: [RecoveryReport?] = []
-  /// When the first frame came whose replica is held, in milliseconds; long ago where none has.
-  private var aheadSince: [UInt64] = []
+  /// When the first frame came whose replica is held, in milliseconds; `nil` where none has.
+  private var aheadSince: [UInt64?] = []
   /// The store that messages of a peer are for, `.max` when there is none.
   private var current = InlineArray<64, UInt8>(repeating: .max)
   private(set) var isRecovering = false
@@ -111,7 +111,7 @@ struct HeldReplicas: ~Copyable {
     uses.append(.held)
     isHolding = true
     reports.append(nil)
-    aheadSince.append(0)
+    aheadSince.append(nil)
     return UInt8(uses.count - 1)
   }
 
@@ -165,8 +165,10 @@ struct HeldReplicas: ~Copyable {
   mutating func isAhead(_ frame: borrowing Frame, now: Tick) -> Bool {
     for index in uses.indices where uses[index] == .held {
       guard unsafe stores[index].find(frame) != nil else { continue }
-      if now.milliseconds &- aheadSince[index] > 5_000 { aheadSince[index] = now.milliseconds }
-      return now.milliseconds &- aheadSince[index] <= 1_000
+      var since = aheadSince[index] ?? now.milliseconds
+      if now.milliseconds &- since > 5_000 { since = now.milliseconds }
+      aheadSince[index] = since
+      return now.milliseconds &- since <= 1_000
     }
     return false
   }
