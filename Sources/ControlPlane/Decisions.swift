@@ -104,7 +104,7 @@ extension ClusterState {
 
   private func nextTable() -> ClusterTable? {
     guard let due = tableDue, due <= clock.elapsed else { return nil }
-    return ClusterTable(version: table.version &+ 1, members: members)
+    return ClusterTable(version: table.version &+ 1, members: members, uplinks: uplinkHolder)
   }
 
   /// When the next table may go out; nil while there is nothing new to tell.
@@ -132,7 +132,7 @@ extension ClusterState {
         node: node.id, kind: node.kind, incarnation: node.incarnation, host: host, state: node.memberState,
         ports: node.memberState == .starting ? nil : node.ports)
       if let load = node.workload { member.load = ClusterTable.Load(load) }
-      if rules >= DecisionRules.liveSettings { 
+      if rules >= DecisionRules.liveSettings {
         member.poolShare = node.poolShare.flatMap { PoolShare(index: $0, of: spec?.poolShares ?? 0) }
       }
       return member
@@ -141,6 +141,7 @@ extension ClusterState {
 
   /// Whether a table would tell the same about who is there. Those still starting are of no use to anybody yet.
   private var hasSameMembers: Bool {
+    guard table.uplinks == uplinkHolder else { return false }
     var told = table.members.lazy.filter { $0.state != .starting }.makeIterator()
     for node in nodes {
       let state = node.memberState

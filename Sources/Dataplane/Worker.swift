@@ -69,11 +69,30 @@ public enum WorkerCommand: Sendable {
     public let entries: [RuntimeTable.Entry]
     /// All nodes, whom this one has channels to.
     public let peers: [Peer]
+    public let uplinks: UplinkHolder
 
-    public init(version: UInt64, entries: [RuntimeTable.Entry], peers: [Peer] = []) {
+    public init(
+      version: UInt64, entries: [RuntimeTable.Entry], peers: [Peer] = [], uplinks: UplinkHolder = .everySwitch
+    ) {
       self.version = version
       self.entries = entries
       self.peers = peers
+      self.uplinks = uplinks
+    }
+  }
+
+  /// Which switch answers for the addresses that the outside knows.
+  public enum UplinkHolder: Equatable, Sendable {
+    /// Nobody has said which: there is only one.
+    case everySwitch
+    /// One life of a switch; nobody for now, if there is none.
+    case only(FlowOwner?)
+
+    func isHeld(by owner: FlowOwner) -> Bool {
+      switch self {
+      case .everySwitch: true
+      case .only(let holder): holder == owner
+      }
     }
   }
 }

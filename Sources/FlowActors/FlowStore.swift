@@ -267,6 +267,11 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     return create(keys, actor: actor, timeoutClass: timeoutClass, now: now)
   }
 
+  /// Makes a flow of which this key alone is known; `nil` when there is no room. It may not be known here.
+  public mutating func create(_ key: FlowKey, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
+    create(key, hash: key.hash(seed: seed), actor: actor, timeoutClass: timeoutClass, now: now)
+  }
+
   private mutating func create(_ key: FlowKey, hash: UInt64, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
     switch key {
     case .ipv4(let key): return create(key, hash: hash, actor: actor, timeoutClass: timeoutClass, now: now)
@@ -552,6 +557,13 @@ extension FlowKeyPair {
     switch self {
     case .ipv4(_, let reverse): .ipv4(reverse)
     case .ipv6(_, let reverse): .ipv6(reverse)
+    }
+  }
+
+  public var protocolNumber: UInt8 {
+    switch self {
+    case .ipv4(let forward, _): forward.transport.protocolNumber
+    case .ipv6(let forward, _): forward.transport.protocolNumber
     }
   }
 }

@@ -17,14 +17,18 @@ import Wire
 /// | claim | heir or source, runtime | a life that is over | its incarnation | a key entry per flow: which of them do you have? |
 /// | claimed | the runtime | - | flows it has (bits) | - |
 /// | returned | runtime, owner of a share | index of that share | hash of the chain's layout | an entry per return |
+/// | census | switch, runtime | a life that is over: recover its flows first | its incarnation | - |
+/// | counted | runtime, switch | - | - | - |
+/// | routes | runtime, switch | - | - | a key entry per flow that is the runtime's |
 ///
-/// A key entry: flags (1, bit 0 = IPv6), timeout class (1), zero (6), forward and reverse key (16 or 40 each).
+/// The batch of `census` is 0 for "ask me, too, about flows that move" and 1 for "tell me which are yours"; that of `counted` 0 for
+/// "nothing moves any more that you were not asked about" and 1 for "those were all". A key entry: flags (1, bit 0 = IPv6), timeout class (1), zero (6), forward and reverse key (16 or 40 each).
 /// A state entry: place in the batch (1), timeout class (1), bytes of flow state (2), idle milliseconds (4), route epoch (4),
 /// zero (4), actor (8), flow state. An entry of a return: place in the chain (4), zero (4), words of the function (16). Bits count from the first flow of the batch.
 public struct MigrationMessage: Equatable, Sendable {
   public enum Kind: UInt8, CaseIterable, Sendable {
     case prepare = 1
-    case prepared, changeRoute, routeChanged, install, installed, latePacket, claim, claimed, returned
+    case prepared, changeRoute, routeChanged, install, installed, latePacket, claim, claimed, returned, census, counted, routes
   }
 
   public static let version: UInt8 = 1

@@ -349,7 +349,7 @@ public struct MigrationSource: ~Copyable {
       guard bytes.count == MigrationMessage.headerLength else { return false }
       guard let index, isOurs, peer == heirPeer, batches[index].step == .claiming else { return true }
       claimed(index, UInt32(truncatingIfNeeded: message.word), now, &flows)
-    case .prepare, .changeRoute, .install, .latePacket, .claim, .returned:
+    case .prepare, .changeRoute, .install, .latePacket, .claim, .returned, .census, .counted, .routes:
       return false
     }
     if let index, batches[index].unsent != 0 { send(index, now, &flows, &outbox) }
@@ -502,6 +502,19 @@ public struct MigrationSource: ~Copyable {
         }
       case .rerouting, .installing: reclaim(index, now, &flows)
       }
+    }
+  }
+
+  /// This switch is asked, too, about every batch from here on.
+  public mutating func include(switch peer: UInt8) { switches |= 1 << UInt64(peer) }
+
+  /// Of the batch that begins next.
+  public var nextNumber: UInt32 { nextBatch }
+
+  /// Whether every batch before this number has come to its end.
+  public func isSettled(before number: UInt32) -> Bool {
+    (0..<settings.sourceBatches).allSatisfy {
+      batches[$0].step == .free || Int32(bitPattern: batches[$0].number &- number) >= 0
     }
   }
 

@@ -165,7 +165,8 @@ final class NodeControl: @unchecked Sendable {
       listenToWorker()  // each command is answered: the ring of answers must not fill while the past is read
       pending[table.version] = command.slot
       let members = WorkerCommand.Members(
-        version: table.version, entries: table.members.compactMap(RuntimeTable.Entry.init(member:)), peers: table.members.compactMap(Peer.init(member:)))
+        version: table.version, entries: table.members.compactMap(RuntimeTable.Entry.init(member:)), peers: table.members.compactMap(Peer.init(member:)),
+        uplinks: WorkerCommand.UplinkHolder(table.uplinks))
       if !rings.commands.put(.members(members)) {
         pending[table.version] = nil
         answer(command.slot, .rejected(reason: "the worker does not take commands"))
@@ -371,6 +372,15 @@ extension Peer {
     self.init(
       node: member.node.number, incarnation: member.incarnation.number, isSwitch: member.kind == .virtualSwitch,
       isAlive: member.state == .serving || member.state == .stopping)
+  }
+}
+
+extension WorkerCommand.UplinkHolder {
+  init(_ holder: ClusterTable.UplinkHolder) {
+    switch holder {
+    case .everySwitch: self = .everySwitch
+    case .only(let life): self = .only(life.map(FlowOwner.init))
+    }
   }
 }
 
