@@ -220,20 +220,20 @@ public struct ClusterTable: Hashable, Sendable {
 
   /// Which switch answers for the addresses of the cluster's networks.
   public enum UplinkHolder: Hashable, Sendable, CustomStringConvertible {
-    /// Nobody has chosen: each does.
-    case everySwitch
+    /// Nobody has chosen: the living switch with the lowest number does.
+    case unassigned
     /// The others stand by; nobody when none serves.
     case only(NodeLife?)
 
     public var description: String {
       switch self {
-      case .everySwitch: "every switch"
+      case .unassigned: "unassigned"
       case .only(let life): life.map { "\($0)" } ?? "nobody"
       }
     }
   }
 
-  public init(version: UInt64, members: [Member], uplinks: UplinkHolder = .everySwitch) {
+  public init(version: UInt64, members: [Member], uplinks: UplinkHolder = .unassigned) {
     self.version = version
     self.members = members
     self.uplinks = uplinks

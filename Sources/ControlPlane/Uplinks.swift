@@ -10,7 +10,7 @@ import ControlMessages
 extension ClusterState {
   /// Whom the next table names.
   var uplinkHolder: ClusterTable.UplinkHolder {
-    guard rules >= DecisionRules.switchTakeover else { return .everySwitch }
+    guard rules >= DecisionRules.switchTakeover else { return .unassigned }
     let switches = nodes.filter { $0.kind == .virtualSwitch }
     let current = switches.first { node in
       if case .only(let life?) = table.uplinks { node.life == life } else { false }

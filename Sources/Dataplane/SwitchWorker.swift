@@ -237,7 +237,11 @@ final class RouteGraph: ModuleGraph {
 
   func update(_ members: WorkerCommand.Members, now: Tick) {
     peers.update(members.peers, now: now) { peer, _ in census.ended(peer) }
-    let isOurs = members.uplinks.isHeld(by: owner)
+    let isOurs =
+      switch members.uplinks {
+      case .unassigned: !members.peers.contains { $0.isSwitch && $0.isAlive && $0.node < owner.node }
+      case .only(let holder): holder == owner
+      }
     guard isOurs != holdsUplinks else { return }
     holdsUplinks = isOurs
     guard isOurs else { return state.leaveUplinks() }

@@ -72,7 +72,7 @@ public enum WorkerCommand: Sendable {
     public let uplinks: UplinkHolder
 
     public init(
-      version: UInt64, entries: [RuntimeTable.Entry], peers: [Peer] = [], uplinks: UplinkHolder = .everySwitch
+      version: UInt64, entries: [RuntimeTable.Entry], peers: [Peer] = [], uplinks: UplinkHolder = .unassigned
     ) {
       self.version = version
       self.entries = entries
@@ -83,17 +83,10 @@ public enum WorkerCommand: Sendable {
 
   /// Which switch answers for the addresses that the outside knows.
   public enum UplinkHolder: Equatable, Sendable {
-    /// Nobody has said which: there is only one.
-    case everySwitch
+    /// Nobody has said which: the living one with the lowest number.
+    case unassigned
     /// One life of a switch; nobody for now, if there is none.
     case only(FlowOwner?)
-
-    func isHeld(by owner: FlowOwner) -> Bool {
-      switch self {
-      case .everySwitch: true
-      case .only(let holder): holder == owner
-      }
-    }
   }
 }
 

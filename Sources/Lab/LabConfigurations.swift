@@ -6,11 +6,11 @@ enum LabConfigurations {
   /// What `nfvctl apply` gets: `examples/cluster.yaml` without its explanations (a test compares them).
   ///
   /// - Parameter countsPackets: whether a packet counter stands behind the other functions.
-  static func cluster(runtimes: Int, replicas: Int = 0, countsPackets: Bool = false) -> String {
+  static func cluster(runtimes: Int, switches: Int = 1, replicas: Int = 0, countsPackets: Bool = false) -> String {
     """
     name: web
     runtimes: \(runtimes)
-    switches: 1\(replicas == 0 ? "" : "\nreplicas: \(replicas)")
+    switches: \(switches)\(replicas == 0 ? "" : "\nreplicas: \(replicas)")
     pool-shares: \(max(8, runtimes))
     polling: adaptive
     heartbeat: 100ms
@@ -52,7 +52,9 @@ enum LabConfigurations {
     processors: [\((0..<processors).map(String.init).joined(separator: ", "))]
     runtime-ports: [\(network.runtimeInterfaces.map { "'af_packet:\($0)'" }.joined(separator: ", "))]
     switch-ports:
-      - {client: 'af_packet:swc', server: 'af_packet:sws', fabric: 'af_packet:swf'}
+    \(network.switchInterfaces.map {
+      "  - {client: 'af_packet:\($0.client)', server: 'af_packet:\($0.server)', fabric: 'af_packet:\($0.fabric)'}"
+    }.joined(separator: "\n"))
     program: \(program)
     log-directory: \(logs)
 

@@ -18,6 +18,9 @@ import Glibc
 /// `swc`, `sws`, `swf`, `rt0`, ... belong to DPDK (af_packet): they are up, have no addresses, and the kernel answers
 /// nothing on them. No end of a veth may leave checksums or segmentation to a NIC that does not exist.
 ///
+/// With more than one switch there are `swc1`, `sws1`, `swf1` and so on, and the clients' and the servers' ends reach all of
+/// them over a bridge of their side.
+///
 /// With `ends: .together` the client's and the servers' ends lie in one namespace, as `client0` and `server0`, and belong to
 /// a traffic generator. The kernel there only answers the switch's ARP, as the servers' gateway.
 ///
@@ -25,6 +28,7 @@ import Glibc
 public struct LabNetwork: Sendable {
   public let prefix: String
   public let runtimes: Int
+  public let switches: Int
   /// What happens to frames of the fabric on their way to a runtime or the switch: words of `tc netem`.
   public let netem: [String]
 
@@ -39,7 +43,9 @@ public struct LabNetwork: Sendable {
   public static let serverAddresses = ["10.2.0.11", "10.2.0.12"]
   public static let virtualAddress = "10.1.0.100"
 
-  public init(prefix: String, runtimes: Int, netem: [String] = [], ends: Ends = .apart) {
+  public init(prefix: String, runtimes: Int, switches: Int = 1, netem: [String] = [], ends: Ends = .apart) {
+    precondition(switches == 1 || ends == .apart, "a generator knows one link address only")
+    self.switches = switches
     self.ends = ends
     self.prefix = prefix
     self.runtimes = runtimes
@@ -51,6 +57,12 @@ public struct LabNetwork: Sendable {
   public var servers: String { ends == .apart ? "\(prefix)-servers" : client }
   public var namespaces: [String] { ends == .apart ? [client, fabric, servers] : [client, fabric] }
   public var runtimeInterfaces: [String] { (0..<runtimes).map { "rt\($0)" } }
+  var switchInterfaces: [(client: String, server: String, fabric: String)] {
+    (0..<switches).map { number in
+      let suffix = number == 0 ? "" : "\(number)"
+      return ("swc\(suffix)", "sws\(suffix)", "swf\(suffix)")
+    }
+  }
 
   /// What makes the network, in order, each a program with its arguments.
   var commands: [[String]] {
@@ -62,12 +74,10 @@ public struct LabNetwork: Sendable {
       commands.append(inside(namespace, ["sh", "-c", "test ! -e \(ipv6) || echo 1 > \(ipv6)"]))
       commands.append(["ip", "-n", namespace, "link", "set", "dev", "lo", "up"])
     }
-    let quiet = ["stp_state", "0", "mcast_snooping", "0"]
-    commands.append(["ip", "-n", fabric, "link", "add", "dev", "fabric", "type", "bridge"] + quiet)
-    commands.append(["ip", "-n", fabric, "link", "set", "dev", "fabric", "up"])
-    for interface in runtimeInterfaces + ["swf"] {
+    commands += bridge("fabric")
+    for interface in runtimeInterfaces + switchInterfaces.map(\.fabric) {
       commands += pair(interface, peer: "\(interface)-b", in: fabric)
-      commands.append(["ip", "-n", fabric, "link", "set", "dev", "\(interface)-b", "master", "fabric"])
+      commands.append(attach("\(interface)-b", to: "fabric"))
       if !netem.isEmpty {
         commands.append(["tc", "-n", fabric, "qdisc", "add", "dev", "\(interface)-b", "root", "netem"] + netem)
       }
@@ -79,12 +89,31 @@ public struct LabNetwork: Sendable {
       commands.append(["ip", "-n", servers, "address", "add", "\(Self.gatewayAddress)/24", "dev", "server0"])
       return commands
     }
-    commands += pair("swc", peer: "eth0", in: client)
+    commands += side("clients", switchInterfaces.map(\.client), host: client)
     commands.append(["ip", "-n", client, "address", "add", "\(Self.clientAddress)/24", "dev", "eth0"])
-    commands += pair("sws", peer: "eth0", in: servers)
+    commands += side("servers", switchInterfaces.map(\.server), host: servers)
     for address in Self.serverAddresses {
       commands.append(["ip", "-n", servers, "address", "add", "\(address)/24", "dev", "eth0"])
     }
+    return commands
+  }
+
+  private func bridge(_ name: String) -> [[String]] {
+    [
+      ["ip", "-n", fabric, "link", "add", "dev", name, "type", "bridge", "stp_state", "0", "mcast_snooping", "0"],
+      ["ip", "-n", fabric, "link", "set", "dev", name, "up"],
+    ]
+  }
+
+  private func attach(_ interface: String, to bridge: String) -> [String] {
+    ["ip", "-n", fabric, "link", "set", "dev", interface, "master", bridge]
+  }
+
+  /// From the switches' ports of one side to a host's `eth0`.
+  private func side(_ name: String, _ ports: [String], host: String) -> [[String]] {
+    guard ports.count > 1 else { return pair(ports[0], peer: "eth0", in: host) }
+    var commands = bridge(name) + pair("\(name)-h", peer: "eth0", in: host) + [attach("\(name)-h", to: name)]
+    for port in ports { commands += pair(port, peer: "\(port)-b", in: fabric) + [attach("\(port)-b", to: name)] }
     return commands
   }
 

@@ -378,7 +378,7 @@ extension Peer {
 extension WorkerCommand.UplinkHolder {
   init(_ holder: ClusterTable.UplinkHolder) {
     switch holder {
-    case .everySwitch: self = .everySwitch
+    case .unassigned: self = .unassigned
     case .only(let life): self = .only(life.map(FlowOwner.init))
     }
   }

@@ -56,6 +56,14 @@ struct LabCommand: ParsableCommand {
       "Kill a runtime with SIGKILL every so often, one after another, whenever all flows have replicas.", valueName: "seconds"))
   var killRuntimeEvery: Int?
 
+  @Option(help: "Switches: one has the uplinks, the others stand by.")
+  var switches = 1
+
+  @Option(
+    help: ArgumentHelp(
+      "Kill the switch that has the uplinks with SIGKILL every so often, whenever everything serves.", valueName: "seconds"))
+  var killSwitchEvery: Int?
+
   @Option(
     help: ArgumentHelp(
       "Instead of the usual clients so many long downloads at once, with a packet counter behind the chain that must see neither gap nor reordering.",
@@ -77,6 +85,8 @@ struct LabCommand: ParsableCommand {
     guard replicas == 0 || runtimes > 1 else { throw ValidationError("--replicas needs two runtimes") }
     guard (1...86_400).contains(killRuntimeEvery ?? 1) else { throw ValidationError("--kill-runtime-every is a number from 1 to 86400") }
     guard killRuntimeEvery == nil || replicas > 0 else { throw ValidationError("--kill-runtime-every needs --replicas 1") }
+    guard (1...4).contains(switches) else { throw ValidationError("--switches is a number from 1 to 4") }
+    guard (1...86_400).contains(killSwitchEvery ?? 1) else { throw ValidationError("--kill-switch-every is a number from 1 to 86400") }
     guard (1...300).contains(transfers ?? 1) else { throw ValidationError("--transfers is a number from 1 to 300") }
     guard migrateEvery == nil || runtimes > 1 else { throw ValidationError("--migrate-every needs two runtimes") }
   }
@@ -99,6 +109,8 @@ struct LabCommand: ParsableCommand {
     settings.migrateEvery = migrateEvery
     settings.replicas = replicas
     settings.killRuntimeEvery = killRuntimeEvery
+    settings.switches = switches
+    settings.killSwitchEvery = killSwitchEvery
     settings.transfers = transfers
     settings.netem = netem.map { $0.split(separator: " ").map(String.init) } ?? []
     if let obstacle = Lab.obstacle(settings) { fail(obstacle, ExitStatus.unavailable) }

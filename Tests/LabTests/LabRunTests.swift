@@ -53,6 +53,21 @@ struct LabRunTests {
     #expect(run.leftovers() == [])
   }
 
+  /// Also the one that took over first: the other is back by then, and has stood by.
+  @Test(.timeLimit(.minutes(4)))
+  func `transfers outlive the switch that they go through, and the next one`() throws {
+    let run = try LabRun(["--switches", "2", "--transfers", "60", "--kill-switch-every", "4", "--seconds", "14"])
+    defer { run.removeFiles() }
+    let ending = run.finish(within: .seconds(200))
+    let summary = try run.summary()
+    #expect(ending == .code(0), "\(run.output)")
+    #expect(summary.fresh.requests >= 60 && summary.fresh.failed == 0)
+    #expect(summary.takeovers.count >= 2)
+    // A real host's ARP cache has followed every time.
+    #expect(summary.takeovers.linkAddresses.count == summary.takeovers.count + 1, "\(summary.takeovers)")
+    #expect(run.leftovers() == [])
+  }
+
   @Test(.timeLimit(.minutes(3)))
   func `the bus is killed under traffic, and packets do not care`() throws {
     let run = try LabRun(["--seconds", "9", "--replicas", "1", "--kill-bus-at", "2"])

@@ -132,7 +132,7 @@ struct  Nfvactor__V1__ClusterTable
   size_t n_members;
   Nfvactor__V1__Member **members;
   /*
-   * Which switch answers for the addresses of the cluster's networks. Absent: each does.
+   * Which switch answers for the addresses of the cluster's networks. Absent: the living one with the lowest number.
    */
   Nfvactor__V1__UplinkHolder *uplinks;
 };
