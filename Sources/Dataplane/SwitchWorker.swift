@@ -33,7 +33,7 @@ extension Worker {
       core: SwitchCore(fabric: address, entrance: entrance, rules: rules, seed: seed, now: now, memory: memory),
       client: Uplink(port: ports.client, settings: client), server: Uplink(port: ports.server, settings: server),
       fabric: ports.fabric)
-    let routes = identity.map { RouteGraph(state: state, address: address, owner: $0, memory: memory) }
+    let routes = identity.map { RouteGraph(state: state, address: address, owner: $0, rings: rings, memory: memory) }
     state.core.runtimes.awaitsRecovery = isReplicated
     // A member waits for the coordinator's word: another switch may have the uplinks.
     if routes == nil { state.takeUplinks(now: now) } else { state.core.admission = .standsBy }
@@ -220,12 +220,18 @@ final class RouteGraph: ModuleGraph {
   private var peers: Peers
   private var migration: MigrationSwitch
   private let owner: FlowOwner
+  private let rings: WorkerRings
   private var holdsUplinks = false
+  /// Who had the uplinks before; a node's life before this one, as long as nothing else is known.
+  private var former: FlowOwner?
   private var census = RouteCensus()
+  private var report: RecoveryReport?
   /// Messages that were none for a switch.
   private var malformed: UInt64 = 0
 
-  init(state: SwitchState, address: FabricAddress, owner: FlowOwner, memory: MemorySource) {
+  init(state: SwitchState, address: FabricAddress, owner: FlowOwner, rings: WorkerRings, memory: MemorySource) {
+    self.rings = rings
+    if owner.incarnation > 1 { former = FlowOwner(node: owner.node, incarnation: owner.incarnation - 1) }
     self.state = state
     self.address = address
     self.owner = owner
@@ -242,11 +248,13 @@ final class RouteGraph: ModuleGraph {
       case .unassigned: !members.peers.contains { $0.isSwitch && $0.isAlive && $0.node < owner.node }
       case .only(let holder): holder == owner
       }
+    if case .only(let holder?) = members.uplinks, holder != owner { former = holder }
     guard isOurs != holdsUplinks else { return }
     holdsUplinks = isOurs
     guard isOurs else { return state.leaveUplinks() }
     state.takeUplinks(now: now)
     // Flows may have begun before this switch had the uplinks, or before it lived.
+    report = former.map { RecoveryReport(run: UInt32(truncatingIfNeeded: members.version), lost: $0, started: now) }
     census.begin(peers.runtimes, now: now)
     state.core.admission = .takesCensus
   }
@@ -258,9 +266,15 @@ final class RouteGraph: ModuleGraph {
     }
   }
 
-  /// Answers the runtimes' last word: new flows are welcome.
-  private func finishCensus() {
-    if holdsUplinks, state.core.admission == .takesCensus { state.core.admission = .open }
+  /// All flows are known: new ones are welcome.
+  private func finishCensus(now: Tick) {
+    guard holdsUplinks, state.core.admission == .takesCensus else { return }
+    state.core.admission = .open
+    guard var report else { return }
+    self.report = nil
+    report.recovered = census.told
+    report.finished = now
+    _ = rings.events.put(.tookOver(report))
   }
 
   func count(into counters: inout Counters) {
@@ -303,7 +317,7 @@ final class RouteGraph: ModuleGraph {
 
   override func run(at now: Tick) -> Int {
     census.advance(now: now, outbox: &peers)
-    if !census.isRunning { finishCensus() }
+    if !census.isRunning { finishCensus(now: now) }
     migration.flush(outbox: &peers)
     return peers.flush(through: state.fabric, batch: outgoing, now: now)
   }

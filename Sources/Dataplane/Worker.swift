@@ -173,6 +173,8 @@ public enum WorkerEvent: Sendable {
   case protected(stream: UInt32, flows: UInt64)
   /// Flows of a runtime that died were taken over; twice a run at least: at its beginning and at its end.
   case recovery(RecoveryReport)
+  /// A switch has taken the uplinks over and been told of the flows that there are; the run is the table's version.
+  case tookOver(RecoveryReport)
   /// Nothing was heard of a peer for the channel's deadline.
   case peerSilent(FlowOwner)
   case stopped

@@ -35,7 +35,7 @@ public struct RouteCensus {
   public static let patience: UInt64 = 2_000_000_000
 
   public private(set) var isRunning = false
-  /// Routes that were told, and censuses that ended without a word of somebody.
+  /// Flows that runtimes have told of in this census; and censuses that ended without a word of somebody.
   public private(set) var told: UInt64 = 0
   public private(set) var incomplete: UInt64 = 0
   private var run: UInt32 = 0
@@ -58,6 +58,7 @@ public struct RouteCensus {
     run &+= 1
     deadline = now.nanoseconds &+ Self.patience
     (settling, settled, telling, unsent) = (peers, 0, 0, peers)
+    told = 0
     isRunning = peers != 0
   }
 

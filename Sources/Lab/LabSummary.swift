@@ -65,6 +65,9 @@ public struct LabSummary: Codable, Equatable, Sendable {
   /// Switches that were killed, and how the clients have noticed.
   public struct Takeovers: Codable, Equatable, Sendable {
     public var count = 0
+    /// Flows that runtimes told the switch of, in all; and the longest time from the table to the last of them.
+    public var flowsTold: UInt64 = 0
+    public var longestMicroseconds: UInt64 = 0
     /// The link addresses that the client's kernel had for the virtual address, in turn.
     public var linkAddresses: [String] = []
   }
@@ -138,6 +141,11 @@ public struct LabSummary: Codable, Equatable, Sendable {
       migrations.longestMicroseconds = max(migrations.longestMicroseconds, end.microseconds)
     }
     for end in picture.recoveries {
+      if picture.nodes[end.node]?.kind == .virtualSwitch {
+        takeovers.flowsTold += end.recovered
+        takeovers.longestMicroseconds = max(takeovers.longestMicroseconds, end.microseconds)
+        continue
+      }
       recoveries.count += 1
       recoveries.recovered += end.recovered
       recoveries.refused += end.refused
@@ -187,7 +195,7 @@ public struct LabSummary: Codable, Equatable, Sendable {
     }
     if takeovers.count > 0 {
       lines.append(
-        "  takeovers of the uplinks: \(takeovers.count); the client has known the virtual address by "
+        "  takeovers of the uplinks: \(takeovers.count), all flows known after \(takeovers.longestMicroseconds) us at most; the client has known the virtual address by "
           + takeovers.linkAddresses.joined(separator: ", then "))
     }
     if let segments {
