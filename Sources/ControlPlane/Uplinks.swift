@@ -11,13 +11,13 @@ extension ClusterState {
   /// Whom the next table names.
   var uplinkHolder: ClusterTable.UplinkHolder {
     guard rules >= DecisionRules.switchTakeover else { return .unassigned }
-    let switches = nodes.filter { $0.kind == .virtualSwitch }
-    let current = switches.first { node in
-      if case .only(let life?) = table.uplinks { node.life == life } else { false }
+    var current: Node?
+    if case .only(let life?) = table.uplinks, let index = nodeIndex(life.node), nodes[index].incarnation == life.incarnation {
+      if nodes[index].memberState == .serving { return .only(life) }
+      current = nodes[index]
     }
-    if let current, current.memberState == .serving { return .only(current.life) }
     // One that others hear is worth more than one with a lower number.
-    let candidates = switches.filter { $0.memberState == .serving }
+    let candidates = nodes.filter { $0.kind == .virtualSwitch && $0.memberState == .serving }
     if let next = candidates.first(where: { !$0.isSilent }) ?? candidates.first { return .only(next.life) }
     // It is going to stop, but nobody could do better until it has.
     if let current, current.memberState == .stopping { return .only(current.life) }
