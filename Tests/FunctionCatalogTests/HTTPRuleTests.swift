@@ -36,14 +36,17 @@ import Wire
   private func cuts(_ text: String) -> [[String]] {
     let bytes = Array(text.utf8)
     func piece(_ part: some Sequence<UInt8>) -> String { String(decoding: Array(part), as: UTF8.self) }
-    return stride(from: 1, to: bytes.count, by: 3).map { [piece(bytes[..<$0]), piece(bytes[$0...])] } + [bytes.map { piece([$0]) }]
+    return stride(from: 1, to: bytes.count, by: 3).map { [piece(bytes[..<$0]), piece(bytes[$0...])] } + [
+      bytes.map { piece([$0]) }
+    ]
   }
 
   @Test(arguments: [
     (#"http.method; content:"POST";"#, true), (#"http.method; content:"GET";"#, false), (#"content:"POST"; http_method;"#, true),
     (#"http.uri; content:"/cgi-bin/x.php?q=Ab+c"; startswith; endswith;"#, true), (#"http.uri; content:"%2e";"#, false),
     (#"uricontent:"x.php";"#, true), (#"content:"x.php"; http_uri; content:"q="; distance:1; within:2; http_uri;"#, true),
-    (#"http.uri.raw; content:"//x%2ephp";"#, true), (#"http.uri; bsize:21;"#, true), (#"urilen:21;"#, true), (#"urilen:<21;"#, false),
+    (#"http.uri.raw; content:"//x%2ephp";"#, true), (#"http.uri; bsize:21;"#, true), (#"urilen:21;"#, true),
+    (#"urilen:<21;"#, false),
     (#"urilen:>22,raw;"#, true), (#"http.uri; bsize:!21; content:"cgi";"#, false),
     (#"http.request_line; content:"HTTP/1.1"; endswith;"#, true), (#"http.protocol; content:"HTTP/1.1"; bsize:8;"#, true),
     (#"http.host; content:"example.com"; bsize:11;"#, true), (#"http.host.raw; content:"Example.COM:8080";"#, true),
@@ -55,12 +58,15 @@ import Wire
     (#"http.header.raw; content:"Cookie: a=b";"#, true),
     (#"http.header_names; content:"|0d 0a|Host|0d 0a|User-Agent|0d 0a|Cookie|0d 0a|"; startswith;"#, true),
     (#"http.header_names; content:!"Accept";"#, true), (#"http.content_type; content:"text/plain"; bsize:10;"#, true),
-    (#"http.content_len; content:"11"; bsize:2;"#, true), (#"http.request_body; content:"name="; startswith; content:"value";"#, true),
+    (#"http.content_len; content:"11"; bsize:2;"#, true),
+    (#"http.request_body; content:"name="; startswith; content:"value";"#, true),
     (#"http.request_body; content:"value"; endswith;"#, false), (#"http.request_body; content:"value&"; endswith;"#, true),
-    (#"http.request_body; content:"name"; content:!"other";"#, true), (#"http.request_body; content:"name"; content:!"val";"#, false),
+    (#"http.request_body; content:"name"; content:!"other";"#, true),
+    (#"http.request_body; content:"name"; content:!"val";"#, false),
     (#"content:"name=value"; http_client_body;"#, true), (#"http.request_body; bsize:11;"#, true),
     (#"http.uri; content:"cgi-bin"; http.request_body; content:"value"; http.method; content:"POST";"#, true),
-    (#"http.uri; content:"cgi-bin"; http.request_body; content:"no";"#, false), (#"content:"User-Agent|3a|"; http.method; content:"POST";"#, true),
+    (#"http.uri; content:"cgi-bin"; http.request_body; content:"no";"#, false),
+    (#"content:"User-Agent|3a|"; http.method; content:"POST";"#, true),
     (#"content:"POST "; depth:5; content:"name"; distance:0;"#, true), (#"content:"nothing";"#, false),
   ])
   func `a rule finds what it asks for, once, however the request is cut`(options: String, matches: Bool) {
@@ -73,13 +79,18 @@ import Wire
   }
 
   @Test(arguments: [
-    ("/", "/"), ("/a/./b", "/a/b"), ("/a/../../b", "/b"), ("/a/..", "/"), ("/a/.", "/a/"), ("//a///b", "/a/b"), (#"/a\b"#, "/a/b"),
-    ("/%2e%2e/etc", "/etc"), ("/a%zz%4", "/a%zz%4"), ("/%u0041", "/A"), ("http://host/x?y", "/x?y"), ("/x?a=../%2e//", "/x?a=.././/"),
+    ("/", "/"), ("/a/./b", "/a/b"), ("/a/../../b", "/b"), ("/a/..", "/"), ("/a/.", "/a/"), ("//a///b", "/a/b"),
+    (#"/a\b"#, "/a/b"),
+    ("/%2e%2e/etc", "/etc"), ("/a%zz%4", "/a%zz%4"), ("/%u0041", "/A"), ("http://host/x?y", "/x?y"),
+    ("/x?a=../%2e//", "/x?a=.././/"),
     ("/..%2f..%2fx", "/x"), ("/a..b/", "/a..b/"), ("/x%3fy/../z", "/z"), ("/a b", "/a b"),
   ])
   func `a URI is read as a server reads it`(raw: String, normalized: String) {
     let escaped = normalized.replacing("\\", with: "|5c|")
-    #expect(alerts("http.uri; content:\"\(escaped)\"; startswith; endswith; bsize:\(normalized.utf8.count);", ["GET \(raw) HTTP/1.1\r\n\r\n"]) == 1)
+    #expect(
+      alerts(
+        "http.uri; content:\"\(escaped)\"; startswith; endswith; bsize:\(normalized.utf8.count);", ["GET \(raw) HTTP/1.1\r\n\r\n"]
+      ) == 1)
   }
 
   // MARK: Answers
@@ -93,7 +104,8 @@ import Wire
   @Test(arguments: [
     (#"http.stat_code; content:"200";"#, true), (#"http.stat_msg; content:"All fine"; bsize:8;"#, true),
     (#"http.response_line; content:"HTTP/1.1 200 All fine"; bsize:21;"#, true), (#"http.server; content:"s/1";"#, true),
-    (#"http.cookie; content:"z=1"; bsize:3;"#, true), (#"flow:to_client; http.header; content:"Server: s/1|0d 0a|"; content:!"Cookie";"#, true),
+    (#"http.cookie; content:"z=1"; bsize:3;"#, true),
+    (#"flow:to_client; http.header; content:"Server: s/1|0d 0a|"; content:!"Cookie";"#, true),
     (#"file.data; content:"<title>c99 shell"; content:"uid=0"; distance:0;"#, true), (#"file_data; content:"a|3b|x=y";"#, false),
     (#"file.data; content:"<html>"; depth:6; content:"</html>"; endswith;"#, true), (#"http.response_body; bsize:55;"#, true),
     (#"http.stat_code; content:"200"; file.data; content:"</title>"; within:40; content:!"none";"#, true),
@@ -105,7 +117,8 @@ import Wire
     let runtime = runtime(options)
     #expect(alerts(runtime, [Self.get], answers: [Self.chunked]) == expected, "whole")
     for pieces in cuts(Self.chunked) {
-      #expect(alerts(runtime, [Self.get], answers: pieces) == expected, "in \(pieces.count), the first of \(pieces[0].utf8.count)")
+      #expect(
+        alerts(runtime, [Self.get], answers: pieces) == expected, "in \(pieces.count), the first of \(pieces[0].utf8.count)")
     }
   }
 
@@ -115,7 +128,10 @@ import Wire
     talk.open(runtime)
     runtime.send(talk.says("HEAD / HTTP/1.1\r\n\r\n" + Self.get + Self.get + Self.get))
     let body = "\(Self.page.utf8.count)\r\n\r\n"
-    runtime.send(talk.answers("HTTP/1.1 201 A\r\nContent-Length: \(body)HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 B\r\nContent-Length: \(body)" + Self.page))
+    runtime.send(
+      talk.answers(
+        "HTTP/1.1 201 A\r\nContent-Length: \(body)HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 B\r\nContent-Length: \(body)"
+          + Self.page))
     runtime.send(talk.answers("HTTP/1.1 304 C\r\nContent-Length: \(body)" + Self.chunked + "HTTP/1.1 201 D\r\n\r\n"))
     #expect(alerts(runtime) == 3)
     runtime.send(talk.answers("HTTP/1.1 201 this is the body of the answer before, which has no length\r\n\r\n"))
@@ -148,7 +164,8 @@ import Wire
   // MARK: What is HTTP
 
   @Test func `requests in one segment are each judged`() {
-    let text = "GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\nGET /evil HTTP/1.1\r\n\r\nGET /c HTTP/1.1\r\n\r\nGET /evil HTTP/1.0\r\n\r\n"
+    let text =
+      "GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\nGET /evil HTTP/1.1\r\n\r\nGET /c HTTP/1.1\r\n\r\nGET /evil HTTP/1.0\r\n\r\n"
     #expect(alerts(#"http.uri; content:"/evil"; startswith; endswith;"#, [text]) == 2)
     #expect(alerts(#"http.uri; content:"/"; startswith; http.user_agent; content:"x";"#, [text]) == 0)
   }
@@ -184,7 +201,9 @@ import Wire
   }
 
   @Test func `what is dropped by its URI never reaches the server, nor does the rest of the connection`() {
-    let runtime = runtime(#"drop http any any -> any any (http.uri; content:"/evil"; sid:1;)"# + "\nalert tcp any any -> any any (content:\"zz\"; sid:2;)")
+    let runtime = runtime(
+      #"drop http any any -> any any (http.uri; content:"/evil"; sid:1;)"#
+        + "\nalert tcp any any -> any any (content:\"zz\"; sid:2;)")
     var talk = Dialogue()
     talk.open(runtime)
     #expect(runtime.send(talk.says("GET /ev%69l HTTP/1.1\r\nHost")).packet != nil)
@@ -220,7 +239,8 @@ import Wire
       (#"flow:to_server; file.data; content:"x";"#, "buffer of the other direction"), (#"content:"x"; bsize:3;"#, "syntax"),
       (#"http.uri; content:"x"; dsize:3;"#, "syntax"),
     ] {
-      #expect(RuleSet(text: "alert http any any -> any any (\(options) sid:1;)").report.refused.map(\.reason) == [reason], "\(options)")
+      #expect(
+        RuleSet(text: "alert http any any -> any any (\(options) sid:1;)").report.refused.map(\.reason) == [reason], "\(options)")
     }
   }
 
@@ -239,15 +259,19 @@ import Wire
     """
 
   private static let pieces = [
-    "GET ", "POST ", "HEAD ", "/a/../b", "%61%", "?a=ab", " HTTP/1.1\r\n", " HTTP/1.0\n", "Host: a\r\n", "Cookie: a\r\n ab\r\n", "\r\n", "\n",
-    "Content-Length: 5\r\n", "Content-Length: 99999999999999999999\r\n", "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n", "0\r\n\r\n",
-    "ffffffffffffffffff\r\n", "abba", "\u{0}", ":", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 304\r\n", "HTTP/1.1 101 x\r\n\r\n", "Content-Encoding: gzip\r\n",
+    "GET ", "POST ", "HEAD ", "/a/../b", "%61%", "?a=ab", " HTTP/1.1\r\n", " HTTP/1.0\n", "Host: a\r\n", "Cookie: a\r\n ab\r\n",
+    "\r\n", "\n",
+    "Content-Length: 5\r\n", "Content-Length: 99999999999999999999\r\n", "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n",
+    "0\r\n\r\n",
+    "ffffffffffffffffff\r\n", "abba", "\u{0}", ":", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 304\r\n", "HTTP/1.1 101 x\r\n\r\n",
+    "Content-Encoding: gzip\r\n",
   ]
 
   /// What rules find in a stream that comes in these pieces.
   private func found(_ runtime: TestRuntime, _ pieces: [ArraySlice<UInt8>], isAnswer: Bool = false) -> Set<String> {
     func counts() -> [String: UInt64] {
-      Dictionary(uniqueKeysWithValues: runtime.chain.observe().filter { $0.name.hasPrefix("ips.alerts.1:") }.map { ($0.name, $0.value) })
+      Dictionary(
+        uniqueKeysWithValues: runtime.chain.observe().filter { $0.name.hasPrefix("ips.alerts.1:") }.map { ($0.name, $0.value) })
     }
     let before = counts()
     let packets = runtime.observed("ips.packets")!

@@ -37,7 +37,8 @@ import Wire
     (#"content:"user"; offset:2; depth:4; content:"root"; offset:8; depth:6;"#, "x user   root", true),
     (#"content:"user"; depth:6; content:"root"; nocase; content:"shell"; distance:1; within:5;"#, "x user ROOT:shell", true),
     (#"content:"ab"; content:"abc"; distance:0; content:"de"; within:3;"#, "ab abcx abcxde", true),
-    (#"content:"login"; isdataat:6,relative;"#, "login: someone", true), (#"content:"login"; isdataat:20,relative;"#, "login: x", false),
+    (#"content:"login"; isdataat:6,relative;"#, "login: someone", true),
+    (#"content:"login"; isdataat:20,relative;"#, "login: x", false),
   ])
   func `contents are found however the stream is cut`(options: String, text: String, matches: Bool) {
     let expected: UInt64 = matches ? 1 : 0
@@ -116,7 +117,8 @@ import Wire
       let second = ["distance:\(Int.random(in: 0...3, using: &random));", "within:9;", "distance:1; within:7;", ""]
         .randomElement(using: &random)!
       let folded = index % 2 == 0 ? "nocase; " : ""
-      return "alert tcp any any -> any any (content:\"\(word(2...5))\"; \(folded)content:\"\(word(1...4))\"; \(second) sid:\(index + 1);)"
+      return
+        "alert tcp any any -> any any (content:\"\(word(2...5))\"; \(folded)content:\"\(word(1...4))\"; \(second) sid:\(index + 1);)"
     }.joined(separator: "\n")
     let ips = StreamInspection<2_048>(IntrusionPrevention(rules: rules))
     let stream = (0..<80).map { _ in Array("abABx".utf8).randomElement(using: &random)! }

@@ -65,7 +65,9 @@ extension IntrusionPrevention {
     if memory.flow[isForward].isPrompted { promptByTail(segment, &shared) }
     if program.speaksOfHTTP {
       let endsStream = frame.tcpFlags.contains(.fin)
-      if let verdict = unsafe readMessages(text, count, endsStream: endsStream, frame, &segment, &flow, &shared) { return verdict }
+      if let verdict = unsafe readMessages(text, count, endsStream: endsStream, frame, &segment, &flow, &shared) {
+        return verdict
+      }
     }
     let verdict = judgeMessage(frame, &segment, &flow, &shared)
     if program.speaksOfHTTP { finishMessage(segment, shared) }

@@ -197,7 +197,8 @@ extension IntrusionPrevention {
       segment.memory.flow[segment.isForward].message.isOpen = false
       if recallHead(&segment, &shared) { promptByHead(segment, &shared) }
       _ = unsafe scanBuffer(
-        shared.body.base, segment.view.body, segment.isForward ? .requestBody : .responseBody, from: PatternAutomaton.root, &shared)
+        shared.body.base, segment.view.body, segment.isForward ? .requestBody : .responseBody, from: PatternAutomaton.root,
+        &shared)
     }
     return shared.candidates.isEmpty ? .forward : judge(frame, &segment, &flow, &shared)
   }
@@ -257,7 +258,8 @@ extension IntrusionPrevention {
 
   @unsafe
   private func readBody(
-    _ bytes: UnsafePointer<UInt8>, _ count: Int, _ state: inout MessageState, _ segment: inout Segment, _ shared: inout SharedState
+    _ bytes: UnsafePointer<UInt8>, _ count: Int, _ state: inout MessageState, _ segment: inout Segment,
+    _ shared: inout SharedState
   ) {
     let isWanted = program.buffers & segment.bodyBit != 0 && !state.isEncoded
     if isWanted, count > 0, segment.view.body + count <= shared.body.count {
@@ -297,7 +299,9 @@ extension IntrusionPrevention {
     while rest != 0 {
       let buffer = Rule.Buffer(rawValue: UInt8(rest.trailingZeroBitCount)) ?? .raw
       rest &= rest - 1
-      guard (buffer.isOfRequest ?? segment.isForward) == segment.isForward, let window = shared.head.window(buffer) else { continue }
+      guard (buffer.isOfRequest ?? segment.isForward) == segment.isForward, let window = shared.head.window(buffer) else {
+        continue
+      }
       _ = unsafe scanBuffer(window.bytes, window.count, buffer, from: PatternAutomaton.root, &shared)
     }
     for index in 0..<program.unpromptedOfHTTP.count { shared.candidates.insert(program.unpromptedOfHTTP[index]) }

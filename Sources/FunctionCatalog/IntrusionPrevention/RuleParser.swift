@@ -70,7 +70,8 @@ struct RuleParser {
       rule.tests.append(.init(field: .addressFamily, low: family, high: family))
     default:
       throw RuleRefusal(
-        "protocol '\(name)'", "the protocol '\(name)' would need a parser of that application; tcp, udp, icmp, ip and http are known")
+        "protocol '\(name)'",
+        "the protocol '\(name)' would need a parser of that application; tcp, udp, icmp, ip and http are known")
     }
   }
 

@@ -31,7 +31,9 @@ struct ProgramMemory {
       && (rule.transport == .tcp || rule.transport == .any) && rule.scope != .packet
     compiled.application = rule.application
     var buffers: [Rule.Buffer] = []
-    for content in rule.contents where content.buffer != .raw && !buffers.contains(content.buffer) { buffers.append(content.buffer) }
+    for content in rule.contents where content.buffer != .raw && !buffers.contains(content.buffer) {
+      buffers.append(content.buffer)
+    }
     let bufferParts = buffers.map { buffer in
       BufferContents(buffer: buffer, contents: compile(rule.contents.filter { $0.buffer == buffer }))
     }
