@@ -62,7 +62,8 @@ extension RuleParser {
   func modify(_ keyword: String, _ rule: inout Rule, _ change: (inout Rule.Content) throws(RuleRefusal) -> Void)
     throws(RuleRefusal)
   {
-    guard let last = rule.contents.indices.last, !rule.contents[last].bytes.isEmpty else {
+    // The size of the buffer may be said in between.
+    guard let last = rule.contents.indices.last(where: { rule.contents[$0].size == nil }), !rule.contents[last].bytes.isEmpty else {
       throw RuleRefusal("syntax", "\(keyword) without a content before it")
     }
     try change(&rule.contents[last])
