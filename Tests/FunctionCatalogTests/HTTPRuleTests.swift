@@ -211,6 +211,19 @@ import Wire
     #expect(runtime.send(talk.says("more")) == .dropped("flow-dropped-by-rule"))
   }
 
+  @Test func `a connection that goes on with the numbers of the one before begins with a message of its own`() {
+    let runtime = runtime(#"http.uri; content:"evil";"#)
+    var talk = Dialogue()
+    talk.open(runtime)
+    runtime.send(talk.says("POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\n"))
+    runtime.send(.tcp(talk.client, talk.server, [.fin, .ack], seq: talk.clientNext, ack: talk.serverNext))
+    runtime.send(.tcp(talk.server, talk.client, [.fin, .ack], seq: talk.serverNext, ack: talk.clientNext &+ 1))
+    var again = Dialogue(first: talk.clientNext &- 1)
+    again.open(runtime)
+    runtime.send(again.says("GET /evil HTTP/1.1\r\n\r\n"))
+    #expect(alerts(runtime) == 1)
+  }
+
   @Test func `a head goes on where it was when its flow moves`() {
     let rule = #"http.uri; content:"evil"; http.user_agent; content:"Tool";"#
     let (here, there) = (runtime(rule), runtime(rule))
@@ -296,7 +309,8 @@ import Wire
     let ips = TestRuntime(StreamInspection<2_048>(IntrusionPrevention(rules: Self.hostileRules)))
     for _ in 0..<60 {
       let isAnswer = Bool.random(using: &random)
-      var text = Bool.random(using: &random) ? Array((isAnswer ? "HTTP/1.1 200 OK\r\n" : "POST /ab HTTP/1.1\r\n").utf8) : []
+      let beginning = isAnswer ? "HTTP/1.1 200 OK\r\n" : "POST /ab HTTP/1.1\r\n"
+      var text: [UInt8] = Bool.random(using: &random) ? Array(beginning.utf8) : []
       for _ in 0..<Int.random(in: 1...14, using: &random) {
         text += Array(Self.pieces.randomElement(using: &random)!.utf8)
         if .random(in: 0..<9, using: &random) == 0 { text.append(.random(in: 0...255, using: &random)) }

@@ -142,7 +142,8 @@ import Wire
     var chance = Chance(seed: seed)
     var target = MigrationTarget(
       owner: FlowOwner(node: 2, incarnation: 9), layout: 5, stateSize: 16, flowCapacity: Flows.capacity, memory: .plain)
-    var (flows, outbox) = (Flows(), Outbox())
+    var flows = Flows()
+    var outbox = Outbox()
     let room = UnsafeMutableRawPointer.allocate(byteCount: 8_192, alignment: 16)
     defer { room.deallocate() }
     var (understood, malformed) = (0, 0)

@@ -56,8 +56,10 @@ extension IntrusionPrevention {
     _ shared: inout SharedState
   ) -> Verdict {
     let (isForward, before, memory) = (segment.isForward, segment.before, segment.memory)
-    if !memory.flow[isForward].isTrue || memory.flow[isForward].next != before.next {
+    // What was kept of another connection with these ports means nothing, though its numbers may have gone on to these.
+    if !memory.flow[isForward].isTrue || memory.flow[isForward].next != before.next || before.position == 0 {
       let hasBegun = before.position == 0 && flow.flags.contains(isForward ? .sawSYN : .sawSYNACK)
+      if isForward, hasBegun { (memory.flow.requests, memory.flow.requestCount) = (0, 0) }
       memory.flow[isForward].begin(at: before.next, isBeginning: hasBegun)
     }
     let end = unsafe scan(text, count, from: before.automaton, &shared)
