@@ -28,7 +28,7 @@ test: build build-tests huge-pages ## Run all tests, the lab included.
 
 soak: build build-tests ## Do harm for long: simulated worlds SOAK_TIMES times, the bus's long tests, then a real platform for SOAK_MINUTES.
 	$(RELEASE)/nfvactor simulate --times $(SOAK_TIMES) --from $$(date +%s)00000
-	NFV_LONG=1 swift test --disable-xctest --skip-build --filter BusTests
+	NFV_LONG=1 swift test --disable-xctest --skip-build --filter 'BusTests|Hostile|Fuzz|HTTPRule|WireParsing'
 	$(SUDO) $(RELEASE)/nfvactor soak --minutes $(SOAK_MINUTES) --data .build/soak.jsonl
 
 build: prepare ## Build the executables (release) into .build/release.

@@ -159,7 +159,11 @@ let tests: [Target] = [
     name: "ResilienceTests", dependencies: ["CIntrinsics", "Wire", "FixedContainers", "FlowActors", "ReliableChannels", "Simulation"]),
   .testTarget(name: "PortTests", dependencies: ["DPDKPorts", "FunctionCatalog", "ControlMessages", "ModuleGraphs", "NetworkFunctionTesting", "Nodes", "Wire"]),
   .testTarget(
-    name: "JudgeTests", dependencies: ["Wire", "NetworkFunctions", "FunctionCatalog", "NetworkFunctionTesting", "ControlMessages"]),
+    name: "JudgeTests",
+    dependencies: [
+      "Wire", "NetworkFunctions", "FunctionCatalog", "NetworkFunctionTesting", "ControlMessages", "ModuleGraphs", "CaptureFiles",
+      "DPDKPorts",
+    ]),
   .testTarget(name: "LabTests", dependencies: ["Lab", "ControlMessages"]),
 ]
 

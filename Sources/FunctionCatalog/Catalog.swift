@@ -22,14 +22,17 @@ public struct Catalog: Sendable {
     let check: @Sendable (SettingsReader) throws(SettingsError) -> Entrance
   }
 
-  /// What a virtual switch has to know of functions: whether the server side may open flows, and to which endpoints.
+  /// What has to be known of functions before they are made. By a virtual switch: whether the server side may open flows, and to which endpoints.
   public struct Entrance: Sendable {
     public var isOpen = false
     public var endpoints: ServerSideEndpoints?
+    /// Bytes of a flow's state, for who sets memory aside.
+    public var stateSize = 0
 
     init() {}
 
-    init(_ function: some NetworkFunction) {
+    init<Function: NetworkFunction>(_ function: Function) {
+      stateSize = MemoryLayout<Function.FlowState>.stride
       isOpen = function.opensFromServerSide
       endpoints = function.serverSideEndpoints
     }
@@ -67,6 +70,7 @@ public struct Catalog: Sendable {
       let stage = try make(reader, .whole)
       var entrance = Entrance()
       entrance.isOpen = stage.opensFromServerSide
+      entrance.stateSize = stage.stateSize
       return entrance
     }))
   }
@@ -129,6 +133,7 @@ public struct Catalog: Sendable {
       let part = try registration(function.kind, reader).check(reader)
       whole.isOpen = whole.isOpen || part.isOpen
       whole.endpoints = whole.endpoints ?? part.endpoints
+      whole.stateSize += part.stateSize
     }
     return whole
   }

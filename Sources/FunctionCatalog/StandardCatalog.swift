@@ -15,7 +15,15 @@ extension Catalog {
         make: { reader, share throws(SettingsError) in ServiceStage("nat", try nat(reader, share), share: share) },
         check: { reader throws(SettingsError) in Entrance(try NAT(reader: reader)) }))
     catalog.register("load-balancer") { reader throws(SettingsError) in try LoadBalancer(reader: reader) }
-    catalog.register("ips") { reader throws(SettingsError) in try IntrusionPrevention(reader: reader) }
+    catalog.add(
+      Registration(
+        name: "ips",
+        make: { reader, share throws(SettingsError) in
+          try IntrusionPrevention(reader: reader).withMemory(StageOfInspection(share: share))
+        },
+        check: { reader throws(SettingsError) in
+          try IntrusionPrevention(reader: reader).withMemory(EntranceOfInspection())
+        }))
     catalog.register("packet-counter") { reader throws(SettingsError) in try PacketCounter(reader: reader) }
     catalog.register("rate-limiter") { reader throws(SettingsError) in try RateLimiter(reader: reader) }
 
@@ -25,9 +33,9 @@ extension Catalog {
       return ServiceStage("firewall-nat-load-balancer", chain, share: share)
     }
     catalog.fuse(["firewall", "nat", "ips"]) { readers, share throws(SettingsError) in
-      let chain = try Firewall(reader: readers[0], compiler: compiler).then(
-        try nat(readers[1], share).then(try IntrusionPrevention(reader: readers[2])))
-      return ServiceStage("firewall-nat-ips", chain, share: share)
+      let firewall = try Firewall(reader: readers[0], compiler: compiler)
+      return try IntrusionPrevention(reader: readers[2]).withMemory(
+        FusedInspection(firewall: firewall, nat: try nat(readers[1], share), share: share))
     }
     catalog.fuse(["firewall", "nat"]) { readers, share throws(SettingsError) in
       ServiceStage(
@@ -47,5 +55,26 @@ extension Catalog {
     let nat = try NAT(reader: reader)
     try nat.check(share, reader)
     return nat
+  }
+}
+
+// Intrusion prevention is of one type for each memory that it can have for a flow's streams.
+
+private struct StageOfInspection: FunctionUse {
+  let share: RuntimeShare
+  func use(_ function: some NetworkFunction) -> ServiceStage { ServiceStage("ips", function, share: share) }
+}
+
+private struct EntranceOfInspection: FunctionUse {
+  func use(_ function: some NetworkFunction) -> Catalog.Entrance { Catalog.Entrance(function) }
+}
+
+private struct FusedInspection: FunctionUse {
+  let firewall: Firewall
+  let nat: NAT
+  let share: RuntimeShare
+
+  func use(_ function: some NetworkFunction) -> ServiceStage {
+    ServiceStage("firewall-nat-ips", firewall.then(nat.then(function)), share: share)
   }
 }

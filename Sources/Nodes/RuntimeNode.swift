@@ -20,11 +20,12 @@ public enum RuntimeNode {
     let spec = launch.spec
     let poolShare = RuntimeShare(index: Int(spec.poolShare.index), count: Int(spec.poolShare.count))
     let rules = FlowRules(spec.chain.flows)
+    let stateSize = max(leastStateSize, try Catalog.standard.entrance(of: spec.chain).stateSize)
 
     let environment = try share.start(
       name: "nfv-runtime-\(spec.node)",
       megabytes: megabytesNeeded(
-        flows: rules.capacity, ipv6Flows: rules.ipv6Capacity, stateSize: mostStateSize, isReplicated: spec.replicas > 0),
+        flows: rules.capacity, ipv6Flows: rules.ipv6Capacity, stateSize: stateSize, isReplicated: spec.replicas > 0),
       usesPCI: portSpec.isPCI, logger: launch.logger)
     defer { environment.stop() }
     // Rules are classified by the environment's `rte_acl`.
