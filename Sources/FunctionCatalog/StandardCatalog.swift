@@ -14,14 +14,23 @@ extension Catalog {
         name: "nat",
         make: { reader, share throws(SettingsError) in ServiceStage("nat", try nat(reader, share), share: share) },
         check: { reader throws(SettingsError) in Entrance(try NAT(reader: reader)) }))
-    catalog.register("load-balancer") { reader throws(SettingsError) in try LoadBalancer(reader: reader) }
+    catalog.add(
+      Registration(
+        name: "load-balancer",
+        make: { reader, share throws(SettingsError) in
+          let balancer = try LoadBalancer(reader: reader)
+          return balancer.hasIPv6Services
+            ? ServiceStage("load-balancer", DualStackLoadBalancer(balancer), share: share)
+            : ServiceStage("load-balancer", balancer, share: share)
+        },
+        check: { reader throws(SettingsError) in Entrance(try LoadBalancer(reader: reader)) }))
     catalog.register("ips") { reader throws(SettingsError) in try IntrusionPrevention(reader: reader) }
     catalog.register("packet-counter") { reader throws(SettingsError) in try PacketCounter(reader: reader) }
     catalog.register("rate-limiter") { reader throws(SettingsError) in try RateLimiter(reader: reader) }
 
     catalog.fuse(["firewall", "nat", "load-balancer"]) { readers, share throws(SettingsError) in
-      let chain = try Firewall(reader: readers[0], compiler: compiler).then(
-        try nat(readers[1], share).then(try LoadBalancer(reader: readers[2])))
+      guard let balancer = try ipv4Balancer(readers[2]) else { return nil }
+      let chain = try Firewall(reader: readers[0], compiler: compiler).then(try nat(readers[1], share).then(balancer))
       return ServiceStage("firewall-nat-load-balancer", chain, share: share)
     }
     catalog.fuse(["firewall", "nat", "ips"]) { readers, share throws(SettingsError) in
@@ -34,11 +43,13 @@ extension Catalog {
         "firewall-nat", try Firewall(reader: readers[0], compiler: compiler).then(try nat(readers[1], share)), share: share)
     }
     catalog.fuse(["firewall", "load-balancer"]) { readers, share throws(SettingsError) in
-      let chain = try Firewall(reader: readers[0], compiler: compiler).then(try LoadBalancer(reader: readers[1]))
-      return ServiceStage("firewall-load-balancer", chain, share: share)
+      guard let balancer = try ipv4Balancer(readers[1]) else { return nil }
+      return ServiceStage(
+        "firewall-load-balancer", try Firewall(reader: readers[0], compiler: compiler).then(balancer), share: share)
     }
     catalog.fuse(["nat", "load-balancer"]) { readers, share throws(SettingsError) in
-      ServiceStage("nat-load-balancer", try nat(readers[0], share).then(try LoadBalancer(reader: readers[1])), share: share)
+      guard let balancer = try ipv4Balancer(readers[1]) else { return nil }
+      return ServiceStage("nat-load-balancer", try nat(readers[0], share).then(balancer), share: share)
     }
     return catalog
   }
@@ -47,5 +58,11 @@ extension Catalog {
     let nat = try NAT(reader: reader)
     try nat.check(share, reader)
     return nat
+  }
+
+  /// `nil` for one with IPv6 services, which is a function of another type.
+  private static func ipv4Balancer(_ reader: SettingsReader) throws(SettingsError) -> LoadBalancer? {
+    let balancer = try LoadBalancer(reader: reader)
+    return balancer.hasIPv6Services ? nil : balancer
   }
 }

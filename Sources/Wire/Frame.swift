@@ -229,7 +229,8 @@ extension Frame {
 
   /// Type of an ICMP or ICMPv6 packet; `nil` for any other protocol.
   @inlinable public var icmpType: UInt8? {
-    protocolNumber == IPProtocol.icmp || protocolNumber == IPProtocol.icmpv6 ? load8(Int(transportOffset)) : nil
+    // Either in the other family's packet is any protocol, and may be empty.
+    headerLength > 0 && (protocolNumber == IPProtocol.icmp || protocolNumber == IPProtocol.icmpv6) ? load8(Int(transportOffset)) : nil
   }
 
   @inlinable public var isICMPEchoRequest: Bool {
