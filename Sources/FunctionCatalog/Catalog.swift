@@ -27,12 +27,15 @@ public struct Catalog: Sendable {
   public struct Entrance: Sendable {
     public var isOpen = false
     public var endpoints: ServerSideEndpoints?
+    /// Bytes that a packet may gain in the chain.
+    public var growth = 0
 
     init() {}
 
     init(_ function: some NetworkFunction) {
       isOpen = function.opensFromServerSide
       endpoints = function.serverSideEndpoints
+      growth = function.growth
     }
   }
 
@@ -68,6 +71,7 @@ public struct Catalog: Sendable {
       let stage = try make(reader, .whole)
       var entrance = Entrance()
       entrance.isOpen = stage.opensFromServerSide
+      entrance.growth = stage.growth
       return entrance
     }))
   }
@@ -130,6 +134,7 @@ public struct Catalog: Sendable {
       let part = try registration(function.kind, reader).check(reader)
       whole.isOpen = whole.isOpen || part.isOpen
       whole.endpoints = whole.endpoints ?? part.endpoints
+      whole.growth += part.growth
     }
     return whole
   }

@@ -39,6 +39,7 @@ public struct Frame: ~Copyable {
 
   public enum Family: UInt8, Sendable, BitwiseCopyable { case none, ipv4, ipv6, arp }
 
+  /// - Parameter bytes: with `headroom` bytes of its own before it, where a port allows resizing.
   @inlinable
   @unsafe
   public init(bytes: UnsafeMutableRawPointer, length: Int, buffer: UnsafeMutableRawPointer?, arrival: Tick) {

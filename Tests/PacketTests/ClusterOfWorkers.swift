@@ -64,10 +64,12 @@ final class ClusterOfWorkers {
     var rules = FlowRules()
     rules.capacity = 4_096
     rules.ipv6Capacity = 64
+    var clientSide = UplinkSettings(interfaces: [.init(address: IPv4Address("10.1.0.1")!, prefixLength: 24)])
+    clientSide.ipv6.interfaces = [(IPAddress("2001:db8:1::1")!, AddressBlock("2001:db8:1::/64")!)]
     switchWorker = Worker.virtualSwitch(
       ports: SwitchPorts(client: client, server: server, fabric: fabric), address: switchAddress,
       identity: FlowOwner(node: 1, incarnation: 1), entrance: entrance,
-      client: UplinkSettings(interfaces: [.init(address: IPv4Address("10.1.0.1")!, prefixLength: 24)]),
+      client: clientSide,
       server: UplinkSettings(interfaces: [.init(address: IPv4Address("10.2.0.1")!, prefixLength: 24)]),
       rules: rules, isReplicated: isReplicated, seed: seed, rings: switchRings, now: .zero, memory: .plain)
     for index in 0..<count {
