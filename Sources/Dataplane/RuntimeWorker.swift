@@ -17,6 +17,9 @@ extension Worker {
     port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, isReplicated: Bool = false, chain: ServiceChain,
     rules: FlowRules, seed: UInt64, rings: WorkerRings, now: Tick, memory: MemorySource, announces: Bool = false
   ) -> Worker {
+    precondition(
+      chain.growth <= Frame.headroom && (chain.growth == 0 || port.allowResizing()),
+      "a chain that lengthens packets stands at a port that lets it")
     let published = PublishedCounters()
     let borrowed = BorrowedFlows()
     let runtime = RuntimeGraph(

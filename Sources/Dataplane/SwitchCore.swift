@@ -47,6 +47,7 @@ struct SwitchCore: ~Copyable {
     _ batch: PacketBatch, uplink: Uplink, side: Side, egress: Uplink, isReassembled: Bool = false, now: Tick
   ) {
     let mtu = egress.port.mtu
+    let growth = side == .server ? entrance.growth : 0
     PacketBatch.forEach(in: batch.live) { index in
       // Checksums are the runtime's business; the switch needs the key only.
       if let reason = batch[index].parse(checksums: .trust) {
@@ -63,8 +64,10 @@ struct SwitchCore: ~Copyable {
       } else if batch[index].timeToLive <= 1 {
         uplink.report(.timeExceeded, about: batch[index], now: now)
         batch.drop(index, .timeToLiveExceeded)
-      } else if batch[index].networkLength > mtu, !isReassembled, batch[index].mayNotBeCut {
-        uplink.report(.tooBig(mtu: mtu), about: batch[index], now: now)
+      } else if batch[index].networkLength > mtu - growth, !isReassembled, batch[index].mayNotBeCut,
+        case let limit = growth > 0 && entrance.isOwn(batch[index]) ? mtu - growth : mtu, batch[index].networkLength > limit
+      {
+        uplink.report(.tooBig(mtu: limit), about: batch[index], now: now)
         batch.drop(index, .packetTooBig)
       } else {
         batch[index].decrementTimeToLive()
@@ -293,14 +296,17 @@ enum Admission {
 public struct ServerSideEntrance: Sendable {
   let isOpen: Bool
   private let endpoints: ServerSideEndpoints?
+  /// Bytes that a packet to such an endpoint may gain before it leaves to the client.
+  let growth: Int
   private let first: IPv4Address
   private let last: IPv4Address
 
   /// No such packet is any runtime's.
   public static let closed = ServerSideEntrance(isOpen: false, endpoints: nil)
 
-  public init(isOpen: Bool, endpoints: ServerSideEndpoints?) {
+  public init(isOpen: Bool, endpoints: ServerSideEndpoints?, growth: Int = 0) {
     self.isOpen = isOpen
+    self.growth = growth
     self.endpoints = endpoints
     first = endpoints?.addresses.min() ?? IPv4Address(.max)
     last = endpoints?.addresses.max() ?? IPv4Address(0)
@@ -320,7 +326,9 @@ public struct ServerSideEntrance: Sendable {
   func owner(of frame: borrowing Frame, from side: Side, among runtimes: RuntimeTable) -> UInt16? {
     guard isOpen, let endpoints else { return runtimes.leastLoaded() }
     if side == .client {
-      return frame.family == .ipv4 ? runtimes.serving(for: frame.fiveTuple.clientWord) : runtimes.leastLoaded()
+      if frame.family == .ipv4 { return runtimes.serving(for: frame.fiveTuple.clientWord) }
+      // Where the chain translates, an IPv6 client may have an endpoint, too.
+      return growth > 0 ? runtimes.serving(for: frame.ipv6FiveTuple.clientWord) : runtimes.leastLoaded()
     }
     guard isOwn(frame) else { return runtimes.leastLoaded() }
     return runtimes.serving(endpoints, port: frame.destinationPort)
@@ -331,6 +339,14 @@ extension IPv4FiveTuple {
   /// Source address, port and protocol: whose mapping it is.
   fileprivate var clientWord: UInt64 {
     UInt64(source.value) | UInt64(transport.sourcePort) << 32 | UInt64(transport.protocolNumber) << 48
+  }
+}
+
+extension IPv6FiveTuple {
+  fileprivate var clientWord: UInt64 {
+    let transport = UInt64(transport.sourcePort) << 32 | UInt64(transport.protocolNumber) << 48
+    let product = (sourceHigh ^ transport).multipliedFullWidth(by: 0x9e37_79b9_7f4a_7c15)
+    return product.high ^ product.low ^ sourceLow
   }
 }
 

@@ -52,6 +52,8 @@ public struct FlowOwner: BitwiseCopyable, Equatable, Hashable, Sendable {
 public enum FlowKeyPair: BitwiseCopyable, Equatable, Sendable {
   case ipv4(forward: IPv4FiveTuple, reverse: IPv4FiveTuple)
   case ipv6(forward: IPv6FiveTuple, reverse: IPv6FiveTuple)
+  /// IPv6 on the client's side, IPv4 on the server's: a chain translates between the two.
+  case translated(forward: IPv6FiveTuple, reverse: IPv4FiveTuple)
 }
 
 /// The sizes and times of migrations. Times are nanoseconds.

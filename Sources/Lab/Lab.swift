@@ -38,6 +38,8 @@ public final class Lab {
     /// So many downloads at once instead of the usual clients: long ones, paced by the server, each checked byte by byte; and a
     /// packet counter behind the chain that must see neither gap nor reordering.
     public var transfers: Int?
+    /// Whether the clients have IPv6 only, and reach the servers through NAT64.
+    public var ipv6Clients = false
     /// What `tc netem` does to every frame on its way to a runtime or the switch, such as `delay 1ms 200us loss 0.1%`.
     public var netem: [String] = []
 
@@ -87,7 +89,9 @@ public final class Lab {
     self.settings = settings
     self.isStopRequested = isStopRequested
     let prefix = "nfv\(getpid())"
-    network = LabNetwork(prefix: prefix, runtimes: settings.runtimes, switches: settings.switches, netem: settings.netem)
+    network = LabNetwork(
+      prefix: prefix, runtimes: settings.runtimes, switches: settings.switches, netem: settings.netem,
+      clients: settings.ipv6Clients ? .ipv6 : .ipv4)
     let temporary = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
     directory = "\(temporary)/\(prefix)-lab"
     logs = "\(temporary)/\(prefix)-logs"
@@ -215,7 +219,8 @@ public final class Lab {
     } else {
       clusterFile = "\(directory)/cluster.yaml"
       let cluster = LabConfigurations.cluster(
-        runtimes: settings.runtimes, switches: settings.switches, replicas: settings.replicas, countsPackets: settings.transfers != nil)
+        runtimes: settings.runtimes, switches: settings.switches, replicas: settings.replicas,
+        countsPackets: settings.transfers != nil, clients: network.clients)
       try TextFile.write(cluster, to: clusterFile)
     }
     try Program.run(

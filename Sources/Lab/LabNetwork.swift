@@ -24,6 +24,9 @@ import Glibc
 /// With `ends: .together` the client's and the servers' ends lie in one namespace, as `client0` and `server0`, and belong to
 /// a traffic generator. The kernel there only answers the switch's ARP, as the servers' gateway.
 ///
+/// With `clients: .ipv6` the client has 2001:db8:1::1 and no IPv4 address, and a route to the addresses of 64:ff9b:1::/96 that stand
+/// for IPv4 servers.
+///
 /// The names begin with a prefix of this run, so that labs do not collide and a lab removes only what it made.
 public struct LabNetwork: Sendable {
   public let prefix: String
@@ -34,6 +37,9 @@ public struct LabNetwork: Sendable {
 
   public enum Ends: Sendable { case apart, together }
   public let ends: Ends
+  /// What the client's network speaks; the servers' is always IPv4.
+  public enum Family: Sendable { case ipv4, ipv6 }
+  public let clients: Family
 
   /// Of the switch's port to the clients, where they are a generator that asks nobody.
   public static let switchHardwareAddress = "02:4e:46:56:00:01"
@@ -42,10 +48,20 @@ public struct LabNetwork: Sendable {
   public static let clientAddress = "10.1.0.1"
   public static let serverAddresses = ["10.2.0.11", "10.2.0.12"]
   public static let virtualAddress = "10.1.0.100"
+  static let clientIPv6Address = "2001:db8:1::1"
+  static let switchIPv6Address = "2001:db8:1::2"
+  /// For IPv4 addresses that are not global (RFC 8215).
+  static let nat64Prefix = "64:ff9b:1::"
 
-  public init(prefix: String, runtimes: Int, switches: Int = 1, netem: [String] = [], ends: Ends = .apart) {
+  /// The virtual address as the client's programs write it in a URL.
+  var virtualHost: String { clients == .ipv4 ? Self.virtualAddress : "[\(Self.nat64Prefix)\(Self.virtualAddress)]" }
+
+  public init(
+    prefix: String, runtimes: Int, switches: Int = 1, netem: [String] = [], ends: Ends = .apart, clients: Family = .ipv4
+  ) {
     precondition(switches == 1 || ends == .apart, "a generator knows one link address only")
     self.switches = switches
+    self.clients = clients
     self.ends = ends
     self.prefix = prefix
     self.runtimes = runtimes
@@ -90,7 +106,13 @@ public struct LabNetwork: Sendable {
       return commands
     }
     commands += side("clients", switchInterfaces.map(\.client), host: client)
-    commands.append(["ip", "-n", client, "address", "add", "\(Self.clientAddress)/24", "dev", "eth0"])
+    if clients == .ipv4 {
+      commands.append(["ip", "-n", client, "address", "add", "\(Self.clientAddress)/24", "dev", "eth0"])
+    } else {
+      commands.append(inside(client, ["sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6"]))
+      commands.append(["ip", "-n", client, "address", "add", "\(Self.clientIPv6Address)/64", "dev", "eth0", "nodad"])
+      commands.append(["ip", "-n", client, "-6", "route", "add", "\(Self.nat64Prefix)/96", "via", Self.switchIPv6Address])
+    }
     commands += side("servers", switchInterfaces.map(\.server), host: servers)
     for address in Self.serverAddresses {
       commands.append(["ip", "-n", servers, "address", "add", "\(address)/24", "dev", "eth0"])

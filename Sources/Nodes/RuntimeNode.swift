@@ -90,7 +90,7 @@ public enum SwitchNode {
     let entrance = try Catalog.standard.entrance(of: spec.chain)
     let worker = Worker.virtualSwitch(
       ports: SwitchPorts(client: client, server: server, fabric: fabric), address: address, identity: FlowOwner(spec),
-      entrance: ServerSideEntrance(isOpen: entrance.isOpen, endpoints: entrance.endpoints),
+      entrance: ServerSideEntrance(isOpen: entrance.isOpen, endpoints: entrance.endpoints, growth: entrance.growth),
       client: UplinkSettings(network.client), server: UplinkSettings(network.server), rules: rules,
       isReplicated: spec.replicas > 0, seed: .random(in: .min ... .max), rings: rings, now: .zero,
       memory: environment.containerMemory, announces: true)

@@ -70,6 +70,9 @@ struct LabCommand: ParsableCommand {
       valueName: "count"))
   var transfers: Int?
 
+  @Flag(help: "Clients have IPv6 only; a NAT64 takes them to the servers, which have IPv4 only.")
+  var ipv6Clients = false
+
   @Option(
     help: ArgumentHelp(
       "Harm frames on their way to a runtime or the switch with tc netem: \"delay 1ms 200us loss 0.1%\".", valueName: "words"))
@@ -112,6 +115,7 @@ struct LabCommand: ParsableCommand {
     settings.switches = switches
     settings.killSwitchEvery = killSwitchEvery
     settings.transfers = transfers
+    settings.ipv6Clients = ipv6Clients
     settings.netem = netem.map { $0.split(separator: " ").map(String.init) } ?? []
     if let obstacle = Lab.obstacle(settings) { fail(obstacle, ExitStatus.unavailable) }
     let result = Lab(settings) { Shutdown.isRequested }.run()

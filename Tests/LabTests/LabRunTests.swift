@@ -27,6 +27,20 @@ struct LabRunTests {
     #expect(run.leftovers() == [])
   }
 
+  @Test(.timeLimit(.minutes(3)), .enabled(if: access("/proc/sys/net/ipv6/conf/all", F_OK) == 0, "this kernel has no IPv6"))
+  func `clients that have IPv6 only download from servers that have IPv4 only, while their flows move`() throws {
+    let run = try LabRun(["--seconds", "8", "--ipv6-clients", "--migrate-every", "2"])
+    defer { run.removeFiles() }
+    let ending = run.finish(within: .seconds(150))
+    let summary = try run.summary()
+    #expect(ending == .code(0), "\(run.output)")
+    #expect(summary.total.failed == 0)
+    #expect(summary.kept.requests > 100 && summary.fresh.requests > 1)
+    #expect(summary.fresh.bytes == summary.fresh.requests << 20)
+    #expect(summary.migrations.moved >= 10 && summary.servers.allSatisfy { $0.connections > 0 })
+    #expect(run.leftovers() == [])
+  }
+
   @Test(.timeLimit(.minutes(3)))
   func `a coordinator killed under traffic comes back, repeats nothing and nobody notices`() throws {
     let run = try LabRun(["--seconds", "9", "--kill-coordinator-at", "2"])

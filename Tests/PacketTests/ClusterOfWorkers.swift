@@ -55,10 +55,12 @@ final class ClusterOfWorkers {
       (client, server, fabric) = (port("client", 1), port("server", 2), port("fabric", 3))
       owner = FlowOwner(node: UInt32(1 + index), incarnation: life)
       address = FabricAddress(cluster: 1, node: owner.node)
+      var clientSide = UplinkSettings(interfaces: [.init(address: IPv4Address("10.1.0.1")!, prefixLength: 24)])
+      clientSide.ipv6.interfaces = [(IPAddress("2001:db8:1::1")!, AddressBlock("2001:db8:1::/64")!)]
       worker = Worker.virtualSwitch(
         ports: SwitchPorts(client: client, server: server, fabric: fabric), address: address, identity: owner,
         entrance: plan.entrance,
-        client: UplinkSettings(interfaces: [.init(address: IPv4Address("10.1.0.1")!, prefixLength: 24)]),
+        client: clientSide,
         server: UplinkSettings(interfaces: [.init(address: IPv4Address("10.2.0.1")!, prefixLength: 24)]),
         rules: plan.rules, isReplicated: plan.isReplicated, seed: plan.seed &+ UInt64(index) &+ life << 8, rings: rings, now: .zero,
         memory: .plain)
@@ -240,6 +242,9 @@ final class ClusterOfWorkers {
     let port = switches[holder].port(side)
     port.incoming.append(frame(port.address))
   }
+
+  /// The longest packet that a side's link takes, in bytes.
+  func limit(_ side: Side, to longest: Int) { for station in switches { station.port(side).longest = longest } }
 
   /// What switches have sent to one side since the last call. Its hosts believe who announces the switch's address.
   func takeSent(_ side: Side) -> [TestPacket] {
