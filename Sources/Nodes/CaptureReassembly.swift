@@ -15,7 +15,8 @@ public final class CaptureReassembly {
 
   public init() throws(PortError) {
     _ = try Environment(
-      name: "nfv-process", processors: Array(0..<ProcessInfo.processInfo.activeProcessorCount), memory: .ordinaryPages(megabytes: 128))
+      name: "nfv-process", processors: Array(0..<ProcessInfo.processInfo.activeProcessorCount),
+      memory: .ordinaryPages(megabytes: 128))
     let pool = try MbufPool(name: "capture fragments", count: 8_191)
     port = try DPDKPort(PortSpec("ring"), number: 79, pool: pool, large: LargePackets(name: "capture wholes", pool: pool))
   }

@@ -268,7 +268,9 @@ struct Conversations {
       .client("echo request again", .icmpEchoRequest(client, server, id: client.port, seq: 2)),
       .server("echo reply of another identifier", to: client, number) { .icmpEchoReply(server, $0, id: $0.port &+ 1) },
     ]
-    if !isIPv6 { lines.append(.client("timestamp request", .icmp(client, server, type: 13, body: Array(repeating: 0, count: 16)))) }
+    if !isIPv6 {
+      lines.append(.client("timestamp request", .icmp(client, server, type: 13, body: Array(repeating: 0, count: 16))))
+    }
     return lines
   }
 

@@ -6,12 +6,16 @@ import Testing
 import Wire
 
 /// Datagrams in fragments through our port's reassembly, firewall and NAT, and through netfilter's.
-@Suite(.serialized, .enabled(if: Netfilter.obstacle == nil && Reassembler.shared != nil, "needs a namespace, and DPDK in this process"))
+@Suite(
+  .serialized, .enabled(if: Netfilter.obstacle == nil && Reassembler.shared != nil, "needs a namespace, and DPDK in this process")
+)
 struct FragmentJudgeTests {
-  static let known: Set<NetfilterJudgeTests.Difference> = []
+  static let known: Set<NetfilterJudgeTests.Difference> = [.init(line: "one within another", forwardedBy: .netfilter)]
 
   /// A datagram's fragments, made wrong or not, by name.
-  private static func cases(_ packet: TestPacket, id: UInt16, _ random: inout SplitMix) -> [(name: String, fragments: [TestPacket])] {
+  private static func cases(_ packet: TestPacket, id: UInt16, _ random: inout SplitMix) -> [(
+    name: String, fragments: [TestPacket]
+  )] {
     func of(_ parts: [Range<Int>]) -> [TestPacket] { parts.map { packet.fragment($0, id: id) } }
     let end = packet.fragmentableLength
     let parts = stride(from: 0, to: end, by: 504).map { $0..<min(end, $0 + 504) }
@@ -25,13 +29,17 @@ struct FragmentJudgeTests {
     ]
   }
 
-  @Test(arguments: [Netfilter.Kind.nat, .ipv6]) func `what comes of fragments is what netfilter makes of them`(kind: Netfilter.Kind) throws {
+  @Test(arguments: [Netfilter.Kind.nat, .ipv6]) func `what comes of fragments is what netfilter makes of them`(
+    kind: Netfilter.Kind
+  ) throws {
     let reassembler = try #require(Reassembler.shared)
     var found: Set<NetfilterJudgeTests.Difference> = []
     var conversations = Conversations(seed: 11, isIPv6: kind == .ipv6)
     var ours = OurSide(kind)
     var theirs = TheirSide(netfilter: try Netfilter(label: "fragments", kind), kind)
-    let count = Self.cases(.udp("10.0.0.1:1", "10.0.0.1:2", payload: Array(repeating: 1, count: 1_400)), id: 1, &conversations.random).count
+    let count = Self.cases(
+      .udp("10.0.0.1:1", "10.0.0.1:2", payload: Array(repeating: 1, count: 1_400)), id: 1, &conversations.random
+    ).count
     var whole = 0
     for number in 0..<2 * count {
       let (client, server) = (conversations.client(), conversations.server(53))
@@ -60,7 +68,10 @@ struct FragmentJudgeTests {
       guard mine != judged else { continue }
       let difference = NetfilterJudgeTests.Difference(name, mine, judged)
       found.insert(difference)
-      #expect(Self.known.contains(difference), "\(isAnswer ? "answer" : "query") \(name): ours \(mine.map(String.init(describing:)) ?? "drops it (\(ours.lastReason))"), netfilter \(judged.map(String.init(describing:)) ?? "drops it")")
+      #expect(
+        Self.known.contains(difference),
+        "\(isAnswer ? "answer" : "query") \(name): ours \(mine.map(String.init(describing:)) ?? "drops it (\(ours.lastReason))"), netfilter \(judged.map(String.init(describing:)) ?? "drops it")"
+      )
     }
     #expect(whole >= 6)
     #expect(found == Self.known, "what is listed is also found")
@@ -75,7 +86,8 @@ struct Reassembler {
   nonisolated(unsafe) static let shared: Reassembler? = {
     guard
       (try? Environment(
-        name: "judge", processors: Array(0..<ProcessInfo.processInfo.activeProcessorCount), memory: .ordinaryPages(megabytes: 256)))
+        name: "judge", processors: Array(0..<ProcessInfo.processInfo.activeProcessorCount), memory: .ordinaryPages(megabytes: 256)
+      ))
         != nil,
       let pool = try? MbufPool(name: "judged", count: 1_023), let large = try? LargePackets(name: "judged wholes", pool: pool),
       let port = try? DPDKPort(PortSpec("ring"), number: 78, pool: pool, large: large)

@@ -89,21 +89,21 @@ final class Netfilter {
     case .nat:
       return links + neighbours("10.0.0.", clientMAC, client) + neighbours("192.0.2.", serverMAC, server)
         + neighbours("198.51.100.", serverMAC, server) + """
-        ip addr add 10.0.0.254/24 dev \(client)
-        ip addr add 192.0.2.254/24 dev \(server)
-        ip route add 198.51.100.0/24 dev \(server)
-        echo 1 > /proc/sys/net/ipv4/ip_forward
-        echo 0 > /proc/sys/net/ipv4/icmp_ratelimit
-        """
+          ip addr add 10.0.0.254/24 dev \(client)
+          ip addr add 192.0.2.254/24 dev \(server)
+          ip route add 198.51.100.0/24 dev \(server)
+          echo 1 > /proc/sys/net/ipv4/ip_forward
+          echo 0 > /proc/sys/net/ipv4/icmp_ratelimit
+          """
     case .ipv6:
       return links + neighbours("2001:db8:1::", clientMAC, client) + neighbours("2001:db8:2::", serverMAC, server)
         + neighbours("2001:db8:3::", serverMAC, server) + """
-        ip -6 addr add 2001:db8:1::fe/64 dev \(client) nodad
-        ip -6 addr add 2001:db8:2::fe/64 dev \(server) nodad
-        ip -6 route add 2001:db8:3::/64 dev \(server)
-        echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
-        echo 0 > /proc/sys/net/ipv6/icmp/ratelimit
-        """
+          ip -6 addr add 2001:db8:1::fe/64 dev \(client) nodad
+          ip -6 addr add 2001:db8:2::fe/64 dev \(server) nodad
+          ip -6 route add 2001:db8:3::/64 dev \(server)
+          echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+          echo 0 > /proc/sys/net/ipv6/icmp/ratelimit
+          """
     case .captures:
       return links + neighbours("10.0.0.", clientMAC, client) + neighbours("192.168.0.", serverMAC, server) + """
         ip addr add 10.0.0.254/24 dev \(client)
@@ -116,14 +116,16 @@ final class Netfilter {
   }
 
   private static func rules(_ kind: Kind, client: String) -> String {
-    let isNew = kind == .captures
+    let isNew =
+      kind == .captures
       ? "iifname \"\(client)\" meta l4proto { tcp, udp, icmp } ct state new accept"
       : """
       iifname "\(client)" tcp flags & (fin|syn|rst|ack) == syn tcp dport { 80, 443 } ct state new accept
       iifname "\(client)" udp dport 53 ct state new accept
       iifname "\(client)" \(kind == .ipv6 ? "icmpv6" : "icmp") type echo-request ct state new accept
       """
-    let nat = kind == .nat
+    let nat =
+      kind == .nat
       ? """
       chain inward {
         type nat hook prerouting priority dstnat;
@@ -151,7 +153,8 @@ final class Netfilter {
   func map(_ external: Endpoint, _ transport: String, to client: Endpoint) throws {
     try Shell.run(
       "ip", "netns", "exec", name, "nft",
-      "add rule ip judge inward iifname \(clientInterface) ip daddr \(external.address) \(transport) dport \(external.port) dnat to \(client)")
+      "add rule ip judge inward iifname \(clientInterface) ip daddr \(external.address) \(transport) dport \(external.port) dnat to \(client)"
+    )
   }
 
   /// Hands the packet in at one side and waits for what comes out at the other.
@@ -186,7 +189,9 @@ final class Netfilter {
     let link = Netfilter.routerMACs[side]! + (side == .forward ? Netfilter.clientMAC : Netfilter.serverMAC)
     for fragment in fragments { try taps[side]!.send(link + fragment.bytes[12...]) }
     var out: [TestPacket] = []
-    while let frame = receive(at: side.opposite, milliseconds: out.isEmpty && expecting ? 50 : 1) { out.append(TestPacket(bytes: frame)) }
+    while let frame = receive(at: side.opposite, milliseconds: out.isEmpty && expecting ? 50 : 1) {
+      out.append(TestPacket(bytes: frame))
+    }
     return TestPacket(fragments: out)
   }
 }

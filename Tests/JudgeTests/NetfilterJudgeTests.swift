@@ -25,7 +25,9 @@ struct NetfilterJudgeTests {
   ]
 
   /// The firewall alone, over IPv6.
-  static let knownOverIPv6 = known.union([])
+  static let knownOverIPv6 = known.union([
+    Difference(line: "UDP without checksum over IPv6", forwardedBy: .netfilter)
+  ])
 
   @Test(arguments: [Netfilter.Kind.nat, .ipv6]) func `our firewall and NAT do what netfilter does`(kind: Netfilter.Kind) throws {
     let known = kind == .ipv6 ? Self.knownOverIPv6 : Self.known
@@ -69,7 +71,9 @@ struct NetfilterJudgeTests {
   @Test(arguments: ["udp", "tcp"]) func `two clients meet at their external endpoints`(transport: String) throws {
     let (a, b): (Endpoint, Endpoint) = ("10.0.0.1:2100", "10.0.0.2:2200")
     let server: Endpoint = transport == "udp" ? "192.0.2.1:53" : "192.0.2.1:80"
-    func packet(_ from: Endpoint, _ to: Endpoint, _ flags: TCPFlags, seq: UInt32 = 0, ack: UInt32 = 0, _ payload: [UInt8] = []) -> TestPacket {
+    func packet(_ from: Endpoint, _ to: Endpoint, _ flags: TCPFlags, seq: UInt32 = 0, ack: UInt32 = 0, _ payload: [UInt8] = [])
+      -> TestPacket
+    {
       transport == "udp" ? .udp(from, to, payload: payload) : .tcp(from, to, flags, seq: seq, ack: ack, payload: payload)
     }
     let nat = NAT(pool: [IPv4Address("203.0.113.1")!], mappings: 64, filtering: .endpointIndependent)

@@ -14,7 +14,9 @@ import Wire
     .tcp("10.0.0.1:1234", "192.0.2.1:80", [.ack, .psh], seq: 7, payload: [1, 2, 3]), .udp("10.0.0.1:53", "192.0.2.1:53"),
     .icmpEchoRequest("10.0.0.1", "192.0.2.1", id: 7), .tcp("[2001:db8::1]:1234", "[2001:db8::2]:80", .syn),
     .udp("[2001:db8::1]:53", "[2001:db8::2]:53", payload: [9]), .icmpEchoReply("2001:db8::1", "2001:db8::2", id: 9),
-    .ip("2001:db8::1", "2001:db8::2", 0, [60, 0, 1, 4, 0, 0, 0, 0, 17, 0, 1, 4, 0, 0, 0, 0] + Array(repeating: 0, count: 8), checksumAt: nil),
+    .ip(
+      "2001:db8::1", "2001:db8::2", 0, [60, 0, 1, 4, 0, 0, 0, 0, 17, 0, 1, 4, 0, 0, 0, 0] + Array(repeating: 0, count: 8),
+      checksumAt: nil),
   ]
 
   private static func mutated(_ packet: TestPacket, from start: Int, _ random: inout SeededNumbers) -> TestPacket {
@@ -63,8 +65,11 @@ import Wire
     let station = MACAddress(0x0200_0000_0001)
     var arp = TestPacket(bytes: [UInt8](repeating: 0, count: ARPPacket.frameLength))
     arp.withFrame { frame in
-      ARPPacket(operation: .request, senderMAC: station, sender: IPv4Address(0x0a00_0001), targetMAC: station, target: IPv4Address(0x0a00_0002))
-        .write(to: frame, destination: station)
+      ARPPacket(
+        operation: .request, senderMAC: station, sender: IPv4Address(0x0a00_0001), targetMAC: station,
+        target: IPv4Address(0x0a00_0002)
+      )
+      .write(to: frame, destination: station)
     }
     var neighbour = TestPacket(bytes: [UInt8](repeating: 0, count: NeighborMessage.frameLength))
     let (asked, asker) = (IPAddress(high: 1, low: 2), IPAddress(high: 1, low: 3))
@@ -89,9 +94,13 @@ import Wire
 
   @Test(arguments: 0..<2) func `a capture file, however broken, is read up to its fault`(seed: Int) throws {
     var random = SeededNumbers(seed: UInt64(seed))
-    let path = FileManager.default.temporaryDirectory.appending(path: "nfv-hostile-\(ProcessInfo.processInfo.processIdentifier)-\(seed).pcap").path
+    let path = FileManager.default.temporaryDirectory.appending(
+      path: "nfv-hostile-\(ProcessInfo.processInfo.processIdentifier)-\(seed).pcap"
+    ).path
     defer { try? FileManager.default.removeItem(atPath: path) }
-    func words(_ values: UInt32...) -> [UInt8] { values.flatMap { value in (0..<4).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) } } }
+    func words(_ values: UInt32...) -> [UInt8] {
+      values.flatMap { value in (0..<4).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) } }
+    }
     // The classic format, little-endian, of each kind of link that is read.
     func file(link: UInt32) -> [UInt8] {
       var bytes = words(0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, link)
@@ -107,7 +116,8 @@ import Wire
       if round > 3 {
         for _ in 0..<1 + random.below(5) {
           // Often in the file's header or the first packet's.
-          bytes[random.below(random.oneIn(2) ? 40 : bytes.count)] = [0, 1, 0x7f, 0x80, 0xff, UInt8(random.below(256))][random.below(6)]
+          bytes[random.below(random.oneIn(2) ? 40 : bytes.count)] =
+            [0, 1, 0x7f, 0x80, 0xff, UInt8(random.below(256))][random.below(6)]
         }
         if random.oneIn(4) { bytes.removeLast(random.below(bytes.count)) }
       }
@@ -127,6 +137,7 @@ import Wire
         refused += 1
       }
     }
-    #expect(read > 1_000 && refused > 0 && faults > 0, "seed \(seed): \(read) packets, \(refused) files refused, \(faults) faults")
+    #expect(
+      read > 1_000 && refused > 0 && faults > 0, "seed \(seed): \(read) packets, \(refused) files refused, \(faults) faults")
   }
 }

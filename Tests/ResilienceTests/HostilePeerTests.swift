@@ -45,7 +45,9 @@ import Wire
     return bytes
   }
 
-  private static func written(_ write: (inout MigrationWriter) -> Void, _ start: MigrationWriter, _ room: UnsafeMutableRawPointer) -> [UInt8] {
+  private static func written(_ write: (inout MigrationWriter) -> Void, _ start: MigrationWriter, _ room: UnsafeMutableRawPointer)
+    -> [UInt8]
+  {
     var writer = start
     write(&writer)
     return Array(UnsafeRawBufferPointer(start: room, count: writer.count))
@@ -58,7 +60,8 @@ import Wire
     let stateSize = seed % 2 == 0 ? 48 : 2_256
     let capacity = 32
     var store = ReplicaStore(
-      of: FlowOwner(node: 3, incarnation: 1), layout: 77, stateSize: stateSize, capacity: capacity, ipv6Capacity: capacity, seed: seed,
+      of: FlowOwner(node: 3, incarnation: 1), layout: 77, stateSize: stateSize, capacity: capacity, ipv6Capacity: capacity,
+      seed: seed,
       now: .zero, memory: .plain)
     let room = UnsafeMutableRawPointer.allocate(byteCount: 8_192, alignment: 16)
     defer { room.deallocate() }
@@ -76,7 +79,9 @@ import Wire
         let packet = chance.below(60)
         ReplicationMessage(.flow, slot: slot, word: chance.next(), packetLength: packet).write(to: room)
         let keys = Self.keys(&chance)
-        message = Self.written({ $0.put(keys, timeoutClass: UInt8(chance.below(256))) }, MigrationWriter(into: room, behind: ReplicationMessage.headerLength), room)
+        message = Self.written(
+          { $0.put(keys, timeoutClass: UInt8(chance.below(256))) },
+          MigrationWriter(into: room, behind: ReplicationMessage.headerLength), room)
         message += [UInt8](repeating: UInt8(round & 255), count: stateSize + packet)
       case 4:
         ReplicationMessage(ReplicationMessage.Kind.allCases[chance.below(9)], slot: slot, word: chance.next()).write(to: room)
@@ -93,14 +98,17 @@ import Wire
         store.receive(bytes, now: Tick(milliseconds: UInt64(round))) { packet in
           released += 1
           #expect(packet.count <= length, "seed \(seed), round \(round)")
-          if let start = packet.baseAddress { #expect(start >= bytes.baseAddress! && start + packet.count <= bytes.baseAddress! + length) }
+          if let start = packet.baseAddress {
+            #expect(start >= bytes.baseAddress! && start + packet.count <= bytes.baseAddress! + length)
+          }
         }
       }
       if outcome == .malformed { malformed += 1 } else { understood += 1 }
       #expect(store.count <= capacity, "seed \(seed), round \(round)")
       if chance.happens(20) { while let place = store.next() { store.remove(place) } }
     }
-    #expect(understood > Self.rounds / 20 && malformed > Self.rounds / 20 && released > 0, "seed \(seed): \(understood), \(malformed)")
+    #expect(
+      understood > Self.rounds / 20 && malformed > Self.rounds / 20 && released > 0, "seed \(seed): \(understood), \(malformed)")
   }
 
   // MARK: Migration
@@ -156,7 +164,8 @@ import Wire
       switch chance.below(4) {
       case 0, 1:
         let keys = (0..<count).map { _ in Self.keys(&chance) }
-        bytes = Self.written({ for key in keys { $0.put(key, timeoutClass: UInt8(chance.below(256))) } }, MigrationWriter(message, into: room), room)
+        bytes = Self.written(
+          { for key in keys { $0.put(key, timeoutClass: UInt8(chance.below(256))) } }, MigrationWriter(message, into: room), room)
       case 2:
         message.kind = .install
         let state = [UInt8](repeating: UInt8(round & 255), count: 16)
@@ -164,14 +173,16 @@ import Wire
           { writer in
             for place in 0..<count {
               state.withUnsafeBytes {
-                writer.put(place: place, epoch: 1, TravellingFlow(timeoutClass: 3, idleMilliseconds: 1, actor: chance.next()), state: $0)
+                writer.put(
+                  place: place, epoch: 1, TravellingFlow(timeoutClass: 3, idleMilliseconds: 1, actor: chance.next()), state: $0)
               }
             }
           }, MigrationWriter(message, into: room), room)
       default:
         message.kind = MigrationMessage.Kind.allCases[chance.below(MigrationMessage.Kind.allCases.count)]
         message.node = UInt32(chance.below(3))
-        bytes = Self.written({ _ in }, MigrationWriter(message, into: room), room) + [UInt8](repeating: 1, count: chance.below(40))
+        bytes =
+          Self.written({ _ in }, MigrationWriter(message, into: room), room) + [UInt8](repeating: 1, count: chance.below(40))
       }
       bytes = Self.broken(bytes, &chance)
       let now = Tick(milliseconds: UInt64(round))
@@ -187,6 +198,7 @@ import Wire
     for peer in [UInt8(0), 1] { target.sourceEnded(peer, now: Tick(milliseconds: UInt64(Self.rounds)), flows: &flows) }
     let (awaited, held, installed) = (flows.arriving.count, target.heldPackets, flows.installed)
     #expect(awaited == 0 && held == 0, "seed \(seed): with their sources, all that was awaited is given up")
-    #expect(understood > Self.rounds / 20 && malformed > Self.rounds / 20 && installed > 0, "seed \(seed): \(understood), \(malformed)")
+    #expect(
+      understood > Self.rounds / 20 && malformed > Self.rounds / 20 && installed > 0, "seed \(seed): \(understood), \(malformed)")
   }
 }
