@@ -367,6 +367,6 @@ import Wire
       }
       if isTranslated { translated += 1 }
     }
-    #expect(translated > 50, "some bytes do not matter")
+    #expect(translated > 40, "some bytes do not matter")
   }
 }

@@ -257,10 +257,10 @@ final class ClusterOfWorkers {
     }
   }
 
-  /// What came out at one side since the last call, without its link addresses, ARP left out.
+  /// What came out at one side since the last call, without its link addresses; ARP and what is for everybody left out.
   func takePackets(_ side: Side) -> [TestPacket] {
     takeSent(side).compactMap { packet in
-      packet.bytes[12] == 8 && packet.bytes[13] == 6 ? nil : packet.link(to: MACAddress(0x02_00_00_00_00_02), from: MACAddress(0x02_00_00_00_00_01))
+      packet.bytes[0] & 1 == 1 || packet.bytes[12] == 8 && packet.bytes[13] == 6 ? nil : packet.link(to: MACAddress(0x02_00_00_00_00_02), from: MACAddress(0x02_00_00_00_00_01))
     }
   }
 
