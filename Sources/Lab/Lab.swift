@@ -42,6 +42,8 @@ public final class Lab {
     public var ipv6Clients = false
     /// What `tc netem` does to every frame on its way to a runtime or the switch, such as `delay 1ms 200us loss 0.1%`.
     public var netem: [String] = []
+    /// The same by the nodes' own ports, on any kernel: `loss=0.1%;delay=1ms;jitter=200us`.
+    public var impairment: String?
 
     public init(binaries: String) { self.binaries = binaries }
   }
@@ -91,7 +93,7 @@ public final class Lab {
     let prefix = "nfv\(getpid())"
     network = LabNetwork(
       prefix: prefix, runtimes: settings.runtimes, switches: settings.switches, netem: settings.netem,
-      clients: settings.ipv6Clients ? .ipv6 : .ipv4)
+      impairment: settings.impairment.map { ";\($0)" } ?? "", clients: settings.ipv6Clients ? .ipv6 : .ipv4)
     let temporary = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
     directory = "\(temporary)/\(prefix)-lab"
     logs = "\(temporary)/\(prefix)-logs"
@@ -159,7 +161,7 @@ public final class Lab {
       if summary.segments == nil { summary.problems.append("no runtime said what its packet counter has seen") }
       // What the network drops is the network's: with netem gaps are its doing.
       // So is what ports lose of a machine that is too busy. And what was on its way in a process that is killed dies with it.
-      if let seen = summary.segments, settings.netem.isEmpty, settings.killRuntimeEvery == nil, settings.killSwitchEvery == nil,
+      if let seen = summary.segments, settings.netem.isEmpty, settings.impairment == nil, settings.killRuntimeEvery == nil, settings.killSwitchEvery == nil,
         summary.dropsByReason["missed-by-port"] == nil, seen.gaps + seen.reordered > 0 {
         summary.problems.append("the packet counters saw \(seen.gaps) gaps and \(seen.reordered) segments out of order")
       }

@@ -56,10 +56,10 @@ enum LabConfigurations {
     host: \(network.prefix)
     bootstrap: \(bootstrap)
     processors: [\((0..<processors).map(String.init).joined(separator: ", "))]
-    runtime-ports: [\(network.runtimeInterfaces.map { "'af_packet:\($0)'" }.joined(separator: ", "))]
+    runtime-ports: [\(network.runtimeInterfaces.map { "'af_packet:\($0)\(network.impairment)'" }.joined(separator: ", "))]
     switch-ports:
     \(network.switchInterfaces.map {
-      "  - {client: 'af_packet:\($0.client)', server: 'af_packet:\($0.server)', fabric: 'af_packet:\($0.fabric)'}"
+      "  - {client: 'af_packet:\($0.client)', server: 'af_packet:\($0.server)', fabric: 'af_packet:\($0.fabric)\(network.impairment)'}"
     }.joined(separator: "\n"))
     program: \(program)
     log-directory: \(logs)

@@ -34,6 +34,8 @@ public struct LabNetwork: Sendable {
   public let switches: Int
   /// What happens to frames of the fabric on their way to a runtime or the switch: words of `tc netem`.
   public let netem: [String]
+  /// What the nodes' own ports do to them, where the kernel has no netem: clauses of a `PortSpec`, each behind a ';'.
+  public let impairment: String
 
   public enum Ends: Sendable { case apart, together }
   public let ends: Ends
@@ -57,8 +59,10 @@ public struct LabNetwork: Sendable {
   var virtualHost: String { clients == .ipv4 ? Self.virtualAddress : "[\(Self.nat64Prefix)\(Self.virtualAddress)]" }
 
   public init(
-    prefix: String, runtimes: Int, switches: Int = 1, netem: [String] = [], ends: Ends = .apart, clients: Family = .ipv4
+    prefix: String, runtimes: Int, switches: Int = 1, netem: [String] = [], impairment: String = "", ends: Ends = .apart,
+    clients: Family = .ipv4
   ) {
+    self.impairment = impairment
     precondition(switches == 1 || ends == .apart, "a generator knows one link address only")
     self.switches = switches
     self.clients = clients

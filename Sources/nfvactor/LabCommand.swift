@@ -1,4 +1,5 @@
 import ArgumentParser
+import DPDKPorts
 import Glibc
 import Lab
 import NodeSupport
@@ -78,6 +79,11 @@ struct LabCommand: ParsableCommand {
       "Harm frames on their way to a runtime or the switch with tc netem: \"delay 1ms 200us loss 0.1%\".", valueName: "words"))
   var netem: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "The same by the nodes' own ports, on any kernel: \"loss=0.1%;delay=1ms;jitter=200us\".", valueName: "clauses"))
+  var impair: String?
+
   func validate() throws {
     guard (1...16).contains(runtimes) else { throw ValidationError("--runtimes is a number from 1 to 16") }
     guard (1...86_400).contains(seconds ?? 1) else { throw ValidationError("--seconds is a number from 1 to 86400") }
@@ -90,6 +96,7 @@ struct LabCommand: ParsableCommand {
     guard killRuntimeEvery == nil || replicas > 0 else { throw ValidationError("--kill-runtime-every needs --replicas 1") }
     guard (1...4).contains(switches) else { throw ValidationError("--switches is a number from 1 to 4") }
     guard (1...86_400).contains(killSwitchEvery ?? 1) else { throw ValidationError("--kill-switch-every is a number from 1 to 86400") }
+    if let impair { do { _ = try PortSpec("null;\(impair)") } catch { throw ValidationError("--impair: \(error)") } }
     guard (1...300).contains(transfers ?? 1) else { throw ValidationError("--transfers is a number from 1 to 300") }
     guard migrateEvery == nil || runtimes > 1 else { throw ValidationError("--migrate-every needs two runtimes") }
   }
@@ -116,6 +123,7 @@ struct LabCommand: ParsableCommand {
     settings.killSwitchEvery = killSwitchEvery
     settings.transfers = transfers
     settings.ipv6Clients = ipv6Clients
+    settings.impairment = impair
     settings.netem = netem.map { $0.split(separator: " ").map(String.init) } ?? []
     if let obstacle = Lab.obstacle(settings) { fail(obstacle, ExitStatus.unavailable) }
     let result = Lab(settings) { Shutdown.isRequested }.run()

@@ -117,6 +117,22 @@ struct LabRunTests {
     #expect(run.leftovers() == [])
   }
 
+  /// As with netem, which many kernels come without: a link that loses, delays and reorders what goes over the fabric.
+  @Test(.timeLimit(.minutes(4)))
+  func `two hundred transfers are moved over a bad fabric, and every checksum matches`() throws {
+    let run = try LabRun([
+      "--seconds", "8", "--transfers", "200", "--migrate-every", "1", "--impair", "loss=0.1%;delay=1ms;jitter=200us",
+    ])
+    defer { run.removeFiles() }
+    let ending = run.finish(within: .seconds(230))
+    let summary = try run.summary()
+    #expect(ending == .code(0), "\(run.output)")
+    #expect(summary.fresh.failed == 0 && summary.fresh.requests >= 200)
+    #expect(summary.fresh.bytes == summary.fresh.requests << 20)
+    #expect(summary.migrations.count >= 2 && summary.migrations.moved >= 200, "\(summary.migrations)")
+    #expect(run.leftovers() == [])
+  }
+
   @Test(.timeLimit(.minutes(3)))
   func `two hundred long transfers are moved back and forth, and nothing of them is missing or out of order`() throws {
     let run = try LabRun(["--seconds", "8", "--transfers", "200", "--migrate-every", "1"])
