@@ -33,7 +33,7 @@ extension Worker {
       core: SwitchCore(fabric: address, entrance: entrance, rules: rules, seed: seed, now: now, memory: memory),
       client: Uplink(port: ports.client, settings: client), server: Uplink(port: ports.server, settings: server),
       fabric: ports.fabric)
-    let routes = identity.map { RouteGraph(state: state, address: address, owner: $0, memory: memory) }
+    let routes = identity.map { RouteGraph(state: state, address: address, owner: $0, rings: rings, memory: memory) }
     state.core.runtimes.awaitsRecovery = isReplicated
     state.client.announce(now: now)
     state.server.announce(now: now)
@@ -201,12 +201,14 @@ final class RouteGraph: ModuleGraph {
   private let state: SwitchState
   private let address: FabricAddress
   private let outgoing = PacketBatch()
+  private let rings: WorkerRings
   private var peers: Peers
   private var migration: MigrationSwitch
 
-  init(state: SwitchState, address: FabricAddress, owner: FlowOwner, memory: MemorySource) {
+  init(state: SwitchState, address: FabricAddress, owner: FlowOwner, rings: WorkerRings, memory: MemorySource) {
     self.state = state
     self.address = address
+    self.rings = rings
     peers = Peers(address: address, node: owner.node, incarnation: owner.incarnation, memory: memory)
     migration = MigrationSwitch(answers: 4_096, memory: memory)
   }
@@ -245,6 +247,8 @@ final class RouteGraph: ModuleGraph {
 
   override func run(at now: Tick) -> Int {
     migration.flush(outbox: &peers)
+    // A switch is a witness like any runtime: without it two of three runtimes would be no majority against the third.
+    for life in peers.takeSilent() { _ = rings.events.put(.peerSilent(life)) }
     return peers.flush(through: state.fabric, batch: outgoing, now: now)
   }
 }
