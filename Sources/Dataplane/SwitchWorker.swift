@@ -217,10 +217,10 @@ final class RouteGraph: ModuleGraph {
   private let state: SwitchState
   private let address: FabricAddress
   private let outgoing = PacketBatch()
+  private let rings: WorkerRings
   private var peers: Peers
   private var migration: MigrationSwitch
   private let owner: FlowOwner
-  private let rings: WorkerRings
   private var holdsUplinks = false
   /// Who had the uplinks before; a node's life before this one, as long as nothing else is known.
   private var former: FlowOwner?
@@ -319,6 +319,8 @@ final class RouteGraph: ModuleGraph {
     census.advance(now: now, outbox: &peers)
     if !census.isRunning { finishCensus(now: now) }
     migration.flush(outbox: &peers)
+    // A switch is a witness like any runtime: without it two of three runtimes would be no majority against the third.
+    for life in peers.takeSilent() { _ = rings.events.put(.peerSilent(life)) }
     return peers.flush(through: state.fabric, batch: outgoing, now: now)
   }
 }

@@ -51,19 +51,23 @@ enum LabConfigurations {
 
   /// The host's name is the run's own: an agent takes over what runs in its host's name, and another lab's nodes
   /// are not for it.
-  static func agent(_ network: LabNetwork, processors: Int, program: String, logs: String) -> String {
-    """
-    host: \(network.prefix)
-    bootstrap: \(bootstrap)
-    processors: [\((0..<processors).map(String.init).joined(separator: ", "))]
-    runtime-ports: [\(network.runtimeInterfaces.map { "'af_packet:\($0)\(network.impairment)'" }.joined(separator: ", "))]
-    switch-ports:
-    \(network.switchInterfaces.map {
-      "  - {client: 'af_packet:\($0.client)', server: 'af_packet:\($0.server)', fabric: 'af_packet:\($0.fabric)\(network.impairment)'}"
-    }.joined(separator: "\n"))
-    program: \(program)
-    log-directory: \(logs)
+  ///
+  /// - Parameter isApart: the second host's, which has the last runtime's port.
+  static func agent(_ network: LabNetwork, processors: Int, program: String, logs: String, isApart: Bool = false) -> String {
+    let all = network.runtimeInterfaces
+    let ports = isApart ? Array(all.suffix(1)) : network.lastApart ? all.dropLast() : all
+    let switchPorts = isApart ? [] : network.switchInterfaces.map {
+      "{client: 'af_packet:\($0.client)', server: 'af_packet:\($0.server)', fabric: 'af_packet:\($0.fabric)\(network.impairment)'}"
+    }
+    return """
+      host: \(isApart ? network.apartHost : network.prefix)
+      bootstrap: \(network.bootstrap)
+      processors: [\((0..<processors).map(String.init).joined(separator: ", "))]
+      runtime-ports: [\(ports.map { "'af_packet:\($0)\(network.impairment)'" }.joined(separator: ", "))]
+      switch-ports: [\(switchPorts.joined(separator: ", "))]
+      program: \(program)
+      log-directory: \(logs)
 
-    """
+      """
   }
 }

@@ -72,6 +72,22 @@ public struct LabSummary: Codable, Equatable, Sendable {
     public var linkAddresses: [String] = []
   }
 
+  /// A failure that was brought about (`LabHarm`), and what the platform made of it.
+  public struct Harm: Codable, Equatable, Sendable {
+    public var kind: String
+    public var node: UInt32
+    public var second: Int
+    /// Whether the life that it befell is over.
+    public var hasEnded: Bool
+    /// Why it was declared dead, if it was; a process that its agent saw end needs no declaration.
+    public var evidence: String
+    public var recoveredAfterMilliseconds: UInt64?
+    /// Whether it was shown as silent.
+    public var wasSilent: Bool
+    /// Packets that it sent while its link to the log was cut.
+    public var packetsMeanwhile: UInt64?
+  }
+
   /// What the packet counters behind the chains have seen of TCP.
   public struct Segments: Codable, Equatable, Sendable {
     public var packets: UInt64 = 0
@@ -105,6 +121,7 @@ public struct LabSummary: Codable, Equatable, Sendable {
   public var migrations = Migrations()
   public var recoveries = Recoveries()
   public var takeovers = Takeovers()
+  public var harms: [Harm] = []
   /// Of a lab with transfers.
   public var segments: Segments?
   public var seconds = Durations()
@@ -197,6 +214,12 @@ public struct LabSummary: Codable, Equatable, Sendable {
       lines.append(
         "  takeovers of the uplinks: \(takeovers.count), all flows known after \(takeovers.longestMicroseconds) us at most; the client has known the virtual address by "
           + takeovers.linkAddresses.joined(separator: ", then "))
+    }
+    for harm in harms {
+      var words = "node \(harm.node) " + (harm.hasEnded ? "was fenced" : "goes on")
+      if let time = harm.recoveredAfterMilliseconds { words += ", its flows taken over after \(time) ms" }
+      if let packets = harm.packetsMeanwhile { words += ", having sent \(packets) packets meanwhile" }
+      lines.append("  \(harm.kind): \(words)\(harm.evidence.isEmpty ? "" : " (\(harm.evidence))")")
     }
     if let segments {
       lines.append(

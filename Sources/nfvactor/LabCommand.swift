@@ -67,6 +67,25 @@ struct LabCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
+      "Freeze a runtime (SIGSTOP) after so many seconds of traffic: its agent has to see it.", valueName: "second"))
+  var freezeRuntimeAt: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Freeze a runtime and its agent, and let both go on when the runtime's flows are another's: a zombie.", valueName: "second"))
+  var zombieAt: Int?
+
+  @Option(help: ArgumentHelp("Pull out a runtime's cable to the fabric, until its flows are another's.", valueName: "second"))
+  var cutFabricAt: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Give one runtime a host of its own, and cut that host off the bus for six seconds: nobody may be declared dead.",
+      valueName: "second"))
+  var cutBusAt: Int?
+
+  @Option(
+    help: ArgumentHelp(
       "Instead of the usual clients so many long downloads at once, with a packet counter behind the chain that must see neither gap nor reordering.",
       valueName: "count"))
   var transfers: Int?
@@ -97,6 +116,13 @@ struct LabCommand: ParsableCommand {
     guard (1...4).contains(switches) else { throw ValidationError("--switches is a number from 1 to 4") }
     guard (1...86_400).contains(killSwitchEvery ?? 1) else { throw ValidationError("--kill-switch-every is a number from 1 to 86400") }
     if let impair { do { _ = try PortSpec("null;\(impair)") } catch { throw ValidationError("--impair: \(error)") } }
+    for (name, second) in [
+      ("--freeze-runtime-at", freezeRuntimeAt), ("--zombie-at", zombieAt), ("--cut-fabric-at", cutFabricAt), ("--cut-bus-at", cutBusAt),
+    ] {
+      guard let second else { continue }
+      guard (0...86_400).contains(second) else { throw ValidationError("\(name) is a number of seconds") }
+      guard replicas > 0, runtimes > 2 else { throw ValidationError("\(name) needs --replicas 1 and three runtimes") }
+    }
     guard (1...300).contains(transfers ?? 1) else { throw ValidationError("--transfers is a number from 1 to 300") }
     guard migrateEvery == nil || runtimes > 1 else { throw ValidationError("--migrate-every needs two runtimes") }
   }
@@ -121,6 +147,10 @@ struct LabCommand: ParsableCommand {
     settings.killRuntimeEvery = killRuntimeEvery
     settings.switches = switches
     settings.killSwitchEvery = killSwitchEvery
+    settings.freezeRuntimeAt = freezeRuntimeAt
+    settings.zombieAt = zombieAt
+    settings.cutFabricAt = cutFabricAt
+    settings.cutBusAt = cutBusAt
     settings.transfers = transfers
     settings.ipv6Clients = ipv6Clients
     settings.impairment = impair
