@@ -20,6 +20,7 @@ public struct RuntimeCore: ~Copyable {
   public var drops = DropCounters()
 
   private let rules: FlowRules
+  private let phases = PhaseTable()
   private let opensFromServerSide: Bool
   /// Frames to be run through the chain together.
   private var run: UInt64 = 0
@@ -100,8 +101,9 @@ public struct RuntimeCore: ~Copyable {
   private static var some: UInt64 { 0xff }
 
   /// Parses the live ones of `frames`, and asks for the buckets that their keys belong in.
+  // It changes nothing here, nor do the two behind it: but what is lent for reading only is copied, all of it.
   @inline(never)
-  private func parse(_ burst: inout Burst, _ frames: UInt64) {
+  private mutating func parse(_ burst: inout Burst, _ frames: UInt64) {
     let checksums = rules.checksums
     PacketBatch.forEach(in: burst.live & frames) { index in
       if let reason = burst[index].parse(checksums: checksums) {
@@ -119,7 +121,7 @@ public struct RuntimeCore: ~Copyable {
   ///
   /// - Returns: those whose tags suggest none.
   @inline(__always)
-  private func lookUp(_ burst: Burst, _ frames: UInt64) -> UInt64 {
+  private mutating func lookUp(_ burst: Burst, _ frames: UInt64) -> UInt64 {
     var strangers: UInt64 = 0
     PacketBatch.forEach(in: burst.live & frames) { index in
       if let (slot, direction) = flows.prefetchCandidate(burst[index].hash) {
@@ -134,7 +136,7 @@ public struct RuntimeCore: ~Copyable {
 
   /// Asks for what the flows will need that these frames may open.
   @inline(never)
-  private func foreseeOpening(_ burst: Burst, _ frames: UInt64) {
+  private mutating func foreseeOpening(_ burst: Burst, _ frames: UInt64) {
     for ahead in 0..<frames.nonzeroBitCount { flows.prefetchVacancy(ahead) }
     unsafe chain.foresee(burst.frames, mask: frames)
   }
@@ -336,7 +338,7 @@ public struct RuntimeCore: ~Copyable {
     var learning: UInt64 = 0
     PacketBatch.forEach(in: kept) { index in
       let slot = burst[index].slot
-      if flows[slot].actor.follow(burst[index]) { setTimeout(burst[index], now: now) }
+      if flows[slot].actor.follow(burst[index], phases) { setTimeout(burst[index], now: now) }
       flows[slot].actor.hasForwarded = true
       guard !flows[slot].knowsReverse else { return }
       // The frame's own hash has served its purpose.

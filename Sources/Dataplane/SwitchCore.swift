@@ -348,9 +348,13 @@ public struct FabricAddress: Hashable, Sendable {
 
   @inline(__always)
   public func side(of address: MACAddress) -> Side? {
-    let role = address.value ^ base
+    let role = role(of: address)
     return role == 1 ? .client : role == 2 ? .server : nil
   }
+
+  /// 1 for the client side's address of this node, 2 for the server side's, and something else for any other.
+  @inline(__always)
+  func role(of address: MACAddress) -> UInt64 { address.value ^ base }
 
   /// Whether an address is that of a node of the same cluster, in a role that carries packets.
   @inline(__always)

@@ -27,8 +27,8 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   @usableFromInline var slots: SlotPool
   var ipv6Slots: SlotPool
   @usableFromInline var timers: TimerWheel
-  /// Idle timeouts in milliseconds, one per class.
-  let timeouts: [UInt32]
+  /// Idle timeouts in milliseconds, by class: in place, where an array would be somewhere else and retained.
+  let timeouts: InlineArray<8, UInt32>
   let longestTimeout: UInt64
   private var lastAdvance: UInt64
   /// When time last leapt over every timeout, while flows from before are still being cleared up.
@@ -67,7 +67,8 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     timers = TimerWheel(capacity: capacity, horizon: 8_192, start: now.milliseconds >> Self.timerShift, memory: memory)
     unsafe due = memory.allocate(UInt32.self, count: Self.longestAdvance)
     self.seed = seed
-    self.timeouts = timeouts
+    precondition(timeouts.count <= 8, "there are at most eight timeout classes")
+    self.timeouts = InlineArray { $0 < timeouts.count ? timeouts[$0] : 0 }
     longestTimeout = timeouts.reduce(0) { max($0, UInt64($1)) }
     lastAdvance = now.milliseconds
   }
@@ -150,11 +151,11 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   }
 
   /// The flow whose key is that of the answers to `frame`.
-  @inlinable
+  @inlinable @inline(__always)
   public func findReversed(_ frame: borrowing Frame) -> UInt32? { findReversed(frame, hash: reversedHash(frame)) }
 
   /// The same by the `reversedHash` of the frame.
-  @inlinable
+  @inlinable @inline(__always)
   public func findReversed(_ frame: borrowing Frame, hash: UInt64) -> UInt32? {
     let value = frame.family == .ipv6 ? find(frame.ipv6FiveTuple.reversed, hash) : find(frame.fiveTuple.reversed, hash)
     return value.map { $0 >> 1 }
@@ -174,12 +175,13 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     }
   }
 
-  @inlinable
+  // Inlined like the other, cold as it is: a store and a frame that are lent to what is not inlined are copied.
+  @inlinable @inline(__always)
   func find(_ key: IPv6FiveTuple, _ hash: UInt64) -> UInt32? {
     table.find(hash) { ipv6Key(at: $0) == key }
   }
 
-  @inlinable
+  @inlinable @inline(__always)
   func ipv6Key(at value: UInt32) -> IPv6FiveTuple? {
     let record = record(value >> 1)
     guard unsafe record.pointee.isIPv6 else { return nil }
@@ -422,8 +424,14 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     lastAdvance = milliseconds
     let sinceLeap = leap.map { milliseconds - $0 } ?? .max
     precondition(limit <= Self.longestAdvance, "timers are looked at 64 at a time")
-    let fired = unsafe timers.advance(to: milliseconds >> Self.timerShift, into: UnsafeMutableBufferPointer(start: due, count: limit))
-    for index in 0..<fired { unsafe prefetch(due[index]) }
+    let (blocks, stride) = unsafe (blocks, stride)
+    let fired = unsafe timers.advance(
+      to: milliseconds >> Self.timerShift, into: UnsafeMutableBufferPointer(start: due, count: limit)
+    ) {
+      let block = unsafe blocks + Int($0) &* stride
+      unsafe nfv_prefetch(block)
+      unsafe nfv_prefetch(block + 64)
+    }
     idleCount = 0
     for index in 0..<fired {
       let slot = unsafe due[index]

@@ -52,9 +52,6 @@ public struct TCPSegment: Hashable, Sendable {
   }
 
   @inlinable @inline(__always)
-  static func isPlainAcknowledgement(_ flags: TCPFlags) -> Bool { flags.rawValue & 0b01_0111 == 0b01_0000 }
-
-  @inlinable @inline(__always)
   public static func kind(of flags: TCPFlags) -> Kind {
     switch flags.rawValue & 0b01_0111 {
     case 0b01_0000: .ack
