@@ -152,11 +152,8 @@ final class RuntimeGraph: ModuleGraph {
     let takesControl = takesControl
     var sides = (client: UInt64(0), server: UInt64(0), control: UInt64(0))
     for index in 0..<batch.count {
-      let bit: UInt64 = 1 << UInt64(truncatingIfNeeded: index)
-      // Written without a jump, since which side the next packet is from no processor foresees.
+      let bit: UInt64 = 1 &<< UInt64(truncatingIfNeeded: index)
       let role = own.role(of: burst[index].destinationMAC)
-      sides.client |= role == 1 ? bit : 0
-      sides.server |= role == 2 ? bit : 0
       guard role &- 1 < 2 else {
         if takesControl, burst[index].destinationMAC == own.control, burst[index].isOfType(ChannelFrame.etherType) {
           sides.control |= bit
@@ -166,6 +163,9 @@ final class RuntimeGraph: ModuleGraph {
         }
         continue
       }
+      // Without a jump, since which side the next packet is from no processor foresees: 1 is the client side, 2 the server side.
+      sides.client |= (role & 1) &<< UInt64(truncatingIfNeeded: index)
+      sides.server |= (role &>> 1) &<< UInt64(truncatingIfNeeded: index)
       if !own.isPeer(burst[index].sourceMAC) { burst.drop(index, .unknownSource) }
     }
     batch.live = burst.live

@@ -207,15 +207,15 @@ struct SwitchCore: ~Copyable {
     let actor = SwitchActor(owner: owner)
     let timeoutClass = timeoutClass(of: frame)
     var slot = routes.createReversed(frame, actor: actor, timeoutClass: timeoutClass, now: now)
-    if slot == nil, evict(for: frame) {
+    if slot == nil, evict(for: frame, now: now) {
       slot = routes.createReversed(frame, actor: actor, timeoutClass: timeoutClass, now: now)
     }
     count(slot)
   }
 
   /// Makes room: the route of a connection that is half open or closing has to go.
-  private mutating func evict(for frame: borrowing Frame) -> Bool {
-    guard let slot = routes.victim(for: frame, timeoutClass: TimeoutClass.tcpTransitory) else { return false }
+  private mutating func evict(for frame: borrowing Frame, now: Tick) -> Bool {
+    guard let slot = routes.victim(for: frame, timeoutClass: TimeoutClass.tcpTransitory, now: now) else { return false }
     counters.flowsEvicted &+= 1
     routes.remove(slot)
     return true
@@ -225,7 +225,7 @@ struct SwitchCore: ~Copyable {
     let actor = SwitchActor(owner: owner)
     let timeoutClass = timeoutClass(of: frame)
     var slot = routes.create(frame, actor: actor, timeoutClass: timeoutClass, now: now)
-    if slot == nil, evict(for: frame) {
+    if slot == nil, evict(for: frame, now: now) {
       slot = routes.create(frame, actor: actor, timeoutClass: timeoutClass, now: now)
     }
     count(slot)

@@ -9,21 +9,27 @@ import CIntrinsics
 /// Positions are counted in the caller's grain (say 1/8 s); the wheel knows no clock.
 @safe
 public struct TimerWheel: ~Copyable {
-  private static var none: UInt32 { .max }
+  @usableFromInline static var none: UInt32 { .max }
 
   /// Neighbours of a slot in the list it is in: side by side, since whoever reads one reads both.
   @usableFromInline
   struct Link: BitwiseCopyable {
     @usableFromInline var next: UInt32
     @usableFromInline var previous: UInt32
+
+    @inlinable
+    init(next: UInt32, previous: UInt32) {
+      self.next = next
+      self.previous = previous
+    }
   }
 
   @usableFromInline let links: UnsafeMutablePointer<Link>
   /// First slot of each position's list.
-  private let heads: UnsafeMutablePointer<UInt32>
-  private let positionMask: UInt64
+  @usableFromInline let heads: UnsafeMutablePointer<UInt32>
+  @usableFromInline let positionMask: UInt64
   /// Everything before this position has fired.
-  private var position: UInt64
+  @usableFromInline var position: UInt64
   public let capacity: Int
 
   /// - Parameters:
@@ -81,7 +87,7 @@ public struct TimerWheel: ~Copyable {
   ///
   /// - Parameter ask: called with each at once, to ask for its owner's memory while the next one is looked for.
   /// - Returns: how many fired.
-  @inline(__always)
+  @inlinable @inline(__always)
   public mutating func advance(
     to target: UInt64, into fired: UnsafeMutableBufferPointer<UInt32>, _ ask: (UInt32) -> Void = { _ in }
   ) -> Int {
@@ -113,6 +119,6 @@ public struct TimerWheel: ~Copyable {
   }
 
   /// What the first member of a list has in the place of a neighbour before it.
-  @inline(__always)
-  private static func mark(_ place: Int) -> UInt32 { none &- 1 &- UInt32(truncatingIfNeeded: place) }
+  @inlinable @inline(__always)
+  static func mark(_ place: Int) -> UInt32 { none &- 1 &- UInt32(truncatingIfNeeded: place) }
 }

@@ -64,7 +64,8 @@ extension FlowActor.Phase {
 
 /// `Phase.after` of everything, written down: a shift where there would be some jumps that no processor foresees.
 ///
-/// Two bits for each of the 64: they are plain words, since a row that is lent would be copied for every packet.
+/// Two bits for each of the 64: they are plain words, since a row that is lent would be copied for every packet, and no `switch`,
+/// of which the compiler makes jumps.
 public struct PhaseTable: BitwiseCopyable, Sendable {
   @usableFromInline var words: (UInt64, UInt64) = (0, 0)
 

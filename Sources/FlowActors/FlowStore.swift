@@ -35,6 +35,8 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   private var leap: UInt64?
   /// Where the search for a flow to give up goes on.
   private var hand: UInt32 = 0
+  /// Searches of the present millisecond that found none.
+  private var vain: (millisecond: UInt32, searches: UInt32) = (0, 0)
   /// Flows whose timers fired, and then those of them that are idle.
   private let due: UnsafeMutablePointer<UInt32>
   private var idleCount = 0
@@ -45,6 +47,8 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   static var timerShift: UInt64 { 7 }
   /// Slots looked at for a flow to give up.
   static var longestSearch: Int { 256 }
+  /// Searches in vain before those of the same millisecond are given up.
+  static var mostVainSearches: UInt32 { 4 }
   /// Timers looked at by one call of `advance`, at most.
   public static var longestAdvance: Int { 64 }
 
@@ -148,6 +152,14 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     let value = frame.family == .ipv6 ? find(frame.ipv6FiveTuple, frame.hash) : find(frame.fiveTuple, frame.hash)
     guard let value else { return nil }
     return (value >> 1, value & 1 == 0 ? .forward : .reverse)
+  }
+
+  /// The same for a frame that stays where it is. Changes nothing: what is lent for reading, a store or a frame, is copied where
+  /// the call is not inlined.
+  @inline(never)
+  @unsafe
+  public mutating func find(at frame: UnsafePointer<Frame>) -> (slot: UInt32, direction: Direction)? {
+    unsafe find(frame.pointee)
   }
 
   /// The flow whose key is that of the answers to `frame`.
@@ -476,20 +488,32 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   /// A hand goes round the slots. The slot given up is the next one taken, so under a flood the hand meets
   /// flows in the order they came, and each has had a whole round's time to get into another class.
   ///
-  /// - Parameter run: flows with this number in their `burstMark` are in use and stay.
-  public mutating func victim(for frame: borrowing Frame, timeoutClass: UInt8, sparing run: UInt32 = .max) -> UInt32? {
+  /// A few searches that find nothing are all that there are in a millisecond: under a flood of flows that may not be given up
+  /// yet, the next one is refused without a look.
+  ///
+  /// - Parameters:
+  ///   - run: flows with this number in their `burstMark` are in use and stay.
+  ///   - may: whether a flow of this actor, idle for so many milliseconds, may be given up.
+  public mutating func victim(
+    for frame: borrowing Frame, timeoutClass: UInt8, sparing run: UInt32 = .max, now: Tick,
+    _ may: (_ actor: Actor, _ idle: UInt32) -> Bool = { _, _ in true }
+  ) -> UInt32? {
+    let milliseconds = UInt32(truncatingIfNeeded: now.milliseconds)
+    if milliseconds != vain.millisecond { vain = (milliseconds, 0) }
+    guard vain.searches < Self.mostVainSearches else { return nil }
     let needsIPv6Key = frame.family == .ipv6 && ipv6Slots.used == ipv6Slots.capacity
     for _ in 0..<min(capacity, Self.longestSearch) {
       let slot = hand
       hand = Int(hand) + 1 < capacity ? hand + 1 : 0
       let record = record(slot)
       if unsafe record.pointee.isUsed, unsafe record.pointee.timeoutClass == timeoutClass,
-        unsafe record.pointee.burstMark >> 1 != run, unsafe !record.pointee.phase.isPinned
+        unsafe record.pointee.burstMark >> 1 != run, unsafe !record.pointee.phase.isPinned,
+        unsafe !needsIPv6Key || record.pointee.isIPv6, unsafe may(record.pointee.actor, milliseconds &- record.pointee.lastSeen)
       {
-        if !needsIPv6Key { return slot }
-        if unsafe record.pointee.isIPv6 { return slot }
+        return slot
       }
     }
+    vain.searches &+= 1
     return nil
   }
 }

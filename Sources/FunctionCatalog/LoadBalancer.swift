@@ -174,18 +174,12 @@ public struct LoadBalancer: NetworkFunction, Sendable {
   @inline(__always)
   func service(of frame: borrowing Frame, _ shared: inout SharedState) -> Int? {
     let (address, port, number) = (frame.fiveTuple.destination, frame.destinationPort, frame.protocolNumber)
-    guard shared.plan.fronts.count <= 8 else {
-      return shared.plan.fronts.firstIndex { $0.port == port && $0.address == address && $0.protocolNumber == number }
-    }
-    // Among a few, looking at all of them costs less than not knowing where the search will end.
-    var found = -1
     for index in 0..<shared.plan.fronts.count {
       let front = shared.plan.fronts[index]
-      let differences =
-        front.address.value ^ address.value | UInt32(front.port ^ port) | UInt32(front.protocolNumber ^ number)
-      found = differences == 0 && found < 0 ? index : found
+      let differences = front.address.value ^ address.value | UInt32(front.port ^ port) | UInt32(front.protocolNumber ^ number)
+      if differences == 0 { return index }
     }
-    return found < 0 ? nil : found
+    return nil
   }
 
   /// The position of the backend for which (flows + 1) / weight is smallest, compared without dividing.

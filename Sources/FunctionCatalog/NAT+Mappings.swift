@@ -15,6 +15,7 @@ extension NAT.SharedState {
     return makeMapping(key)
   }
 
+  @inline(__always)
   private mutating func makeMapping(_ key: NATClientKey) -> Mapping {
     if let clients, clients[key.client] >= mappingsPerClient {
       limited &+= 1
@@ -77,7 +78,7 @@ extension NAT.SharedState {
     note(.removed, record, external: pool.addresses[Int(record.address)])
     pool.give(Int(record.address), record.key.realm, Int(record.port))
     clients?.remove(record.key.client)
-    contacts.removeAll(of: index)
+    if filtering == .addressDependent { contacts.removeAll(of: index) }
     mappings.remove(index)
   }
 

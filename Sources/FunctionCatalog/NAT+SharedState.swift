@@ -140,8 +140,12 @@ extension NAT {
     @usableFromInline
     mutating func release(_ flow: inout FlowState, at time: Tick) {
       now = max(now, time)
-      defer { know(time) }
-      guard flow.phase == FlowState.Phase.translating else { return }
+      if flow.phase == FlowState.Phase.translating { giveBack(&flow) }
+      know(time)
+    }
+
+    @inline(__always)
+    private mutating func giveBack(_ flow: inout FlowState) {
       flow.phase = FlowState.Phase.new
       guard flow.mapping != 0 else {
         foreignEnds(flow)
