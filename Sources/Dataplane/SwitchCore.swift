@@ -216,15 +216,15 @@ struct SwitchCore: ~Copyable {
     let actor = SwitchActor(owner: owner)
     let timeoutClass = timeoutClass(of: frame)
     var slot = routes.createReversed(frame, actor: actor, timeoutClass: timeoutClass, now: now)
-    if slot == nil, evict(for: frame) {
+    if slot == nil, evict(for: frame, now: now) {
       slot = routes.createReversed(frame, actor: actor, timeoutClass: timeoutClass, now: now)
     }
     count(slot)
   }
 
   /// Makes room: the route of a connection that is half open or closing has to go.
-  private mutating func evict(for frame: borrowing Frame) -> Bool {
-    guard let slot = routes.victim(for: frame, timeoutClass: TimeoutClass.tcpTransitory) else { return false }
+  private mutating func evict(for frame: borrowing Frame, now: Tick) -> Bool {
+    guard let slot = routes.victim(for: frame, timeoutClass: TimeoutClass.tcpTransitory, now: now) else { return false }
     counters.flowsEvicted &+= 1
     routes.remove(slot)
     return true
@@ -234,7 +234,7 @@ struct SwitchCore: ~Copyable {
     let actor = SwitchActor(owner: owner)
     let timeoutClass = timeoutClass(of: frame)
     var slot = routes.create(frame, actor: actor, timeoutClass: timeoutClass, now: now)
-    if slot == nil, evict(for: frame) {
+    if slot == nil, evict(for: frame, now: now) {
       slot = routes.create(frame, actor: actor, timeoutClass: timeoutClass, now: now)
     }
     count(slot)
@@ -379,9 +379,13 @@ public struct FabricAddress: Hashable, Sendable {
 
   @inline(__always)
   public func side(of address: MACAddress) -> Side? {
-    let role = address.value ^ base
+    let role = role(of: address)
     return role == 1 ? .client : role == 2 ? .server : nil
   }
+
+  /// 1 for the client side's address of this node, 2 for the server side's, and something else for any other.
+  @inline(__always)
+  func role(of address: MACAddress) -> UInt64 { address.value ^ base }
 
   /// Whether an address is that of a node of the same cluster, in a role that carries packets.
   @inline(__always)
