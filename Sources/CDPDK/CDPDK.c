@@ -136,6 +136,13 @@ uint16_t nfv_transmit(uint16_t port, void **mbufs, uint16_t count) {
 
 void nfv_release(void **mbufs, uint16_t count) { rte_pktmbuf_free_bulk((struct rte_mbuf **)mbufs, count); }
 
+void nfv_resize(void *mbuf, const void *data, uint16_t length) {
+  struct rte_mbuf *m = mbuf;
+  m->data_off = (uint16_t)((const char *)data - (const char *)m->buf_addr);
+  m->data_len = length;
+  m->pkt_len = length;
+}
+
 int nfv_make(void *pool, uint16_t length, struct nfv_packet *packet) {
   struct rte_mbuf *m = rte_pktmbuf_alloc(pool);
   if (m == NULL) return -1;

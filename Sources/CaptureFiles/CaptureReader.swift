@@ -19,8 +19,8 @@ public final class CaptureReader {
   /// Why reading ended before the end of the file, if it did.
   public private(set) var fault: String?
 
-  /// Room for the largest packet libpcap hands out, and an Ethernet header.
-  private static var slotSize: Int { 262_144 + 64 }
+  /// Room for the largest packet libpcap hands out, an Ethernet header, and what a frame may grow by.
+  private static var slotSize: Int { Frame.headroom + 262_144 + 64 }
   /// The longest pause inside a batch.
   private static var pause: UInt64 { 10_000_000 }
 
@@ -62,7 +62,7 @@ public final class CaptureReader {
       begin = begin ?? tick
       lastTick = tick
       packets += 1
-      let slot = unsafe slab + batch.count * Self.slotSize
+      let slot = unsafe slab + batch.count * Self.slotSize + Frame.headroom
       let length = unsafe link.frame(data, count: min(Int(header.caplen), 262_144), into: slot)
       unsafe batch.append(bytes: slot, length: length, buffer: nil, arrival: tick)
       if length > 65_535 { batch.drop(batch.count - 1, .scattered) }

@@ -11,6 +11,8 @@ public final class DPDKPort: PacketPort {
   private let packets: UnsafeMutablePointer<nfv_packet>
   private let mbufs: UnsafeMutablePointer<UnsafeMutableRawPointer?>
   private var isOpen = true
+  /// Whether frames may be longer or shorter than their buffers say.
+  private var framesAreResized = false
   private var readsUntilCounters = 0
   private var lastMissed: UInt64 = 0
 
@@ -132,8 +134,22 @@ public final class DPDKPort: PacketPort {
     return (found, refused)
   }
 
+  /// Buffers have DPDK's own headroom, which is twice what frames want.
+  public override func allowResizing() -> Bool {
+    framesAreResized = true
+    return true
+  }
+
+  private func resize(_ batch: PacketBatch, _ mask: UInt64) {
+    PacketBatch.forEach(in: mask) { index in
+      guard let mbuf = unsafe batch[index].buffer else { return }
+      unsafe batch[index].withBytes { nfv_resize(mbuf, $0.baseAddress, UInt16($0.count)) }
+    }
+  }
+
   public override func transmit(_ batch: PacketBatch, mask: UInt64) -> UInt64 {
-    guard let large, large.haveCome || large.largestMTU > linkMTU else { return transmitAsTheyAre(batch, mask) }
+    if framesAreResized { resize(batch, mask) }
+    guard let large, large.haveCome || large.largestMTU > linkMTU || framesAreResized else { return transmitAsTheyAre(batch, mask) }
     let cut = cut(batch, mask, large)
     return transmitAsTheyAre(batch, mask & ~cut.large) | cut.refused
   }

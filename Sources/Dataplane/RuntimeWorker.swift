@@ -17,6 +17,9 @@ extension Worker {
     port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, isReplicated: Bool = false, chain: ServiceChain,
     rules: FlowRules, seed: UInt64, rings: WorkerRings, now: Tick, memory: MemorySource, announces: Bool = false
   ) -> Worker {
+    precondition(
+      chain.growth <= Frame.headroom && (chain.growth == 0 || port.allowResizing()),
+      "a chain that lengthens packets stands at a port that lets it")
     let published = PublishedCounters()
     let borrowed = BorrowedFlows()
     let runtime = RuntimeGraph(
@@ -55,6 +58,8 @@ final class RuntimeGraph: ModuleGraph {
   let address: FabricAddress
   /// Takes frames of channels, and packets of flows that are not served here.
   unowned(unsafe) var migration: MigrationGraph?
+  /// Switches whose life is over, by node: what one that was only thought to be dead dispatches could be a second owner's.
+  var fencedSwitches: [UInt32] = []
   private let batch = PacketBatch()
   private let reassembly = Reassembly()
 
@@ -102,6 +107,7 @@ final class RuntimeGraph: ModuleGraph {
   /// - Returns: frames of channels, which are left alone.
   private func serve(_ batch: PacketBatch, now: Tick, fragments: inout UInt64) -> UInt64 {
     let sides = sortBySide(batch)
+    if !fencedSwitches.isEmpty { dropFenced(batch) }
     let detoured = core.process(batch, clientSide: sides.client, serverSide: sides.server, now: now)
     var consumed = sides.control
     if detoured != 0 { consumed |= migration?.detour(batch, detoured, now: now) ?? 0 }
@@ -151,6 +157,13 @@ final class RuntimeGraph: ModuleGraph {
     }
     batch.live = burst.live
     return sides
+  }
+
+  @inline(never)
+  private func dropFenced(_ batch: PacketBatch) {
+    PacketBatch.forEach(in: batch.live) { index in
+      if fencedSwitches.contains(FabricAddress.node(of: batch[index].sourceMAC)) { batch.drop(index, .fenced) }
+    }
   }
 
   /// Exchanges sender and receiver, and the roles of both.

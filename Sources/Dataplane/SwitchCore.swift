@@ -21,6 +21,8 @@ struct SwitchCore: ~Copyable {
   var counters = Counters()
   var drops = DropCounters()
   var runtimes = RuntimeTable()
+  /// Whether new flows are given to runtimes: by the switch that has the uplinks, once it knows the flows that there are.
+  var admission = Admission.open
   private let fabric: FabricAddress
   private let entrance: ServerSideEntrance
 
@@ -45,6 +47,7 @@ struct SwitchCore: ~Copyable {
     _ batch: PacketBatch, uplink: Uplink, side: Side, egress: Uplink, isReassembled: Bool = false, now: Tick
   ) {
     let mtu = egress.port.mtu
+    let growth = side == .server ? entrance.growth : 0
     PacketBatch.forEach(in: batch.live) { index in
       // Checksums are the runtime's business; the switch needs the key only.
       if let reason = batch[index].parse(checksums: .trust) {
@@ -61,8 +64,10 @@ struct SwitchCore: ~Copyable {
       } else if batch[index].timeToLive <= 1 {
         uplink.report(.timeExceeded, about: batch[index], now: now)
         batch.drop(index, .timeToLiveExceeded)
-      } else if batch[index].networkLength > mtu, !isReassembled, batch[index].mayNotBeCut {
-        uplink.report(.tooBig(mtu: mtu), about: batch[index], now: now)
+      } else if batch[index].networkLength > mtu - growth, !isReassembled, batch[index].mayNotBeCut,
+        case let limit = growth > 0 && entrance.isOwn(batch[index]) ? mtu - growth : mtu, batch[index].networkLength > limit
+      {
+        uplink.report(.tooBig(mtu: limit), about: batch[index], now: now)
         batch.drop(index, .packetTooBig)
       } else {
         batch[index].decrementTimeToLive()
@@ -96,6 +101,10 @@ struct SwitchCore: ~Copyable {
     }
     guard side == .client || entrance.isOpen else {
       batch.drop(index, .noFlow)
+      return nil
+    }
+    guard admission == .open else {
+      batch.drop(index, admission == .standsBy ? .standsBy : .awaitsRecovery)
       return nil
     }
     guard let owner = entrance.owner(of: batch[index], from: side, among: runtimes) else {
@@ -274,18 +283,30 @@ struct SwitchCore: ~Copyable {
   }
 }
 
+/// What a switch does with packets of flows that it does not know.
+enum Admission {
+  case open
+  /// Another has the uplinks.
+  case standsBy
+  /// They may be flows of the switch that had the uplinks before: the runtimes are being asked.
+  case takesCensus
+}
+
 /// What a switch does with a packet from the server side of a flow that it does not know, as its chain would have it.
 public struct ServerSideEntrance: Sendable {
   let isOpen: Bool
   private let endpoints: ServerSideEndpoints?
+  /// Bytes that a packet to such an endpoint may gain before it leaves to the client.
+  let growth: Int
   private let first: IPv4Address
   private let last: IPv4Address
 
   /// No such packet is any runtime's.
   public static let closed = ServerSideEntrance(isOpen: false, endpoints: nil)
 
-  public init(isOpen: Bool, endpoints: ServerSideEndpoints?) {
+  public init(isOpen: Bool, endpoints: ServerSideEndpoints?, growth: Int = 0) {
     self.isOpen = isOpen
+    self.growth = growth
     self.endpoints = endpoints
     first = endpoints?.addresses.min() ?? IPv4Address(.max)
     last = endpoints?.addresses.max() ?? IPv4Address(0)
@@ -305,7 +326,9 @@ public struct ServerSideEntrance: Sendable {
   func owner(of frame: borrowing Frame, from side: Side, among runtimes: RuntimeTable) -> UInt16? {
     guard isOpen, let endpoints else { return runtimes.leastLoaded() }
     if side == .client {
-      return frame.family == .ipv4 ? runtimes.serving(for: frame.fiveTuple.clientWord) : runtimes.leastLoaded()
+      if frame.family == .ipv4 { return runtimes.serving(for: frame.fiveTuple.clientWord) }
+      // Where the chain translates, an IPv6 client may have an endpoint, too.
+      return growth > 0 ? runtimes.serving(for: frame.ipv6FiveTuple.clientWord) : runtimes.leastLoaded()
     }
     guard isOwn(frame) else { return runtimes.leastLoaded() }
     return runtimes.serving(endpoints, port: frame.destinationPort)
@@ -316,6 +339,14 @@ extension IPv4FiveTuple {
   /// Source address, port and protocol: whose mapping it is.
   fileprivate var clientWord: UInt64 {
     UInt64(source.value) | UInt64(transport.sourcePort) << 32 | UInt64(transport.protocolNumber) << 48
+  }
+}
+
+extension IPv6FiveTuple {
+  fileprivate var clientWord: UInt64 {
+    let transport = UInt64(transport.sourcePort) << 32 | UInt64(transport.protocolNumber) << 48
+    let product = (sourceHigh ^ transport).multipliedFullWidth(by: 0x9e37_79b9_7f4a_7c15)
+    return product.high ^ product.low ^ sourceLow
   }
 }
 
@@ -362,6 +393,8 @@ public struct FabricAddress: Hashable, Sendable {
   /// What the last bytes of a node's two addresses differ by.
   static var roleFlip: UInt8 { 3 }
 
+  /// The node that an address of the cluster is of.
+  static func node(of address: MACAddress) -> UInt32 { UInt32(truncatingIfNeeded: address.value >> 8 & 0xffff) }
   /// Whether another node sends this packet for the one it comes from (`Frame.markReleased`).
   static func isReleased(_ source: MACAddress) -> Bool { source.value & 0x10 != 0 }
   /// Whom a packet comes from, whoever sends it.
@@ -373,7 +406,7 @@ public struct FabricAddress: Hashable, Sendable {
 /// Both keys of a flow go from one owner to another or neither does. A switch that knows only one has had no packet of
 /// the other direction yet; it is asked about both, and one is enough.
 @safe
-struct RouteChanges: MigratingRoutes, ~Copyable {
+struct RouteChanges: MigratingRoutes, RestoredRoutes, ~Copyable {
   /// Once for a message, not once for a flow, it is checked that nobody else has it.
   let core: UnsafeMutablePointer<SwitchCore>
   let now: Tick
@@ -383,6 +416,10 @@ struct RouteChanges: MigratingRoutes, ~Copyable {
   mutating func change(_ keys: FlowKeyPair, from: FlowOwner, to: FlowOwner) -> RouteChange {
     unsafe core.pointee.change(keys, from: from, to: to, now: now)
   }
+
+  mutating func restore(_ keys: FlowKeyPair, timeoutClass: UInt8, owner: FlowOwner) {
+    unsafe core.pointee.restore(keys, timeoutClass: timeoutClass, owner: owner, now: now)
+  }
 }
 
 extension SwitchCore {
@@ -391,7 +428,9 @@ extension SwitchCore {
       return .refused(epoch: 0)
     }
     let (forward, reverse) = (routes.find(keys.forward)?.slot, routes.find(keys.reverse)?.slot)
-    guard let one = forward ?? reverse else { return .unknown }
+    guard let one = forward ?? reverse else {
+      return admission == .takesCensus ? adopt(keys, from: old, to: new, now: now) : .unknown
+    }
     let other = reverse ?? one
     let epoch = max(routes[one].actor.epoch, routes[other].actor.epoch)
     let owners = (routes[one].actor.owner, routes[other].actor.owner)
@@ -403,5 +442,37 @@ extension SwitchCore {
 
   private mutating func move(_ slot: UInt32, from old: UInt16, to new: UInt16, now: Tick) {
     if routes[slot].actor.owner == old { routes[slot].actor.move(to: new, now: now) }
+  }
+
+  // MARK: Taking over
+
+  /// A runtime says that a flow is its own. What is known otherwise is older, but for a change of routes: the runtime may have
+  /// said so before it knew of that.
+  mutating func restore(_ keys: FlowKeyPair, timeoutClass: UInt8, owner: FlowOwner, now: Tick) {
+    guard let index = runtimes.index(of: owner), runtimes.entries[Int(index)].isAlive else { return }
+    restore(keys.forward, timeoutClass, SwitchActor(owner: index), now)
+    restore(keys.reverse, timeoutClass, SwitchActor(owner: index), now)
+  }
+
+  private mutating func restore(_ key: FlowKey, _ timeoutClass: UInt8, _ actor: SwitchActor, _ now: Tick) {
+    if let (slot, _) = routes.find(key) {
+      guard routes[slot].actor.owner != actor.owner, routes[slot].actor.recentFormer(now: now) == nil else { return }
+      routes[slot].actor = actor
+    } else if routes.create(key, actor: actor, timeoutClass: timeoutClass, now: now) == nil {
+      counters.flowsRefused &+= 1
+    } else {
+      counters.flowsRecovered &+= 1
+    }
+  }
+
+  /// A flow moves that nobody has told of: nobody will, as it has left its runtime before its turn came.
+  private mutating func adopt(_ keys: FlowKeyPair, from old: UInt16, to new: UInt16, now: Tick) -> RouteChange {
+    var actor = SwitchActor(owner: old)
+    actor.move(to: new, now: now)
+    let timeoutClass = TimeoutClass.of(keys.protocolNumber, .established)
+    let forward = routes.create(keys.forward, actor: actor, timeoutClass: timeoutClass, now: now)
+    let reverse = routes.create(keys.reverse, actor: actor, timeoutClass: timeoutClass, now: now)
+    if forward == nil || reverse == nil { counters.flowsRefused &+= 1 }
+    return .changed(epoch: actor.epoch)
   }
 }

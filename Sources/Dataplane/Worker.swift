@@ -69,12 +69,24 @@ public enum WorkerCommand: Sendable {
     public let entries: [RuntimeTable.Entry]
     /// All nodes, whom this one has channels to.
     public let peers: [Peer]
+    public let uplinks: UplinkHolder
 
-    public init(version: UInt64, entries: [RuntimeTable.Entry], peers: [Peer] = []) {
+    public init(
+      version: UInt64, entries: [RuntimeTable.Entry], peers: [Peer] = [], uplinks: UplinkHolder = .unassigned
+    ) {
       self.version = version
       self.entries = entries
       self.peers = peers
+      self.uplinks = uplinks
     }
+  }
+
+  /// Which switch answers for the addresses that the outside knows.
+  public enum UplinkHolder: Equatable, Sendable {
+    /// Nobody has said which: the living one with the lowest number.
+    case unassigned
+    /// One life of a switch; nobody for now, if there is none.
+    case only(FlowOwner?)
   }
 }
 
@@ -161,6 +173,8 @@ public enum WorkerEvent: Sendable {
   case protected(stream: UInt32, flows: UInt64)
   /// Flows of a runtime that died were taken over; twice a run at least: at its beginning and at its end.
   case recovery(RecoveryReport)
+  /// A switch has taken the uplinks over and been told of the flows that there are; the run is the table's version.
+  case tookOver(RecoveryReport)
   /// Nothing was heard of a peer for the channel's deadline.
   case peerSilent(FlowOwner)
   case stopped

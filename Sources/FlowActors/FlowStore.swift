@@ -13,7 +13,8 @@ import Wire
 /// A flow's state stands right behind its record, so that the two lines that nearly every packet needs are one
 /// place in memory: one page, and to the processor's prefetcher one pair.
 ///
-/// An IPv6 key does not fit into a record; it stands in a smaller slab of its own, and the record has its place.
+/// An IPv6 key does not fit into a record; it stands in a smaller slab of its own, and the record has its place. A flow that the
+/// chain translates has its IPv6 key, of the client's side, there, and its IPv4 key, of the server's, in the record.
 ///
 /// `Actor` is what the process keeps per flow: a `FlowActor` in a runtime, a `SwitchActor` in a virtual switch.
 @safe
@@ -203,6 +204,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
       switch keys {
       case .ipv4(let forward, let reverse): (forward.hash(seed: seed), reverse.hash(seed: seed))
       case .ipv6(let forward, let reverse): (forward.hash(seed: seed), reverse.hash(seed: seed))
+      case .translated(let forward, let reverse): (forward.hash(seed: seed), reverse.hash(seed: seed))
       }
     switch step {
     case .buckets:
@@ -219,6 +221,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     let record = unsafe record(slot).pointee
     guard record.isIPv6 else { return .ipv4(forward: record.forward, reverse: record.reverse) }
     let keys = unsafe ipv6Keys[Int(record.ipv6Slot)]
+    if record.isTranslated { return .translated(forward: keys.forward, reverse: record.reverse) }
     return .ipv6(forward: keys.forward, reverse: keys.reverse)
   }
 
@@ -235,9 +238,17 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     switch keys {
     case .ipv4(_, let reverse): unsafe record(slot).pointee.reverse = reverse
     case .ipv6(_, let reverse): unsafe ipv6Keys[Int(record(slot).pointee.ipv6Slot)].reverse = reverse
+    case .translated(_, let reverse): setIPv4Reverse(reverse, of: slot)
     }
     unsafe record(slot).pointee.knowsReverse = true
     return slot
+  }
+
+  /// The answers to an IPv6 flow are IPv4; none of its IPv6 keys is that of answers.
+  private func setIPv4Reverse(_ key: IPv4FiveTuple, of slot: UInt32) {
+    let record = record(slot)
+    unsafe record.pointee.reverse = key
+    unsafe ipv6Keys[Int(record.pointee.ipv6Slot)].reverse = .none
   }
 
   /// Makes a flow whose forward key is the frame's; `nil` when there is no room.
@@ -265,6 +276,11 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
       ? .ipv6(forward: frame.ipv6FiveTuple.reversed, reverse: frame.ipv6FiveTuple)
       : .ipv4(forward: frame.fiveTuple.reversed, reverse: frame.fiveTuple)
     return create(keys, actor: actor, timeoutClass: timeoutClass, now: now)
+  }
+
+  /// Makes a flow of which this key alone is known; `nil` when there is no room. It may not be known here.
+  public mutating func create(_ key: FlowKey, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
+    create(key, hash: key.hash(seed: seed), actor: actor, timeoutClass: timeoutClass, now: now)
   }
 
   private mutating func create(_ key: FlowKey, hash: UInt64, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
@@ -311,12 +327,14 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   public mutating func learnReverse(_ frame: borrowing Frame, hash: UInt64, slot: UInt32) -> Bool {
     if frame.family == .ipv6 {
       let key = frame.ipv6FiveTuple.reversed
+      // An IPv4 packet does not become an IPv6 packet on its way from the client.
+      guard unsafe record(slot).pointee.isIPv6 else { return false }
       guard find(key, hash) == nil, table.insert(hash, slot << 1 | 1) else { return false }
       unsafe ipv6Keys[Int(record(slot).pointee.ipv6Slot)].reverse = key
     } else {
       let key = frame.fiveTuple.reversed
       guard find(key, hash) == nil, table.insert(hash, slot << 1 | 1) else { return false }
-      unsafe record(slot).pointee.reverse = key
+      if unsafe record(slot).pointee.isIPv6 { setIPv4Reverse(key, of: slot) } else { unsafe record(slot).pointee.reverse = key }
     }
     unsafe record(slot).pointee.knowsReverse = true
     return true
@@ -328,13 +346,32 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     let old = forwardKey(of: slot)
     let new: FlowKey = frame.family == .ipv6 ? .ipv6(frame.ipv6FiveTuple.reversed) : .ipv4(frame.fiveTuple.reversed)
     if new == old { return true }
-    guard find(new) == nil, table.insert(new.hash(seed: seed), slot << 1) else { return false }
+    guard find(new) == nil, let place = placeOfKey(new, slot) else { return false }
+    guard table.insert(new.hash(seed: seed), slot << 1) else {
+      if place != record(slot).pointee.ipv6Slot { ipv6Slots.put(place) }
+      return false
+    }
     table.remove(old.hash(seed: seed), slot << 1)
+    let record = record(slot)
     switch new {
-    case .ipv4(let key): unsafe record(slot).pointee.forward = key
-    case .ipv6(let key): unsafe ipv6Keys[Int(record(slot).pointee.ipv6Slot)].forward = key
+    case .ipv4(let key): unsafe record.pointee.forward = key
+    case .ipv6(let key) where unsafe record.pointee.isIPv6: unsafe ipv6Keys[Int(place)].forward = key
+    case .ipv6(let key):
+      // What came as IPv4 left as IPv6.
+      unsafe ipv6Keys[Int(place)] = IPv6Keys(forward: key, reverse: .none)
+      unsafe record.pointee.ipv6Slot = place
+      unsafe record.pointee.forward = .none
     }
     return true
+  }
+
+  /// Where the forward key of a flow would stand if it were this one, `.max` for in its record; `nil` where it cannot be.
+  private mutating func placeOfKey(_ key: FlowKey, _ slot: UInt32) -> UInt32? {
+    let place = unsafe record(slot).pointee.ipv6Slot
+    switch key {
+    case .ipv4: return place == .max ? place : nil
+    case .ipv6: return place == .max ? ipv6Slots.take() : place
+    }
   }
 
   private func forwardKey(of slot: UInt32) -> FlowKey {
@@ -348,7 +385,11 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     if unsafe record.pointee.isIPv6 {
       let keys = unsafe ipv6Keys + Int(record.pointee.ipv6Slot)
       unsafe table.remove(keys.pointee.forward.hash(seed: seed), slot << 1)
-      if unsafe record.pointee.knowsReverse { unsafe table.remove(keys.pointee.reverse.hash(seed: seed), slot << 1 | 1) }
+      if unsafe record.pointee.isTranslated {
+        unsafe table.remove(record.pointee.reverse.hash(seed: seed), slot << 1 | 1)
+      } else if unsafe record.pointee.knowsReverse {
+        unsafe table.remove(keys.pointee.reverse.hash(seed: seed), slot << 1 | 1)
+      }
       unsafe ipv6Slots.put(record.pointee.ipv6Slot)
     } else {
       unsafe table.remove(record.pointee.forward.hash(seed: seed), slot << 1)
@@ -379,7 +420,8 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     let record = unsafe record(slot).pointee
     if record.isIPv6 {
       let keys = unsafe ipv6Keys[Int(record.ipv6Slot)]
-      return (keys.forward.description, record.knowsReverse ? keys.reverse.description : nil)
+      let reverse = record.isTranslated ? record.reverse.description : keys.reverse.description
+      return (keys.forward.description, record.knowsReverse ? reverse : nil)
     }
     return (record.forward.description, record.knowsReverse ? record.reverse.description : nil)
   }
@@ -520,6 +562,8 @@ public struct FlowRecord<Actor: BitwiseCopyable>: BitwiseCopyable {
   }
 
   @inlinable var isIPv6: Bool { ipv6Slot != .max }
+  /// IPv6 on the client's side, IPv4 on the server's.
+  var isTranslated: Bool { isIPv6 && reverse != .none }
 }
 
 /// The key of one direction.
@@ -545,6 +589,7 @@ extension FlowKeyPair {
     switch self {
     case .ipv4(let forward, _): .ipv4(forward)
     case .ipv6(let forward, _): .ipv6(forward)
+    case .translated(let forward, _): .ipv6(forward)
     }
   }
 
@@ -552,6 +597,14 @@ extension FlowKeyPair {
     switch self {
     case .ipv4(_, let reverse): .ipv4(reverse)
     case .ipv6(_, let reverse): .ipv6(reverse)
+    case .translated(_, let reverse): .ipv4(reverse)
+    }
+  }
+
+  public var protocolNumber: UInt8 {
+    switch self {
+    case .ipv4(let forward, _): forward.transport.protocolNumber
+    case .ipv6(let forward, _), .translated(let forward, _): forward.transport.protocolNumber
     }
   }
 }

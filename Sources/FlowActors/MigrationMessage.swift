@@ -17,14 +17,21 @@ import Wire
 /// | claim | heir or source, runtime | a life that is over | its incarnation | a key entry per flow: which of them do you have? |
 /// | claimed | the runtime | - | flows it has (bits) | - |
 /// | returned | runtime, owner of a share | index of that share | hash of the chain's layout | an entry per return |
+/// | census | switch, runtime | a life that is over: recover its flows first | its incarnation | - |
+/// | counted | runtime, switch | - | - | - |
+/// | routes | runtime, switch | - | - | a key entry per flow that is the runtime's |
 ///
-/// A key entry: flags (1, bit 0 = IPv6), timeout class (1), zero (6), forward and reverse key (16 or 40 each).
+/// The batch of `census` is 0 for "ask me, too, about flows that move" and 1 for "tell me which are yours"; that of `counted` 0 for
+/// "nothing moves any more that you were not asked about" and 1 for "those were all".
+///
+/// A key entry: family (1: 0 IPv4, 1 IPv6, 2 IPv6 forward and IPv4 reverse), timeout class (1), zero (6), forward and reverse key
+/// (16 or 40 each).
 /// A state entry: place in the batch (1), timeout class (1), bytes of flow state (2), idle milliseconds (4), route epoch (4),
 /// zero (4), actor (8), flow state. An entry of a return: place in the chain (4), zero (4), words of the function (16). Bits count from the first flow of the batch.
 public struct MigrationMessage: Equatable, Sendable {
   public enum Kind: UInt8, CaseIterable, Sendable {
     case prepare = 1
-    case prepared, changeRoute, routeChanged, install, installed, latePacket, claim, claimed, returned
+    case prepared, changeRoute, routeChanged, install, installed, latePacket, claim, claimed, returned, census, counted, routes
   }
 
   public static let version: UInt8 = 1
@@ -145,10 +152,13 @@ struct MigrationReader {
   mutating func keys() -> (keys: FlowKeyPair, timeoutClass: UInt8)? {
     guard bytes.count - offset >= 8 else { return nil }
     let (flags, timeoutClass) = (bytes[offset], bytes[offset + 1])
-    guard flags <= 1, bytes.count - offset >= (flags == 0 ? 40 : 88) else { return nil }
+    guard flags <= 2, bytes.count - offset >= (flags == 0 ? 40 : flags == 1 ? 88 : 64) else { return nil }
     offset += 8
-    if flags == 0 { return (.ipv4(forward: ipv4Key(), reverse: ipv4Key()), timeoutClass) }
-    return (.ipv6(forward: ipv6Key(), reverse: ipv6Key()), timeoutClass)
+    switch flags {
+    case 0: return (.ipv4(forward: ipv4Key(), reverse: ipv4Key()), timeoutClass)
+    case 1: return (.ipv6(forward: ipv6Key(), reverse: ipv6Key()), timeoutClass)
+    default: return (.translated(forward: ipv6Key(), reverse: ipv4Key()), timeoutClass)
+    }
   }
 
   private mutating func transport() -> TransportKey {
@@ -226,20 +236,30 @@ struct MigrationWriter {
     switch keys {
     case .ipv4(let forward, let reverse):
       put(UInt64(timeoutClass) << 8)
-      for key in [forward, reverse] {
-        put(key.addresses)
-        put(key.transport.word)
-      }
+      put(forward)
+      put(reverse)
     case .ipv6(let forward, let reverse):
       put(UInt64(timeoutClass) << 8 | 1)
-      for key in [forward, reverse] {
-        put(key.sourceHigh)
-        put(key.sourceLow)
-        put(key.destinationHigh)
-        put(key.destinationLow)
-        put(key.transport.word)
-      }
+      put(forward)
+      put(reverse)
+    case .translated(let forward, let reverse):
+      put(UInt64(timeoutClass) << 8 | 2)
+      put(forward)
+      put(reverse)
     }
+  }
+
+  private mutating func put(_ key: IPv4FiveTuple) {
+    put(key.addresses)
+    put(key.transport.word)
+  }
+
+  private mutating func put(_ key: IPv6FiveTuple) {
+    put(key.sourceHigh)
+    put(key.sourceLow)
+    put(key.destinationHigh)
+    put(key.destinationLow)
+    put(key.transport.word)
   }
 
   mutating func put(place: Int, epoch: UInt32, _ flow: TravellingFlow, state: UnsafeRawBufferPointer) {

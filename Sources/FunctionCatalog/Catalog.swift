@@ -13,7 +13,8 @@ import NetworkFunctions
 public struct Catalog: Sendable {
   /// Makes a function's stage for a runtime from its settings.
   public typealias Factory = @Sendable (SettingsReader, RuntimeShare) throws(SettingsError) -> ServiceStage
-  typealias FusedFactory = @Sendable ([SettingsReader], RuntimeShare) throws(SettingsError) -> ServiceStage
+  /// `nil` where settings ask for more than what was compiled together can do.
+  typealias FusedFactory = @Sendable ([SettingsReader], RuntimeShare) throws(SettingsError) -> ServiceStage?
 
   struct Registration: Sendable {
     let name: String
@@ -28,6 +29,8 @@ public struct Catalog: Sendable {
     public var endpoints: ServerSideEndpoints?
     /// Bytes of a flow's state, for who sets memory aside.
     public var stateSize = 0
+    /// Bytes that a packet may gain in the chain.
+    public var growth = 0
 
     init() {}
 
@@ -35,6 +38,7 @@ public struct Catalog: Sendable {
       stateSize = MemoryLayout<Function.FlowState>.stride
       isOpen = function.opensFromServerSide
       endpoints = function.serverSideEndpoints
+      growth = function.growth
     }
   }
 
@@ -71,6 +75,7 @@ public struct Catalog: Sendable {
       var entrance = Entrance()
       entrance.isOpen = stage.opensFromServerSide
       entrance.stateSize = stage.stateSize
+      entrance.growth = stage.growth
       return entrance
     }))
   }
@@ -111,9 +116,9 @@ public struct Catalog: Sendable {
     var stages: [ServiceStage] = []
     var next = 0
     while next < kinds.count {
-      if fusing, let fusion = fusion(kinds[next...]) {
-        stages.append(try fusion.make(Array(readers[next..<next + fusion.names.count]), share))
-        next += fusion.names.count
+      if fusing, let (stage, count) = try fuse(kinds[next...], readers, share) {
+        stages.append(stage)
+        next += count
       } else {
         stages.append(try registration(kinds[next], readers[next]).make(readers[next], share))
         next += 1
@@ -134,6 +139,7 @@ public struct Catalog: Sendable {
       whole.isOpen = whole.isOpen || part.isOpen
       whole.endpoints = whole.endpoints ?? part.endpoints
       whole.stateSize += part.stateSize
+      whole.growth += part.growth
     }
     return whole
   }
@@ -142,9 +148,16 @@ public struct Catalog: Sendable {
     spec.functions.enumerated().map { SettingsReader($0.element.settings, path: "chain[\($0.offset)].\($0.element.kind)") }
   }
 
-  /// The longest fusion that begins here.
-  private func fusion(_ kinds: ArraySlice<String>) -> Fusion? {
-    fusions.filter { kinds.starts(with: $0.names) }.max { $0.names.count < $1.names.count }
+  /// The stage of the longest fusion that begins here and takes these settings, and how many functions it has.
+  private func fuse(
+    _ kinds: ArraySlice<String>, _ readers: [SettingsReader], _ share: RuntimeShare
+  ) throws(SettingsError) -> (stage: ServiceStage, count: Int)? {
+    let candidates = fusions.filter { kinds.starts(with: $0.names) }.sorted { $0.names.count > $1.names.count }
+    for fusion in candidates {
+      let part = Array(readers[kinds.startIndex..<kinds.startIndex + fusion.names.count])
+      if let stage = try fusion.make(part, share) { return (stage, fusion.names.count) }
+    }
+    return nil
   }
 
   private func registration(_ kind: String, _ reader: SettingsReader) throws(SettingsError) -> Registration {

@@ -27,7 +27,10 @@ import Wire
 /// are, and which services and backends there are, is a `LoadBalancerPlan`: a value that the control side makes, from
 /// the configuration and from what its health checks say, and that replaces another between two bursts (`adopt`).
 ///
-/// Not supported: IPv6 services; taking flows away from a dead backend.
+/// IPv6 services are those of `DualStackLoadBalancer`, which the catalog makes of the same settings where there is one: a flow's
+/// state is three times as long there, which others need not carry.
+///
+/// Not supported: taking flows away from a dead backend.
 ///
 /// Settings:
 ///
@@ -36,6 +39,8 @@ import Wire
 ///         policy: least-loaded   # or 'maglev'
 ///         backends: [10.2.0.11:80, {address: 10.2.0.12:80, weight: 2}, {address: 10.2.0.13:80, drain: true}]
 ///         health: {interval: 2s, timeout: 1s, rise: 2, fall: 3}   # no checks if left out
+///       - virtual: "[2001:db8:1::100]:80/tcp"    # backends are of the same address family
+///         backends: ["[2001:db8:2::11]:80", {address: "[2001:db8:2::12]:80", weight: 2}]
 ///     other: drop            # packets to no virtual address: 'drop' (if left out) or 'forward'
 public struct LoadBalancer: NetworkFunction, Sendable {
   public enum Other: UInt8, Hashable, Sendable { case drop, forward }
@@ -56,6 +61,8 @@ public struct LoadBalancer: NetworkFunction, Sendable {
     let other = try reader.optional("other")?.choice(["drop": Other.drop, "forward": Other.forward]) ?? .drop
     self.init(services: services, other: other)
   }
+
+  var hasIPv6Services: Bool { services.contains(where: \.isIPv6) }
 
   /// Reads `services`.
   public static func services(_ reader: SettingsReader) throws(SettingsError) -> [LoadBalancerService] {
@@ -92,6 +99,8 @@ public struct LoadBalancer: NetworkFunction, Sendable {
       @usableFromInline static let balanced: UInt8 = 1
       /// To no virtual address, and let through unchanged.
       @usableFromInline static let other: UInt8 = 2
+      /// Between IPv6 addresses, which are not in here.
+      @usableFromInline static let balancedIPv6: UInt8 = 3
     }
 
     @inlinable init() {}
@@ -207,12 +216,17 @@ public struct LoadBalancer: NetworkFunction, Sendable {
     flow.number = 0
   }
 
-  func arrive(_ flow: inout FlowState, _ shared: SharedState) {
+  private func arrive(_ flow: inout FlowState, _ shared: SharedState) {
     flow.number = 0
     guard flow.phase == FlowState.Phase.balanced else { return }
+    count(&flow, from: IPAddress(flow.virtual), to: IPAddress(flow.backend), shared)
+  }
+
+  /// Counts a flow that arrived, if it has a backend that is known here.
+  func count(_ flow: inout FlowState, from virtual: IPAddress, to backend: IPAddress, _ shared: SharedState) {
     for (service, numbers) in zip(shared.plan.services, shared.plan.numbers)
-    where service.address == flow.virtual && service.port == flow.virtualPort && service.protocolNumber == flow.protocolNumber {
-      guard let position = service.backends.firstIndex(where: { $0.address == flow.backend && $0.port == flow.backendPort })
+    where service.address == virtual && service.port == flow.virtualPort && service.protocolNumber == flow.protocolNumber {
+      guard let position = service.backends.firstIndex(where: { $0.address == backend && $0.port == flow.backendPort })
       else { return }
       flow.number = numbers[position] &+ 1
       shared.flows[Int(numbers[position])] &+= 1

@@ -35,7 +35,7 @@ public struct LoadBalancerPlan: Sendable {
   private(set) var tables: [MaglevTable?]
   private var known: [Place: UInt16] = [:]
 
-  /// A service, as a new flow looks for it.
+  /// A service, as a new flow looks for it. An IPv6 service has one, too, which no IPv4 packet is to: its port is 0.
   struct Front: BitwiseCopyable {
     let address: IPv4Address
     let port: UInt16
@@ -55,9 +55,21 @@ public struct LoadBalancerPlan: Sendable {
     let weight: UInt16
   }
 
+  /// An IPv6 service, as a new flow looks for it.
+  struct IPv6Front: BitwiseCopyable {
+    let address: IPAddress
+    let port: UInt16
+    let protocolNumber: UInt8
+    /// Its place among all services.
+    let index: Int
+  }
+
   /// What choosing reads of all this: plain values in two rows, where an array of arrays would be retained for every new flow.
   private(set) var fronts: [Front] = []
   private(set) var candidates: [Candidate] = []
+  private(set) var ipv6Fronts: [IPv6Front] = []
+  /// Of the candidates of IPv6 services; as many as candidates where there is such a service.
+  private(set) var ipv6Addresses: [IPAddress] = []
   /// How many numbers there are to give, for all backends that there ever were.
   public let capacity: Int
 
@@ -107,18 +119,25 @@ public struct LoadBalancerPlan: Sendable {
   private mutating func prepareChoices() {
     fronts = []
     candidates = []
+    ipv6Fronts = []
     for (index, service) in services.enumerated() {
       fronts.append(
         Front(
-          address: service.address, port: service.port, protocolNumber: service.protocolNumber, policy: service.policy,
-          first: UInt32(candidates.count), count: UInt32(service.backends.count)))
+          address: service.address.ipv4 ?? IPv4Address(0), port: service.isIPv6 ? 0 : service.port,
+          protocolNumber: service.protocolNumber, policy: service.policy, first: UInt32(candidates.count),
+          count: UInt32(service.backends.count)))
+      if service.isIPv6 {
+        ipv6Fronts.append(
+          IPv6Front(address: service.address, port: service.port, protocolNumber: service.protocolNumber, index: index))
+      }
       for (position, backend) in service.backends.enumerated() {
         candidates.append(
           Candidate(
-            address: backend.address, port: backend.port, number: numbers[index][position],
+            address: backend.address.ipv4 ?? IPv4Address(0), port: backend.port, number: numbers[index][position],
             weight: states[index][position] == .up ? backend.weight : 0))
       }
     }
+    ipv6Addresses = ipv6Fronts.isEmpty ? [] : services.flatMap { $0.backends.map(\.address) }
   }
 
   private func state(of backend: LoadBalancerService.Backend, in service: LoadBalancerService) -> BackendState {
@@ -155,7 +174,7 @@ public struct LoadBalancerPlan: Sendable {
     tables[index] = MaglevTable(
       zip(service.backends, states[index]).map { backend, state in
         MaglevTable.Candidate(
-          name: UInt64(backend.address.value) << 16 | UInt64(backend.port), weight: state == .up ? Int(backend.weight) : 0)
+          name: MaglevTable.name(of: backend.address, port: backend.port), weight: state == .up ? Int(backend.weight) : 0)
       })
   }
 }

@@ -62,6 +62,21 @@ public struct MaglevTable: Sendable {
     return Int(entries[Int(hash % UInt64(entries.count))])
   }
 
+  public func backend(for flow: IPv6FiveTuple) -> Int {
+    var hash = MaglevTable.mix(flow.transport.word, 0x8ebc_6af0_9c88_c6e3)
+    hash = MaglevTable.mix(flow.sourceHigh ^ hash, 0xe703_7ed1_a0b4_28db)
+    hash = MaglevTable.mix(flow.sourceLow ^ hash, 0xe703_7ed1_a0b4_28db)
+    hash = MaglevTable.mix(flow.destinationHigh ^ hash, 0xe703_7ed1_a0b4_28db)
+    hash = MaglevTable.mix(flow.destinationLow ^ hash, 0xe703_7ed1_a0b4_28db)
+    return Int(entries[Int(hash % UInt64(entries.count))])
+  }
+
+  /// What a backend is called: its address and port, mixed where they are more than a word.
+  static func name(of address: IPAddress, port: UInt16) -> UInt64 {
+    if let address = address.ipv4 { return UInt64(address.value) << 16 | UInt64(port) }
+    return mix(address.low ^ mix(address.high, 0x9e37_79b9_7f4a_7c15), 0x8ebc_6af0_9c88_c6e3) ^ UInt64(port)
+  }
+
   /// Two rounds of multiplication: one leaves neighbours' hashes at equal distances.
   private static func mix(_ value: UInt64, _ constant: UInt64) -> UInt64 {
     let first = (value ^ constant).multipliedFullWidth(by: 0xa076_1d64_78bd_642f)

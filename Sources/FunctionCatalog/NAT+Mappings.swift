@@ -16,14 +16,14 @@ extension NAT.SharedState {
   }
 
   private mutating func makeMapping(_ key: NATClientKey) -> Mapping {
-    if let clients, clients[key.client] >= mappingsPerClient {
+    if let clients, clients[limited(key)] >= mappingsPerClient {
       limited &+= 1
       return .refused(NAT.clientLimit)
     }
     let neighbor = key.realm == NATRealm.udp ? mappings.find(key.neighbor).map { mappings.records[Int($0)] } : nil
     guard mappings.firstFree != 0,
       let (address, port) = pool.take(
-        for: key.address, port: key.port, key.realm, preferred: neighbor.map { (Int($0.address), $0.port ^ 1) }),
+        for: home(key), port: key.port, key.realm, preferred: neighbor.map { (Int($0.address), $0.port ^ 1) }),
       let index = insert(key, address: address, port: port)
     else {
       exhausted &+= 1
@@ -39,7 +39,8 @@ extension NAT.SharedState {
   @inline(__always)
   mutating func insert(_ key: NATClientKey, address: Int, port: UInt16) -> UInt32? {
     guard let index = mappings.insert(key, address: address, port: port) else { return nil }
-    clients?.add(key.client)
+    clients?.add(limited(key))
+    if key.isIPv6 { ipv6Clients.add(key.ipv6Client) }
     note(.created, mappings.records[Int(index)], external: pool.addresses[address])
     return index
   }
@@ -76,9 +77,10 @@ extension NAT.SharedState {
     let record = mappings.records[Int(index)]
     note(.removed, record, external: pool.addresses[Int(record.address)])
     pool.give(Int(record.address), record.key.realm, Int(record.port))
-    clients?.remove(record.key.client)
+    clients?.remove(limited(record.key))
     contacts.removeAll(of: index)
     mappings.remove(index)
+    if record.key.isIPv6 { ipv6Clients.remove(record.key.ipv6Client) }
   }
 
   /// Time goes on: what has rested is free, at most a few at a time.
@@ -94,12 +96,27 @@ extension NAT.SharedState {
     }
   }
 
+  // Who a key's client is: to its limit, to the pool, to people.
+
+  private func limited(_ key: NATClientKey) -> UInt64 {
+    key.isIPv6 ? NAT64Clients.limited(ipv6Clients[key.ipv6Client], vlan: key.vlan) : key.client
+  }
+
+  @inline(__always)
+  private func home(_ key: NATClientKey) -> IPv4Address {
+    key.isIPv6 ? NAT64Clients.word(of: ipv6Clients[key.ipv6Client]) : key.address
+  }
+
+  private func address(_ key: NATClientKey) -> IPAddress {
+    key.isIPv6 ? ipv6Clients[key.ipv6Client] : IPAddress(key.address)
+  }
+
   @inline(__always)
   private mutating func note(_ event: NATLogEntry.Event, _ record: NATMappings.Record, external: IPv4Address) {
     guard log.isKept else { return }
     log.write(
       NATLogEntry(
-        event: event, time: now, client: record.key.address, clientPort: record.key.port, external: external,
+        event: event, time: now, client: address(record.key), clientPort: record.key.port, external: external,
         externalPort: record.port, protocolNumber: NATRealm.protocolNumbers[record.key.realm], vlan: record.key.vlan))
   }
 }

@@ -4,7 +4,7 @@ import Wire
 
 extension NAT {
   public init(reader: SettingsReader) throws(SettingsError) {
-    try reader.allow(["pool", "ports", "mappings", "per-client", "filtering", "hold", "log", "ipv6"])
+    try reader.allow(["pool", "ports", "mappings", "per-client", "filtering", "hold", "log", "ipv6", "nat64"])
     let pool = try reader.required("pool")
     var addresses: [IPv4Address] = []
     for item in try pool.oneOrMore() {
@@ -16,7 +16,8 @@ extension NAT {
       }
     }
     guard !addresses.isEmpty else { throw pool.error("a pool needs at least one address") }
-    self.init(
+    let translation = try reader.optional("nat64").map { reader throws(SettingsError) in try NAT64.Rules(reader: reader) }
+    self = NAT(
       pool: addresses,
       ports: try reader.optional("ports")?.portRange(lowest: 1) ?? 1024...65_535,
       mappings: try reader.optional("mappings")?.integer(in: 64...16_777_216) ?? 131_072,
@@ -27,7 +28,8 @@ extension NAT {
       ]) ?? .addressAndPortDependent,
       hold: try reader.optional("hold")?.milliseconds(),
       keepsLog: try reader.optional("log")?.boolean() ?? false,
-      passesIPv6: try reader.optional("ipv6")?.choice(["drop": false, "forward": true]) ?? false)
+      passesIPv6: try reader.optional("ipv6")?.choice(["drop": false, "forward": true]) ?? false
+    ).translatingIPv6(translation)
   }
 
   /// Refuses a range of ports that leaves a runtime without any.

@@ -12,12 +12,14 @@ extension NAT {
     public let externalPort: UInt16
     public let vlan: UInt16
     public let realm: UInt8
+    /// Then `client` is a word that stands for it.
+    public let isIPv6: Bool
 
     /// As it travels: client and external address; both ports, VLAN and realm.
     var words: SIMD2<UInt64> {
       SIMD2(
         UInt64(client.value) | UInt64(external.value) << 32,
-        UInt64(clientPort) | UInt64(externalPort) << 16 | UInt64(vlan) << 32 | UInt64(realm) << 48)
+        UInt64(clientPort) | UInt64(externalPort) << 16 | UInt64(vlan) << 32 | UInt64(realm) << 48 | (isIPv6 ? 1 : 0) << 56)
     }
 
     init(words: SIMD2<UInt64>) {
@@ -27,11 +29,13 @@ extension NAT {
       externalPort = UInt16(truncatingIfNeeded: words[1] >> 16)
       vlan = UInt16(truncatingIfNeeded: words[1] >> 32)
       realm = UInt8(truncatingIfNeeded: words[1] >> 48)
+      isIPv6 = words[1] >> 56 & 1 != 0
     }
 
     init(_ flow: FlowState) {
       (client, clientPort, vlan, realm) = (flow.client, flow.clientPort, flow.vlan, flow.realm)
       (external, externalPort) = (flow.external, flow.externalPort)
+      isIPv6 = flow.phase == FlowState.Phase.translatingIPv6
     }
   }
 
@@ -42,6 +46,9 @@ extension NAT {
     var contacts: NATContacts
     /// Kept where there is a limit.
     let clients: NATClientCounts?
+    /// Where IPv6 clients are translated.
+    var ipv6Clients: NAT64Clients
+    private var identification: UInt16
     let filtering: Filtering
     let hold: UInt64
     let mappingsPerClient: Int
@@ -64,10 +71,15 @@ extension NAT {
     var owedCount = 0
     var forgotten: UInt64 = 0
 
-    init(_ nat: NAT, share: RuntimeShare) {
+    /// - Parameter ipv6Clients: how many there can be.
+    init(_ nat: NAT, share: RuntimeShare, ipv6Clients capacity: Int = 0) {
+      ipv6Clients = NAT64Clients(capacity: capacity)
       pool = NATPool(addresses: nat.addresses, ports: nat.ports, share: share)
       foreignByShare = FixedMemory(count: share.count, repeating: 0)
-      mappings = NATMappings(capacity: nat.mappingCapacity, indexesExternals: nat.filtering != .addressAndPortDependent)
+      // A return of an IPv6 client's endpoint is known by the endpoint.
+      mappings = NATMappings(
+        capacity: nat.mappingCapacity, indexesExternals: nat.filtering != .addressAndPortDependent || capacity > 0)
+      identification = UInt16(truncatingIfNeeded: mappings.records.keyedHash(1))
       resting = NATResting(capacity: nat.hold == 0 ? 0 : nat.mappingCapacity)
       contacts = NATContacts(
         capacity: nat.filtering == .addressDependent ? nat.mappingCapacity * 2 : 0, mappings: nat.mappingCapacity)
@@ -108,21 +120,29 @@ extension NAT {
 
     /// The first packet of a flow that somebody outside opens.
     private mutating func openFromOutside(_ frame: borrowing Frame, _ flow: inout FlowState) -> Verdict {
+      switch mappingFromOutside(frame) {
+      case .found(let index): use(index, &flow)
+      case .refused(let reason): return .drop(reason)
+      }
+      return .forward
+    }
+
+    /// The mapping that such a packet is to, if it may come in.
+    func mappingFromOutside(_ frame: borrowing Frame) -> Mapping {
       guard let realm = [IPProtocol.tcp, IPProtocol.udp].firstIndex(of: frame.protocolNumber) else {
-        return .drop(NAT.notTranslatable)
+        return .refused(NAT.notTranslatable)
       }
       guard filtering != .addressAndPortDependent,
         let address = pool.owns(frame.fiveTuple.destination, frame.destinationPort),
         let index = mappings.find(external: address, realm: realm, port: frame.destinationPort),
         mappings.records[Int(index)].isUsed,
         filtering == .endpointIndependent || contacts.contains(index, frame.fiveTuple.source)
-      else { return .drop(NAT.filtered) }
-      use(index, &flow)
-      return .forward
+      else { return .refused(NAT.filtered) }
+      return .found(index)
     }
 
     @inline(__always)
-    private mutating func use(_ index: UInt32, _ flow: inout FlowState) {
+    mutating func use(_ index: UInt32, _ flow: inout FlowState) {
       mappings.records[Int(index)].here += 1
       let record = mappings.records[Int(index)]
       flow.client = record.key.address
@@ -141,11 +161,12 @@ extension NAT {
     mutating func release(_ flow: inout FlowState, at time: Tick) {
       now = max(now, time)
       defer { know(time) }
-      guard flow.phase == FlowState.Phase.translating else { return }
+      guard flow.hasEndpoint else { return }
+      let ended = flow
       flow.phase = FlowState.Phase.new
-      guard flow.mapping != 0 else {
-        foreignEnds(flow)
-        owe(flow)
+      guard ended.mapping != 0 else {
+        foreignEnds(ended)
+        owe(ended)
         return
       }
       mappings.records[Int(flow.mapping)].here -= 1
@@ -154,7 +175,7 @@ extension NAT {
 
     @usableFromInline
     mutating func lend(_ flow: inout FlowState) {
-      guard flow.phase == FlowState.Phase.translating else { return }
+      guard flow.hasEndpoint else { return }
       if flow.mapping == 0 {
         foreignEnds(flow)
       } else {
@@ -165,21 +186,33 @@ extension NAT {
     }
 
     /// A flow with its endpoint arrives: from where it moved, or from a runtime that died.
+    ///
+    /// - Parameter ipv6Client: whose it is, of an IPv6 flow.
     @usableFromInline
-    mutating func welcome(_ flow: inout FlowState) {
+    mutating func welcome(_ flow: inout FlowState, ipv6Client: IPAddress? = nil) {
       flow.mapping = 0
-      guard flow.phase == FlowState.Phase.translating else { return }
+      guard flow.hasEndpoint else { return }
       guard flow.realm < NATRealm.count, let address = pool.owns(flow.external, flow.externalPort) else {
         foreignBegins(flow)
         return
       }
-      if let index = mappings.find(flow.key, address: address, port: flow.externalPort) {
+      var key = flow.key
+      if let ipv6Client {
+        guard let number = ipv6Clients.number(of: ipv6Client) else {
+          lost &+= 1
+          flow.phase = FlowState.Phase.lost
+          return
+        }
+        key = NATClientKey(ipv6Client: number, port: flow.clientPort, realm: Int(flow.realm), vlan: flow.vlan)
+      }
+      defer { if key.isIPv6 { ipv6Clients.settle(key.ipv6Client) } }
+      if let index = mappings.find(key, address: address, port: flow.externalPort) {
         wake(index)
         mappings.records[Int(index)].here += 1
         if mappings.records[Int(index)].away > 0 { mappings.records[Int(index)].away -= 1 }
         flow.mapping = index
       } else if mappings.firstFree != 0, pool.take(address, Int(flow.realm), Int(flow.externalPort)),
-        let index = insert(flow.key, address: address, port: flow.externalPort)
+        let index = insert(key, address: address, port: flow.externalPort)
       {
         mappings.records[Int(index)].here = 1
         flow.mapping = index
@@ -226,13 +259,52 @@ extension NAT {
       guard returned.realm < NATRealm.count, let address = pool.owns(returned.external, returned.externalPort) else {
         return false
       }
-      let key = NATClientKey(returned.client, port: returned.clientPort, realm: Int(returned.realm), vlan: returned.vlan)
-      guard let index = mappings.find(key, address: address, port: returned.externalPort),
-        mappings.records[Int(index)].away > 0
-      else { return false }
+      guard let index = mapping(of: returned, address), mappings.records[Int(index)].away > 0 else { return false }
       mappings.records[Int(index)].away -= 1
       restIfUnused(index)
       return true
+    }
+
+    private func mapping(of returned: Return, _ address: Int) -> UInt32? {
+      guard returned.isIPv6 else {
+        let key = NATClientKey(returned.client, port: returned.clientPort, realm: Int(returned.realm), vlan: returned.vlan)
+        return mappings.find(key, address: address, port: returned.externalPort)
+      }
+      guard mappings.indexesExternals,
+        let index = mappings.find(external: address, realm: Int(returned.realm), port: returned.externalPort),
+        case let key = mappings.records[Int(index)].key, key.isIPv6, key.port == returned.clientPort, key.vlan == returned.vlan,
+        NAT64Clients.word(of: ipv6Clients[key.ipv6Client]) == returned.client
+      else { return nil }
+      return index
+    }
+
+    // MARK: IPv6 clients
+
+    /// The mapping of an IPv6 client for a packet that it sends to an IPv4 server.
+    mutating func mapping(of client: IPAddress, _ frame: borrowing Frame, to server: IPv4Address) -> Mapping {
+      guard let realm = NATRealm.ofIPv6(frame) else { return .refused(NAT.notTranslatable) }
+      guard let number = ipv6Clients.number(of: client) else {
+        exhausted &+= 1
+        return .refused(NAT.poolExhausted)
+      }
+      let key = NATClientKey(
+        ipv6Client: number, port: frame.sourcePort, realm: realm, vlan: frame.fiveTuple.transport.vlan)
+      let mapping = mapping(of: key)
+      ipv6Clients.settle(number)
+      if case .found(let index) = mapping, filtering == .addressDependent { contacts.add(index, server) }
+      return mapping
+    }
+
+    /// Whose a mapping is; `nil` if it is an IPv4 client's.
+    func ipv6Client(of index: UInt32) -> IPAddress? {
+      let key = mappings.records[Int(index)].key
+      return key.isIPv6 ? ipv6Clients[key.ipv6Client] : nil
+    }
+
+    /// For packets that may be cut on their way.
+    mutating func nextIdentification() -> UInt16 {
+      identification &+= 1
+      return identification
     }
 
     // MARK: Numbers

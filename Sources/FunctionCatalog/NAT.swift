@@ -30,7 +30,8 @@ import Wire
 /// filtering there is no need, and none is the default; with the others it is two minutes. How long a flow, and
 /// so its mapping, outlives its last packet is the platform's `flows.timeouts` (RFC 4787 REQ-5, RFC 5382 REQ-5).
 ///
-/// Not supported: NAT64 (RFC 6146).
+/// With `nat64` IPv6 clients reach IPv4 servers through the same pool; that is `NAT64`, which the catalog makes of the same
+/// settings.
 ///
 /// ## The books
 ///
@@ -67,6 +68,7 @@ import Wire
 ///     hold: 120s
 ///     log: true                       # mapping log (RFC 6888 REQ-12); not kept if left out
 ///     ipv6: forward                   # IPv6 passes as it is; 'drop' if left out
+///     nat64: 64:ff9b::/96             # IPv6 to these addresses becomes IPv4; nothing does if left out
 public struct NAT: NetworkFunction, Sendable {
   public enum Filtering: UInt8, Hashable, Sendable { case endpointIndependent, addressDependent, addressAndPortDependent }
 
@@ -80,6 +82,8 @@ public struct NAT: NetworkFunction, Sendable {
   public let keepsLog: Bool
   /// Whether IPv6 passes untranslated.
   public let passesIPv6: Bool
+  /// What becomes of IPv6 to a prefix, if settings say so: `NAT64` does it.
+  public private(set) var translation: NAT64.Rules?
 
   public init(
     pool addresses: [IPv4Address], ports: ClosedRange<UInt16> = 1024...65_535, mappings: Int = 131_072,
@@ -120,10 +124,16 @@ public struct NAT: NetworkFunction, Sendable {
       @usableFromInline static let lost: UInt8 = 2
       /// IPv6, and none of this function's business.
       @usableFromInline static let passing: UInt8 = 3
+      /// Between an IPv6 client and an IPv4 server. As `translating` in the lower two bits, and nowhere else.
+      @usableFromInline static let translatingIPv6: UInt8 = 5
     }
 
     @inlinable init() {}
 
+    /// Whether it has taken one from a pool.
+    var hasEndpoint: Bool { phase & 3 == Phase.translating }
+
+    /// Of an IPv4 client.
     var key: NATClientKey { NATClientKey(client, port: clientPort, realm: Int(realm), vlan: vlan) }
   }
 
@@ -145,6 +155,13 @@ public struct NAT: NetworkFunction, Sendable {
       .init(filtered, "nat-filtered", "A packet from outside to an external port that does not let its sender in."),
       .init(icmpErrorUnrelated, "nat-icmp-error-unrelated", "An ICMP error that quotes no packet of its flow."),
     ]
+  }
+
+  /// The same with IPv6 clients.
+  func translatingIPv6(_ rules: NAT64.Rules?) -> NAT {
+    var nat = self
+    nat.translation = rules
+    return nat
   }
 
   public func makeSharedState(for runtime: RuntimeShare) -> SharedState {

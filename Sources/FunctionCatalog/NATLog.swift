@@ -13,7 +13,7 @@ public struct NATLogEntry: Hashable, Sendable, BitwiseCopyable {
   public let event: Event
   /// Of the packet that made the mapping, or when it was found that the mapping is needed no more.
   public let time: Tick
-  public let client: IPv4Address
+  public let client: IPAddress
   public let clientPort: UInt16
   public let external: IPv4Address
   public let externalPort: UInt16

@@ -35,7 +35,7 @@ struct NATMappings {
   /// First records of the buckets by external endpoint, and the record that follows each in its bucket; empty where nobody asks.
   private let externalBuckets: FixedMemory<UInt32>
   private let nextExternal: FixedMemory<UInt32>
-  private let indexesExternals: Bool
+  let indexesExternals: Bool
   var firstFree: UInt32
   var count = 0
 
@@ -150,7 +150,8 @@ struct NATMappings {
   private func bucket(of key: NATClientKey) -> Int { buckets.place(of: key.word) }
 }
 
-/// A client's side of a mapping in one word: address, port, realm and VLAN.
+/// A client's side of a mapping in one word: address, port, realm and VLAN. Of an IPv6 client it is a number (`NAT64Clients`)
+/// instead of the address.
 @usableFromInline
 struct NATClientKey: Hashable, BitwiseCopyable {
   let word: UInt64
@@ -161,10 +162,16 @@ struct NATClientKey: Hashable, BitwiseCopyable {
     word = UInt64(address.value) | UInt64(port) << 32 | UInt64(realm & 3) << 48 | UInt64(vlan & 0xfff) << 50
   }
 
+  init(ipv6Client number: UInt32, port: UInt16, realm: Int, vlan: UInt16) {
+    self.init(word: NATClientKey(IPv4Address(number), port: port, realm: realm, vlan: vlan).word | 1 << 62)
+  }
+
   var address: IPv4Address { IPv4Address(UInt32(truncatingIfNeeded: word)) }
+  var isIPv6: Bool { word >> 62 & 1 != 0 }
+  var ipv6Client: UInt32 { UInt32(truncatingIfNeeded: word) }
   var port: UInt16 { UInt16(truncatingIfNeeded: word >> 32) }
   var realm: Int { Int(word >> 48 & 3) }
-  var vlan: UInt16 { UInt16(truncatingIfNeeded: word >> 50 & 0xfff) }
+  var vlan: UInt16 { UInt16(truncatingIfNeeded: word >> 50) & 0xfff }
 
   /// The same client's port that makes a pair with this one: RTP's and RTCP's.
   var neighbor: NATClientKey { NATClientKey(word: word ^ 1 << 32) }

@@ -130,6 +130,16 @@ enum NATRealm {
     }
   }
 
+  /// The same of an IPv6 packet.
+  static func ofIPv6(_ frame: borrowing Frame) -> Int? {
+    switch frame.protocolNumber {
+    case IPProtocol.tcp: 0
+    case IPProtocol.udp: 1
+    case IPProtocol.icmpv6: frame.isICMPEchoRequest ? 2 : nil
+    default: nil
+    }
+  }
+
   static let names = ["tcp", "udp", "icmp"]
   static let protocolNumbers = [IPProtocol.tcp, IPProtocol.udp, IPProtocol.icmp]
 }

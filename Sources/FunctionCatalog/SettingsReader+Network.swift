@@ -28,14 +28,17 @@ extension SettingsReader {
     return low...high
   }
 
-  /// `10.2.0.11:80`: an IPv4 address with a port other than 0.
-  func ipv4Endpoint() throws(SettingsError) -> (address: IPv4Address, port: UInt16) {
+  /// `10.2.0.11:80` or `[2001:db8::11]:80`: an address with a port other than 0. YAML wants the latter in quotes.
+  func endpoint() throws(SettingsError) -> (address: IPAddress, port: UInt16) {
     let text = try string()
-    let parts = text.split(separator: ":", omittingEmptySubsequences: false)
-    guard parts.count == 2, let address = IPv4Address(String(parts[0])), let port = parts[1].port, port > 0 else {
-      throw error("'\(text)' is not an IPv4 address with a port, such as 10.2.0.11:80")
+    if let colon = text.lastIndex(of: ":"), let port = text[text.index(after: colon)...].port, port > 0 {
+      let host = text[..<colon]
+      if let address = IPv4Address(String(host)) { return (IPAddress(address), port) }
+      if host.first == "[", host.last == "]", let address = IPAddress(String(host.dropFirst().dropLast())), address.ipv4 == nil {
+        return (address, port)
+      }
     }
-    return (address, port)
+    throw error("'\(text)' is not an address with a port, such as 10.2.0.11:80 or \"[2001:db8::11]:80\"")
   }
 
   /// One value or a list of them.

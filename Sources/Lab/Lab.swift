@@ -31,11 +31,19 @@ public final class Lab {
     public var replicas = 0
     /// Seconds between kills: the runtimes in turn, with SIGKILL, each time when all flows have replicas again.
     public var killRuntimeEvery: Int?
+    /// Switches: one has the uplinks, the others stand by.
+    public var switches = 1
+    /// Seconds between kills of the switch that has the uplinks, each time when everything serves.
+    public var killSwitchEvery: Int?
     /// So many downloads at once instead of the usual clients: long ones, paced by the server, each checked byte by byte; and a
     /// packet counter behind the chain that must see neither gap nor reordering.
     public var transfers: Int?
+    /// Whether the clients have IPv6 only, and reach the servers through NAT64.
+    public var ipv6Clients = false
     /// What `tc netem` does to every frame on its way to a runtime or the switch, such as `delay 1ms 200us loss 0.1%`.
     public var netem: [String] = []
+    /// The same by the nodes' own ports, on any kernel: `loss=0.1%;delay=1ms;jitter=200us`.
+    public var impairment: String?
 
     public init(binaries: String) { self.binaries = binaries }
   }
@@ -63,6 +71,10 @@ public final class Lab {
   /// Lives of runtimes that were killed, and when in the traffic the next one's turn is.
   private var killed: [NodeLife] = []
   private var nextKill = 0
+  /// The same of switches, and what the client's kernel has known of them.
+  private var killedSwitches: [NodeLife] = []
+  private var nextSwitchKill = 0
+  private var linkAddresses: [String] = []
   private var rate = RateMeter()
 
   private static let coordinator = "coordinator"
@@ -79,7 +91,9 @@ public final class Lab {
     self.settings = settings
     self.isStopRequested = isStopRequested
     let prefix = "nfv\(getpid())"
-    network = LabNetwork(prefix: prefix, runtimes: settings.runtimes, netem: settings.netem)
+    network = LabNetwork(
+      prefix: prefix, runtimes: settings.runtimes, switches: settings.switches, netem: settings.netem,
+      impairment: settings.impairment.map { ";\($0)" } ?? "", clients: settings.ipv6Clients ? .ipv6 : .ipv4)
     let temporary = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
     directory = "\(temporary)/\(prefix)-lab"
     logs = "\(temporary)/\(prefix)-logs"
@@ -146,8 +160,8 @@ public final class Lab {
     if settings.transfers != nil, trafficStart != nil {
       if summary.segments == nil { summary.problems.append("no runtime said what its packet counter has seen") }
       // What the network drops is the network's: with netem gaps are its doing.
-      // So is what ports lose of a machine that is too busy. And what was on its way in a runtime that is killed dies with it.
-      if let seen = summary.segments, settings.netem.isEmpty, settings.killRuntimeEvery == nil,
+      // So is what ports lose of a machine that is too busy. And what was on its way in a process that is killed dies with it.
+      if let seen = summary.segments, settings.netem.isEmpty, settings.impairment == nil, settings.killRuntimeEvery == nil, settings.killSwitchEvery == nil,
         summary.dropsByReason["missed-by-port"] == nil, seen.gaps + seen.reordered > 0 {
         summary.problems.append("the packet counters saw \(seen.gaps) gaps and \(seen.reordered) segments out of order")
       }
@@ -159,6 +173,10 @@ public final class Lab {
       summary.problems.append("the flows of \(life), which was killed, were not recovered")
     }
     if settings.killRuntimeEvery != nil, killed.isEmpty { summary.problems.append("no runtime was ever ready to be killed") }
+    for life in killedSwitches where picture.uplinkHolders.last == life {
+      summary.problems.append("nobody took over the uplinks of \(life), which was killed")
+    }
+    if settings.killSwitchEvery != nil, killedSwitches.isEmpty { summary.problems.append("no switch was ever ready to be killed") }
     if migrationsAsked > 0, picture.flowsMoved == 0 { summary.problems.append("no flow was moved") }
     summary.passed = summary.problems.isEmpty
     // Who interrupts a lab does not ask for its logs.
@@ -203,7 +221,8 @@ public final class Lab {
     } else {
       clusterFile = "\(directory)/cluster.yaml"
       let cluster = LabConfigurations.cluster(
-        runtimes: settings.runtimes, replicas: settings.replicas, countsPackets: settings.transfers != nil)
+        runtimes: settings.runtimes, switches: settings.switches, replicas: settings.replicas,
+        countsPackets: settings.transfers != nil, clients: network.clients)
       try TextFile.write(cluster, to: clusterFile)
     }
     try Program.run(
@@ -270,6 +289,7 @@ public final class Lab {
       try interrupt(Self.bus, at: settings.killBusAt, elapsed, &busOutage) { () throws(LabError) in try startBus() }
       try migrate(elapsed)
       killRuntime(elapsed)
+      killSwitch(elapsed)
       try readLog()
       readClients()
       rate.take(requests: traffic.requests, bytes: traffic.bytes, at: clock.now)
@@ -329,6 +349,27 @@ public final class Lab {
     kill(pid_t(victim.processID), SIGKILL)
   }
 
+  /// The switch that has the uplinks dies, when everything serves.
+  private func killSwitch(_ elapsed: Int) {
+    guard let interval = settings.killSwitchEvery else { return }
+    noteLinkAddress()
+    guard elapsed >= max(interval, nextSwitchKill), settings.seconds.map({ elapsed + 3 <= $0 }) ?? true,
+      let state = follower?.clusters.first?.state, picture.isServing(state), let holder = picture.uplinkHolders.last,
+      holder != killedSwitches.last, let node = state.node(holder.node), node.life == holder, node.processID != 0
+    else { return }
+    killedSwitches.append(holder)
+    nextSwitchKill = elapsed + interval
+    kill(pid_t(node.processID), SIGKILL)
+  }
+
+  private func noteLinkAddress() {
+    let words = try? Program.run(["ip", "-n", network.client, "neighbor", "show", LabNetwork.virtualAddress])
+      .split(whereSeparator: \.isWhitespace)
+    guard let words, let index = words.firstIndex(of: "lladdr"), index + 1 < words.count else { return }
+    let address = String(words[index + 1])
+    if linkAddresses.last != address { linkAddresses.append(address) }
+  }
+
   /// Takes what came, and waits a little if nothing did.
   private func readLog() throws(LabError) {
     guard let follower else {
@@ -386,6 +427,7 @@ public final class Lab {
     summary.problems += endLeftovers()
     summary.take(traffic)
     summary.take(picture)
+    summary.takeovers.linkAddresses = linkAddresses
     summary.seconds.removal = seconds(since: removal)
   }
 

@@ -5,12 +5,18 @@ enum LabConfigurations {
 
   /// What `nfvctl apply` gets: `examples/cluster.yaml` without its explanations (a test compares them).
   ///
-  /// - Parameter countsPackets: whether a packet counter stands behind the other functions.
-  static func cluster(runtimes: Int, replicas: Int = 0, countsPackets: Bool = false) -> String {
-    """
+  /// - Parameters:
+  ///   - countsPackets: whether a packet counter stands behind the other functions.
+  ///   - clients: with IPv6, the NAT translates.
+  static func cluster(
+    runtimes: Int, switches: Int = 1, replicas: Int = 0, countsPackets: Bool = false, clients: LabNetwork.Family = .ipv4
+  ) -> String {
+    let isIPv6 = clients == .ipv6
+    let (network, prefix) = isIPv6 ? ("2001:db8:1::/64", LabNetwork.nat64Prefix) : ("10.1.0.0/24", "")
+    return """
     name: web
     runtimes: \(runtimes)
-    switches: 1\(replicas == 0 ? "" : "\nreplicas: \(replicas)")
+    switches: \(switches)\(replicas == 0 ? "" : "\nreplicas: \(replicas)")
     pool-shares: \(max(8, runtimes))
     polling: adaptive
     heartbeat: 100ms
@@ -19,10 +25,10 @@ enum LabConfigurations {
       - firewall:
           default: deny
           rules:
-            - {action: allow, protocol: tcp, from: 10.1.0.0/24, to: 10.1.0.100, to-ports: 80}
-            - {action: allow, protocol: icmp, from: 10.1.0.0/24, to: 10.1.0.100}
+            - {action: allow, protocol: tcp, from: \(network), to: \(prefix)10.1.0.100, to-ports: 80}
+            - {action: allow, protocol: icmp, from: \(network), to: \(prefix)10.1.0.100}
       - nat:
-          pool: 10.2.0.200-10.2.0.203
+          pool: 10.2.0.200-10.2.0.203\(isIPv6 ? "\n      nat64: \(prefix)/96" : "")
       - load-balancer:
           services:
             - virtual: 10.1.0.100:80/tcp
@@ -35,7 +41,7 @@ enum LabConfigurations {
     network:
       client:
         addresses: [10.1.0.2/24]
-        answers-for: [10.1.0.100]
+        answers-for: [10.1.0.100]\(isIPv6 ? "\n    ipv6: {addresses: [\(LabNetwork.switchIPv6Address)/64]}" : "")
       server:
         addresses: [10.2.0.2/24]
         answers-for: [10.2.0.200-10.2.0.203]
@@ -50,9 +56,11 @@ enum LabConfigurations {
     host: \(network.prefix)
     bootstrap: \(bootstrap)
     processors: [\((0..<processors).map(String.init).joined(separator: ", "))]
-    runtime-ports: [\(network.runtimeInterfaces.map { "'af_packet:\($0)'" }.joined(separator: ", "))]
+    runtime-ports: [\(network.runtimeInterfaces.map { "'af_packet:\($0)\(network.impairment)'" }.joined(separator: ", "))]
     switch-ports:
-      - {client: 'af_packet:swc', server: 'af_packet:sws', fabric: 'af_packet:swf'}
+    \(network.switchInterfaces.map {
+      "  - {client: 'af_packet:\($0.client)', server: 'af_packet:\($0.server)', fabric: 'af_packet:\($0.fabric)\(network.impairment)'}"
+    }.joined(separator: "\n"))
     program: \(program)
     log-directory: \(logs)
 

@@ -18,18 +18,30 @@ import Glibc
 /// `swc`, `sws`, `swf`, `rt0`, ... belong to DPDK (af_packet): they are up, have no addresses, and the kernel answers
 /// nothing on them. No end of a veth may leave checksums or segmentation to a NIC that does not exist.
 ///
+/// With more than one switch there are `swc1`, `sws1`, `swf1` and so on, and the clients' and the servers' ends reach all of
+/// them over a bridge of their side.
+///
 /// With `ends: .together` the client's and the servers' ends lie in one namespace, as `client0` and `server0`, and belong to
 /// a traffic generator. The kernel there only answers the switch's ARP, as the servers' gateway.
+///
+/// With `clients: .ipv6` the client has 2001:db8:1::1 and no IPv4 address, and a route to the addresses of 64:ff9b:1::/96 that stand
+/// for IPv4 servers.
 ///
 /// The names begin with a prefix of this run, so that labs do not collide and a lab removes only what it made.
 public struct LabNetwork: Sendable {
   public let prefix: String
   public let runtimes: Int
+  public let switches: Int
   /// What happens to frames of the fabric on their way to a runtime or the switch: words of `tc netem`.
   public let netem: [String]
+  /// What the nodes' own ports do to them, where the kernel has no netem: clauses of a `PortSpec`, each behind a ';'.
+  public let impairment: String
 
   public enum Ends: Sendable { case apart, together }
   public let ends: Ends
+  /// What the client's network speaks; the servers' is always IPv4.
+  public enum Family: Sendable { case ipv4, ipv6 }
+  public let clients: Family
 
   /// Of the switch's port to the clients, where they are a generator that asks nobody.
   public static let switchHardwareAddress = "02:4e:46:56:00:01"
@@ -38,8 +50,22 @@ public struct LabNetwork: Sendable {
   public static let clientAddress = "10.1.0.1"
   public static let serverAddresses = ["10.2.0.11", "10.2.0.12"]
   public static let virtualAddress = "10.1.0.100"
+  static let clientIPv6Address = "2001:db8:1::1"
+  static let switchIPv6Address = "2001:db8:1::2"
+  /// For IPv4 addresses that are not global (RFC 8215).
+  static let nat64Prefix = "64:ff9b:1::"
 
-  public init(prefix: String, runtimes: Int, netem: [String] = [], ends: Ends = .apart) {
+  /// The virtual address as the client's programs write it in a URL.
+  var virtualHost: String { clients == .ipv4 ? Self.virtualAddress : "[\(Self.nat64Prefix)\(Self.virtualAddress)]" }
+
+  public init(
+    prefix: String, runtimes: Int, switches: Int = 1, netem: [String] = [], impairment: String = "", ends: Ends = .apart,
+    clients: Family = .ipv4
+  ) {
+    self.impairment = impairment
+    precondition(switches == 1 || ends == .apart, "a generator knows one link address only")
+    self.switches = switches
+    self.clients = clients
     self.ends = ends
     self.prefix = prefix
     self.runtimes = runtimes
@@ -51,6 +77,12 @@ public struct LabNetwork: Sendable {
   public var servers: String { ends == .apart ? "\(prefix)-servers" : client }
   public var namespaces: [String] { ends == .apart ? [client, fabric, servers] : [client, fabric] }
   public var runtimeInterfaces: [String] { (0..<runtimes).map { "rt\($0)" } }
+  var switchInterfaces: [(client: String, server: String, fabric: String)] {
+    (0..<switches).map { number in
+      let suffix = number == 0 ? "" : "\(number)"
+      return ("swc\(suffix)", "sws\(suffix)", "swf\(suffix)")
+    }
+  }
 
   /// What makes the network, in order, each a program with its arguments.
   var commands: [[String]] {
@@ -62,12 +94,10 @@ public struct LabNetwork: Sendable {
       commands.append(inside(namespace, ["sh", "-c", "test ! -e \(ipv6) || echo 1 > \(ipv6)"]))
       commands.append(["ip", "-n", namespace, "link", "set", "dev", "lo", "up"])
     }
-    let quiet = ["stp_state", "0", "mcast_snooping", "0"]
-    commands.append(["ip", "-n", fabric, "link", "add", "dev", "fabric", "type", "bridge"] + quiet)
-    commands.append(["ip", "-n", fabric, "link", "set", "dev", "fabric", "up"])
-    for interface in runtimeInterfaces + ["swf"] {
+    commands += bridge("fabric")
+    for interface in runtimeInterfaces + switchInterfaces.map(\.fabric) {
       commands += pair(interface, peer: "\(interface)-b", in: fabric)
-      commands.append(["ip", "-n", fabric, "link", "set", "dev", "\(interface)-b", "master", "fabric"])
+      commands.append(attach("\(interface)-b", to: "fabric"))
       if !netem.isEmpty {
         commands.append(["tc", "-n", fabric, "qdisc", "add", "dev", "\(interface)-b", "root", "netem"] + netem)
       }
@@ -79,12 +109,37 @@ public struct LabNetwork: Sendable {
       commands.append(["ip", "-n", servers, "address", "add", "\(Self.gatewayAddress)/24", "dev", "server0"])
       return commands
     }
-    commands += pair("swc", peer: "eth0", in: client)
-    commands.append(["ip", "-n", client, "address", "add", "\(Self.clientAddress)/24", "dev", "eth0"])
-    commands += pair("sws", peer: "eth0", in: servers)
+    commands += side("clients", switchInterfaces.map(\.client), host: client)
+    if clients == .ipv4 {
+      commands.append(["ip", "-n", client, "address", "add", "\(Self.clientAddress)/24", "dev", "eth0"])
+    } else {
+      commands.append(inside(client, ["sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6"]))
+      commands.append(["ip", "-n", client, "address", "add", "\(Self.clientIPv6Address)/64", "dev", "eth0", "nodad"])
+      commands.append(["ip", "-n", client, "-6", "route", "add", "\(Self.nat64Prefix)/96", "via", Self.switchIPv6Address])
+    }
+    commands += side("servers", switchInterfaces.map(\.server), host: servers)
     for address in Self.serverAddresses {
       commands.append(["ip", "-n", servers, "address", "add", "\(address)/24", "dev", "eth0"])
     }
+    return commands
+  }
+
+  private func bridge(_ name: String) -> [[String]] {
+    [
+      ["ip", "-n", fabric, "link", "add", "dev", name, "type", "bridge", "stp_state", "0", "mcast_snooping", "0"],
+      ["ip", "-n", fabric, "link", "set", "dev", name, "up"],
+    ]
+  }
+
+  private func attach(_ interface: String, to bridge: String) -> [String] {
+    ["ip", "-n", fabric, "link", "set", "dev", interface, "master", bridge]
+  }
+
+  /// From the switches' ports of one side to a host's `eth0`.
+  private func side(_ name: String, _ ports: [String], host: String) -> [[String]] {
+    guard ports.count > 1 else { return pair(ports[0], peer: "eth0", in: host) }
+    var commands = bridge(name) + pair("\(name)-h", peer: "eth0", in: host) + [attach("\(name)-h", to: name)]
+    for port in ports { commands += pair(port, peer: "\(port)-b", in: fabric) + [attach("\(port)-b", to: name)] }
     return commands
   }
 

@@ -14,7 +14,7 @@ struct TrafficClients {
   func start(log: (String) -> String) throws(LabError) -> [ChildProcess] {
     try TextFile.write(Self.wrkScript, to: "\(directory)/report.lua")
     try TextFile.write(loopScript, to: "\(directory)/loop.sh")
-    let address = LabNetwork.virtualAddress
+    let address = network.virtualHost
     var clients = [
       try ChildProcess.start(
         "wrk",
@@ -87,7 +87,7 @@ struct TrafficClients {
     while test -z "$stop"; do
       curl -sS -Z --parallel-immediate --parallel-max \(count) --max-time 90 -o '#1' \\
         -w 'code=%{exitcode} status=%{http_code} bytes=%{size_download} seconds=%{time_total} server=%header{x-server} file=%{filename_effective}\\n' \\
-        'http://\(LabNetwork.virtualAddress)/paced/\(WebServers.largeFile)?[1-\(count)]' >../answers 2>../transfers.error
+        'http://\(network.virtualHost)/paced/\(WebServers.largeFile)?[1-\(count)]' >../answers 2>../transfers.error
       sha256sum [0-9]* >../sums 2>/dev/null
       awk -v wanted=\(checksum) '
         FNR == NR { sum[$2] = $1; next }
@@ -105,7 +105,7 @@ struct TrafficClients {
   private var loopScript: String {
     """
     # Fetches the large file until SIGTERM, each time over a connection of its own.
-    url=http://\(LabNetwork.virtualAddress)/\(WebServers.largeFile)
+    url=http://\(network.virtualHost)/\(WebServers.largeFile)
     body=\(directory)/$1.body
     stop=
     trap 'stop=1' TERM

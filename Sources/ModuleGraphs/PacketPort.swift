@@ -36,6 +36,9 @@ open class PacketPort {
   /// Bytes of an IP packet that a frame of this port can have.
   open var mtu: Int { 65_535 }
 
+  /// Lets frames leave longer or shorter than they came, and provides `Frame.headroom` before each; `false` if it cannot.
+  open func allowResizing() -> Bool { false }
+
   /// Adds a new frame of `length` zeroed bytes to `batch`, to be written and transmitted; `false` when there is no memory.
   open func makeFrame(in batch: PacketBatch, length: Int, now: Tick) -> Bool { fatalError("a port implements makeFrame") }
 

@@ -145,6 +145,8 @@ public struct Chain<First: NetworkFunction, Rest: NetworkFunction>: NetworkFunct
 
   public var opensFromServerSide: Bool { first.opensFromServerSide || rest.opensFromServerSide }
 
+  public var growth: Int { first.growth + rest.growth }
+
   /// Of the first function that has some.
   public var serverSideEndpoints: ServerSideEndpoints? { first.serverSideEndpoints ?? rest.serverSideEndpoints }
 

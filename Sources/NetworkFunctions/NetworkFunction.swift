@@ -103,6 +103,10 @@ public protocol NetworkFunction {
   /// virtual switch gives a packet from outside that is of no flow known to it.
   var serverSideEndpoints: ServerSideEndpoints? { get }
 
+  /// Bytes that a packet may gain in this function, which then does not cut it: at most `Frame.headroom` in a whole chain. A chain
+  /// whose functions say 0, as they do if nobody says more, neither lengthens packets nor shortens them.
+  var growth: Int { get }
+
   /// Shows this function and its shared state to a visitor; a chain shows each of its own. Authors do not write it.
   func accept(_ visitor: inout some FunctionVisitor, shared: inout SharedState)
 }
@@ -194,6 +198,7 @@ extension NetworkFunction {
   public func observe(_ shared: borrowing SharedState) -> [Observation] { [] }
   public var opensFromServerSide: Bool { false }
   public var serverSideEndpoints: ServerSideEndpoints? { nil }
+  public var growth: Int { 0 }
   public func accept(_ visitor: inout some FunctionVisitor, shared: inout SharedState) { visitor.visit(self, shared: &shared) }
 }
 

@@ -153,6 +153,9 @@ public struct ServiceChain {
   /// Whether packets of no known flow are to be handed in from the server side, too.
   public var opensFromServerSide: Bool { stages.contains { $0.opensFromServerSide } }
 
+  /// Bytes that a packet may gain in all functions together.
+  public var growth: Int { stages.reduce(0) { $0 + $1.growth } }
+
   /// Calls `body` with every function of this type, from first to last, and its shared state: to replace rules, set
   /// states, take what a log holds. Called by the thread that processes packets, or before there is one.
   ///
@@ -272,6 +275,7 @@ public struct ServiceStage {
   @usableFromInline let foreseeEnd: (UnsafeMutableRawPointer) -> Void
   public let observe: () -> [Observation]
   public let opensFromServerSide: Bool
+  public let growth: Int
   @usableFromInline let accept: (inout any FunctionVisitor) -> Void
 
   @inlinable
@@ -292,6 +296,7 @@ public struct ServiceStage {
     unsafe foreseeEnd = { state in unsafe host.foreseeEnd(state) }
     observe = { host.observe() }
     opensFromServerSide = function.opensFromServerSide
+    growth = function.growth
     accept = { visitor in host.accept(&visitor) }
   }
 }

@@ -108,19 +108,36 @@ struct BackendChecks {
   private enum Beginning { case begun(Int32), ended(Outcome) }
 
   private static func begin(_ backend: LoadBalancerService.Backend, _ rules: HealthCheck) -> Beginning {
-    let socket = Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    let kind = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+    let socket = Glibc.socket(backend.address.ipv4 == nil ? AF_INET6 : AF_INET, kind, 0)
     guard socket >= 0 else { return .ended(Outcome(problem: "no socket: \(String(cString: strerror(errno)))")) }
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_port = (rules.port ?? backend.port).bigEndian
-    address.sin_addr.s_addr = backend.address.value.bigEndian
-    let result = withUnsafePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(socket, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
-    }
+    let result = connect(socket, backend.address, port: rules.port ?? backend.port)
     if result == 0 || errno == EINPROGRESS { return .begun(socket) }
     let problem = String(cString: strerror(errno))
     close(socket)
     return .ended(Outcome(problem: problem))
+  }
+
+  private static func connect(_ socket: Int32, _ address: IPAddress, port: UInt16) -> Int32 {
+    func begin<Address>(_ address: Address) -> Int32 {
+      withUnsafeBytes(of: address) {
+        Glibc.connect(socket, $0.baseAddress!.assumingMemoryBound(to: sockaddr.self), socklen_t($0.count))
+      }
+    }
+    if let address = address.ipv4 {
+      return begin(
+        sockaddr_in(
+          sin_family: sa_family_t(AF_INET), sin_port: port.bigEndian, sin_addr: in_addr(s_addr: address.value.bigEndian),
+          sin_zero: (0, 0, 0, 0, 0, 0, 0, 0)))
+    }
+    var end = sockaddr_in6()
+    end.sin6_family = sa_family_t(AF_INET6)
+    end.sin6_port = port.bigEndian
+    withUnsafeMutableBytes(of: &end.sin6_addr) {
+      $0.storeBytes(of: address.high.bigEndian, as: UInt64.self)
+      $0.storeBytes(of: address.low.bigEndian, toByteOffset: 8, as: UInt64.self)
+    }
+    return begin(end)
   }
 
   /// `nil` while it is not decided.

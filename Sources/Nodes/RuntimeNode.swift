@@ -33,10 +33,12 @@ public enum RuntimeNode {
     let pool = try MbufPool(name: "packets", count: packetBuffers)
     let port = try DPDKPort(portSpec, number: 0, pool: pool, large: LargePackets(name: "large packets", pool: pool))
     defer { port.close() }
+    let wire = portSpec.impaired(port)
+    defer { wire.close() }
     let address = FabricAddress(cluster: UInt16(order.partition), node: spec.node.number)
     let rings = WorkerRings()
     let worker = Worker.runtime(
-      port: port, address: address, identity: FlowOwner(spec), isReplicated: spec.replicas > 0, chain: chain, rules: rules,
+      port: wire.port, address: address, identity: FlowOwner(spec), isReplicated: spec.replicas > 0, chain: chain, rules: rules,
       seed: .random(in: .min ... .max), rings: rings, now: .zero, memory: environment.containerMemory, announces: true)
     let clock = CycleClock()
     try launch.serve(
@@ -85,12 +87,14 @@ public enum SwitchNode {
     defer { server.close() }
     let fabric = try DPDKPort(ports.fabric, number: 2, pool: pool, large: large)
     defer { fabric.close() }
+    let wire = ports.fabric.impaired(fabric)
+    defer { wire.close() }
     let address = FabricAddress(cluster: UInt16(order.partition), node: spec.node.number)
     let rings = WorkerRings()
     let entrance = try Catalog.standard.entrance(of: spec.chain)
     let worker = Worker.virtualSwitch(
-      ports: SwitchPorts(client: client, server: server, fabric: fabric), address: address, identity: FlowOwner(spec),
-      entrance: ServerSideEntrance(isOpen: entrance.isOpen, endpoints: entrance.endpoints),
+      ports: SwitchPorts(client: client, server: server, fabric: wire.port), address: address, identity: FlowOwner(spec),
+      entrance: ServerSideEntrance(isOpen: entrance.isOpen, endpoints: entrance.endpoints, growth: entrance.growth),
       client: UplinkSettings(network.client), server: UplinkSettings(network.server), rules: rules,
       isReplicated: spec.replicas > 0, seed: .random(in: .min ... .max), rings: rings, now: .zero,
       memory: environment.containerMemory, announces: true)

@@ -51,7 +51,7 @@ struct SimulatedPacket {
   static func flow(of keys: FlowKeyPair) -> Int {
     switch keys {
     case .ipv4(let forward, _): Int(forward.source.value) - 1
-    case .ipv6(let forward, _): Int(forward.sourceLow)
+    case .ipv6(let forward, _), .translated(let forward, _): Int(forward.sourceLow)
     }
   }
 }

@@ -53,13 +53,15 @@ public final class WirePort: PacketPort {
     PacketBatch.forEach(in: mask) { memory.free(batch[$0]) }
   }
 
+  public override func allowResizing() -> Bool { true }
+
   public override func makeFrame(in batch: PacketBatch, length: Int, now: Tick) -> Bool {
     memory.append(Array(repeating: 0, count: length), to: batch, now: now)
     return true
   }
 }
 
-/// The frames of one or several `WirePort`s, each in memory of exactly its size.
+/// The frames of one or several `WirePort`s, each in memory of exactly its size and the room before it.
 public final class WireMemory {
   private var used: Set<UnsafeMutableRawPointer> = []
 
@@ -69,10 +71,11 @@ public final class WireMemory {
   public init() {}
 
   public func append(_ bytes: [UInt8], to batch: PacketBatch, now: Tick) {
-    let memory = UnsafeMutableRawPointer.allocate(byteCount: max(1, bytes.count), alignment: 16)
-    memory.copyMemory(from: bytes, byteCount: bytes.count)
+    let memory = UnsafeMutableRawPointer.allocate(byteCount: Frame.headroom + bytes.count, alignment: 16)
+    let start = memory + Frame.headroom
+    start.copyMemory(from: bytes, byteCount: bytes.count)
     used.insert(memory)
-    batch.append(bytes: memory, length: bytes.count, buffer: memory, arrival: now)
+    batch.append(bytes: start, length: bytes.count, buffer: memory, arrival: now)
   }
 
   public func free(_ frame: borrowing Frame) {

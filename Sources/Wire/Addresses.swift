@@ -115,6 +115,9 @@ public struct IPAddress: Hashable, Comparable, Sendable, BitwiseCopyable, Custom
       low: all[4..<8].reduce(0) { $0 << 16 | UInt64($1) })
   }
 
+  /// `10.0.0.1:80`, `[2001:db8::1]:80` (RFC 5952 §6).
+  public func description(withPort port: UInt16) -> String { ipv4 == nil ? "[\(self)]:\(port)" : "\(self):\(port)" }
+
   public var description: String {
     if let ipv4 { return ipv4.description }
     let groups = (0..<8).map { UInt16(truncatingIfNeeded: ($0 < 4 ? high : low) >> UInt64(48 - 16 * ($0 % 4))) }

@@ -84,6 +84,12 @@ public struct IPv6FiveTuple: Hashable, Sendable, BitwiseCopyable, CustomStringCo
     self.transport = transport
   }
 
+  /// A key that no packet has, as with IPv4.
+  @inlinable public static var none: IPv6FiveTuple {
+    IPv6FiveTuple(
+      source: IPAddress(high: 0, low: 0), destination: IPAddress(high: 0, low: 0), transport: IPv4FiveTuple.none.transport)
+  }
+
   @inlinable public var source: IPAddress { IPAddress(high: sourceHigh, low: sourceLow) }
   @inlinable public var destination: IPAddress { IPAddress(high: destinationHigh, low: destinationLow) }
 

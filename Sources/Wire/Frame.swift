@@ -39,6 +39,7 @@ public struct Frame: ~Copyable {
 
   public enum Family: UInt8, Sendable, BitwiseCopyable { case none, ipv4, ipv6, arp }
 
+  /// - Parameter bytes: with `headroom` bytes of its own before it, where a port allows resizing.
   @inlinable
   @unsafe
   public init(bytes: UnsafeMutableRawPointer, length: Int, buffer: UnsafeMutableRawPointer?, arrival: Tick) {
@@ -229,7 +230,8 @@ extension Frame {
 
   /// Type of an ICMP or ICMPv6 packet; `nil` for any other protocol.
   @inlinable public var icmpType: UInt8? {
-    protocolNumber == IPProtocol.icmp || protocolNumber == IPProtocol.icmpv6 ? load8(Int(transportOffset)) : nil
+    // Either in the other family's packet is any protocol, and may be empty.
+    headerLength > 0 && (protocolNumber == IPProtocol.icmp || protocolNumber == IPProtocol.icmpv6) ? load8(Int(transportOffset)) : nil
   }
 
   @inlinable public var isICMPEchoRequest: Bool {

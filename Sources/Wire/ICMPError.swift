@@ -95,6 +95,33 @@ public struct ICMPError: ~Copyable {
     rewrite(address, port, addressAt: 16, portAt: hasPorts ? transport + 2 : isEchoReply ? transport + 4 : nil)
   }
 
+  /// Gives the quoted packet another source. IPv6 only.
+  public func rewriteSource(_ address: IPAddress, port: UInt16) {
+    rewrite(address, port, addressAt: 8, portAt: hasPorts ? transport : isEchoRequest ? transport + 4 : nil)
+  }
+
+  /// Gives the quoted packet another destination. IPv6 only.
+  public func rewriteDestination(_ address: IPAddress, port: UInt16) {
+    rewrite(address, port, addressAt: 24, portAt: hasPorts ? transport + 2 : isEchoReply ? transport + 4 : nil)
+  }
+
+  /// There is no checksum of an IPv6 header, and that of every transport covers the addresses.
+  private func rewrite(_ address: IPAddress, _ port: UInt16, addressAt: Int, portAt: Int?) {
+    precondition(isIPv6, "an IPv6 address goes into an IPv6 packet")
+    var change = Change()
+    for index in 0..<8 {
+      let half = index < 4 ? address.high : address.low
+      let word = UInt16(truncatingIfNeeded: half >> UInt64(48 - index % 4 * 16))
+      change.note(load16(addressAt + index * 2), word)
+      store16(word, addressAt + index * 2)
+    }
+    if let portAt {
+      change.note(load16(portAt), port)
+      store16(port, portAt)
+    }
+    follow(change)
+  }
+
   private func rewrite(_ address: IPv4Address, _ port: UInt16, addressAt: Int, portAt: Int?) {
     precondition(!isIPv6, "only IPv4 packets are rewritten")
     let words = (UInt16(truncatingIfNeeded: address.value >> 16), UInt16(truncatingIfNeeded: address.value))
@@ -110,7 +137,13 @@ public struct ICMPError: ~Copyable {
       change.note(load16(portAt), port)
       store16(port, portAt)
     }
-    guard let checksumAt = transportChecksumOffset, checksumAt + 2 <= count else { return }
+    follow(change)
+  }
+
+  /// The quoted transport's checksum, where the quotation reaches that far.
+  private func follow(_ change: Change) {
+    let checksumAt = transportChecksumOffset
+    guard checksumAt + 2 <= count else { return }
     let old = load16(checksumAt)
     // UDP without a checksum stays without (RFC 768).
     guard protocolNumber != IPProtocol.udp || old != 0 else { return }
@@ -118,7 +151,7 @@ public struct ICMPError: ~Copyable {
     store16(new == 0 && protocolNumber == IPProtocol.udp ? 0xffff : new, checksumAt)
   }
 
-  private var transportChecksumOffset: Int? {
+  private var transportChecksumOffset: Int {
     switch protocolNumber {
     case IPProtocol.tcp: transport + 16
     case IPProtocol.udp: transport + 6

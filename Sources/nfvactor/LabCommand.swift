@@ -1,4 +1,5 @@
 import ArgumentParser
+import DPDKPorts
 import Glibc
 import Lab
 import NodeSupport
@@ -56,16 +57,32 @@ struct LabCommand: ParsableCommand {
       "Kill a runtime with SIGKILL every so often, one after another, whenever all flows have replicas.", valueName: "seconds"))
   var killRuntimeEvery: Int?
 
+  @Option(help: "Switches: one has the uplinks, the others stand by.")
+  var switches = 1
+
+  @Option(
+    help: ArgumentHelp(
+      "Kill the switch that has the uplinks with SIGKILL every so often, whenever everything serves.", valueName: "seconds"))
+  var killSwitchEvery: Int?
+
   @Option(
     help: ArgumentHelp(
       "Instead of the usual clients so many long downloads at once, with a packet counter behind the chain that must see neither gap nor reordering.",
       valueName: "count"))
   var transfers: Int?
 
+  @Flag(help: "Clients have IPv6 only; a NAT64 takes them to the servers, which have IPv4 only.")
+  var ipv6Clients = false
+
   @Option(
     help: ArgumentHelp(
       "Harm frames on their way to a runtime or the switch with tc netem: \"delay 1ms 200us loss 0.1%\".", valueName: "words"))
   var netem: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "The same by the nodes' own ports, on any kernel: \"loss=0.1%;delay=1ms;jitter=200us\".", valueName: "clauses"))
+  var impair: String?
 
   func validate() throws {
     guard (1...16).contains(runtimes) else { throw ValidationError("--runtimes is a number from 1 to 16") }
@@ -77,6 +94,9 @@ struct LabCommand: ParsableCommand {
     guard replicas == 0 || runtimes > 1 else { throw ValidationError("--replicas needs two runtimes") }
     guard (1...86_400).contains(killRuntimeEvery ?? 1) else { throw ValidationError("--kill-runtime-every is a number from 1 to 86400") }
     guard killRuntimeEvery == nil || replicas > 0 else { throw ValidationError("--kill-runtime-every needs --replicas 1") }
+    guard (1...4).contains(switches) else { throw ValidationError("--switches is a number from 1 to 4") }
+    guard (1...86_400).contains(killSwitchEvery ?? 1) else { throw ValidationError("--kill-switch-every is a number from 1 to 86400") }
+    if let impair { do { _ = try PortSpec("null;\(impair)") } catch { throw ValidationError("--impair: \(error)") } }
     guard (1...300).contains(transfers ?? 1) else { throw ValidationError("--transfers is a number from 1 to 300") }
     guard migrateEvery == nil || runtimes > 1 else { throw ValidationError("--migrate-every needs two runtimes") }
   }
@@ -99,7 +119,11 @@ struct LabCommand: ParsableCommand {
     settings.migrateEvery = migrateEvery
     settings.replicas = replicas
     settings.killRuntimeEvery = killRuntimeEvery
+    settings.switches = switches
+    settings.killSwitchEvery = killSwitchEvery
     settings.transfers = transfers
+    settings.ipv6Clients = ipv6Clients
+    settings.impairment = impair
     settings.netem = netem.map { $0.split(separator: " ").map(String.init) } ?? []
     if let obstacle = Lab.obstacle(settings) { fail(obstacle, ExitStatus.unavailable) }
     let result = Lab(settings) { Shutdown.isRequested }.run()

@@ -2,6 +2,7 @@ import ArgumentParser
 import CaptureFiles
 import Configuration
 import ControlMessages
+import DPDKPorts
 import Foundation
 import NodeSupport
 import Nodes

@@ -1,4 +1,5 @@
-import Configuration
+@testable import Configuration
+import ControlCodec
 import ControlMessages
 import Foundation
 import FunctionCatalog
@@ -49,13 +50,42 @@ import Testing
   @Test func `every example is read by a test`() throws {
     let files = try FileManager.default.subpathsOfDirectory(atPath: Self.directory).filter { $0.hasSuffix(".yaml") }
     #expect(
-      files.sorted() == ["agent.yaml", "chains/fw-nat-ips.yaml", "chains/fw-nat-lb.yaml", "chains/pass-through.yaml", "cluster.yaml"])
+      files.sorted() == ["agent.yaml", "chains/fw-nat-ips.yaml", "chains/fw-nat-lb.yaml", "chains/ipv6.yaml", "chains/pass-through.yaml", "cluster.yaml"])
   }
 
-  @Test(arguments: ["pass-through", "fw-nat-lb", "fw-nat-ips"]) func `the example chains are known to the catalog`(_ name: String) throws {
+  @Test(arguments: ["pass-through", "fw-nat-lb", "fw-nat-ips", "ipv6"]) func `the example chains are known to the catalog`(_ name: String) throws {
     let chain = try loadChainSpec("\(Self.directory)/chains/\(name).yaml")
     try Catalog.standard.validate(chain)
     #expect(name != "pass-through" || chain.flows.midstream == .accept)
+  }
+
+  @Test func `IPv6 in the settings of firewall, NAT and load balancer comes through file, record and catalog as it was written`() throws {
+    let chain = try loadChainSpec("\(Self.directory)/chains/ipv6.yaml")
+    let sample = try #require(Samples.commands.first { $0.name == "change-settings" }).command
+    var command = sample
+    command.body = .changeSettings(SettingsChange(version: 9, functions: chain.functions))
+    let decoded = try RecordCodec.decodeCommand(RecordCodec.encode(command))
+    #expect(decoded == command)
+    guard case .changeSettings(let change) = decoded.body else { return }
+    let readers = change.functions.map { SettingsReader($0.settings) }
+    let blocks = try readers[0].required("rules").items().map { try $0.optional("to")?.string() ?? "any" }
+    #expect(blocks == ["64:ff9b::/96", "64:ff9b::/96", "2001:db8:1::100", "any"])
+    let nat = try NAT(reader: readers[1])
+    #expect(nat.translation?.prefix == .wellKnown && nat.passesIPv6 && nat.addresses.count == 8)
+    let services = try LoadBalancer(reader: readers[2]).services
+    #expect(services.map(\.name) == ["[2001:db8:1::100]:443/tcp"])
+    #expect(services[0].backends.map { "\($0) \($0.weight)" } == ["[2001:db8:2::11]:8443 1", "[2001:db8:2::12]:8443 2"])
+    var spec = chain
+    spec.functions = change.functions
+    #expect(try Catalog.standard.entrance(of: spec).growth == 20)
+    // A mistake has its line in the file, also behind a colon of an address.
+    let text = try String(contentsOfFile: "\(Self.directory)/chains/ipv6.yaml", encoding: .utf8)
+    let wrong = text.replacingOccurrences(of: "[2001:db8:2::11]:8443", with: "[2001:db8:2::11]:0")
+    let error = #expect(throws: SettingsError.self) {
+      try Catalog.standard.validate(chainSpec(YAMLFile.settings(text: wrong, name: "ipv6.yaml"), file: "ipv6.yaml"))
+    }
+    let line = try #require(wrong.split(separator: "\n", omittingEmptySubsequences: false).firstIndex { $0.contains("]:0\"") }) + 1
+    #expect("\(error!)".contains("line \(line): ") && "\(error!)".contains("'[2001:db8:2::11]:0' is not an address with a port"))
   }
 
   static let wrong: [(String, String)] = [

@@ -172,7 +172,7 @@ import Wire
     ),
     (
       "services:\n  - {virtual: 10.1.0.100:0/tcp, backends: []}",
-      "line 2: services[0].virtual: '10.1.0.100:0' is not an IPv4 address with a port, such as 10.2.0.11:80"
+      "line 2: services[0].virtual: '10.1.0.100:0' is not an address with a port, such as 10.2.0.11:80 or \"[2001:db8::11]:80\""
     ),
     ("services:\n  - {virtual: 10.1.0.100:80/tcp}", "line 2: services[0]: 'backends' is missing"),
     (

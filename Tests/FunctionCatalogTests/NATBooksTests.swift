@@ -46,7 +46,7 @@ import Wire
       for (share, books) in books {
         while let entry = books.log.entries?.take() {
           let external = External(address: entry.external, port: entry.externalPort)
-          let client = Client(address: entry.client.value, port: entry.clientPort)
+          let client = Client(address: entry.client.ipv4!.value, port: entry.clientPort)
           switch entry.event {
           case .created: #expect(logged[share]!.updateValue(client, forKey: external) == nil, "one client at a time")
           case .removed: #expect(logged[share]!.removeValue(forKey: external) == client, "whoever had it")

@@ -107,7 +107,7 @@ import Wire
     let sent = try #require(runtime.send(query).packet)
     let created = try #require(ring?.take())
     #expect(created.event == .created && created.time == Tick(milliseconds: 1000) && created.protocolNumber == 17)
-    #expect(created.client == "10.0.0.1" && created.clientPort == 7000)
+    #expect(created.client.ipv4 == "10.0.0.1" && created.clientPort == 7000)
     #expect(created.external == "10.2.0.200" && created.externalPort == sent.source.port)
     runtime.send(.udp("10.0.0.1:7000", "192.0.2.2:53"))
     runtime.send(.udp("10.0.0.2:7000", "192.0.2.1:53"))

@@ -1,6 +1,6 @@
 import ControlMessages
 
-/// The part of YAML that these tests write: block maps and lists, `{...}`, `[...]`, plain scalars. Lines are numbered.
+/// The part of YAML that these tests write: block maps and lists, `{...}`, `[...]`, plain scalars and some in double quotes. Lines are numbered.
 ///
 /// Not for configuration files: it stops the test at what it does not understand.
 extension Settings {
@@ -69,6 +69,11 @@ private struct SettingsText {
             text = text[text.index(after: colon)...]
             return Settings.Entry(key, flow(&text, line))
           }), line: line)
+    }
+    if text.first == "\"" {
+      let quoted = text.dropFirst().prefix { $0 != "\"" }
+      text = text[quoted.endIndex...].dropFirst()
+      return Settings(.scalar(String(quoted)), line: line)
     }
     let scalar = text.prefix { !"],}".contains($0) }
     text = text[scalar.endIndex...]

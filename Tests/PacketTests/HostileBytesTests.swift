@@ -82,6 +82,7 @@ import Wire
       for (index, whole) in [arp, neighbour].enumerated() {
         var packet = Self.mutated(whole, from: 12, &random)
         packet.withFrame { frame in
+          guard frame.parse(checksums: .trust) == nil else { return }
           let isRead = index == 0 ? ARPPacket(frame) != nil : NeighborMessage(frame) != nil
           if isRead { found[index] += 1 }
         }

@@ -9,6 +9,7 @@ let benchmarks: [String: (Bool) throws -> Void] = [
   "detection": { try DetectionBenchmark(isQuick: $0).run() },
   "migration": { try MigrationBenchmark(isQuick: $0).run() },
   "recovery": { try RecoveryBenchmark(isQuick: $0).run() },
+  "takeover": { try TakeoverBenchmark(isQuick: $0).run() },
   "replication": { try ReplicationBenchmark(isQuick: $0).run() },
   "scaling": { try ScalingBenchmark(isQuick: $0).run() },
   "vhost": { try VhostBenchmark(isQuick: $0).run() },

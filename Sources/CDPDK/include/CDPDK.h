@@ -38,6 +38,8 @@ uint16_t nfv_receive(uint16_t port, struct nfv_packet *packets, uint16_t count);
 // Takes over the first `n` mbufs, n being the result; the others stay the caller's.
 uint16_t nfv_transmit(uint16_t port, void **mbufs, uint16_t count);
 void nfv_release(void **mbufs, uint16_t count);
+// The packet in a single mbuf begins at `data` now, within the same buffer, and has `length` bytes.
+void nfv_resize(void *mbuf, const void *data, uint16_t length);
 // A new mbuf of `length` zeroed bytes; -1 when the pool is empty or the length does not fit.
 int nfv_make(void *pool, uint16_t length, struct nfv_packet *packet);
 
