@@ -22,8 +22,6 @@ struct HeldReplicas: ~Copyable {
   private(set) var isRecovering = false
   /// Whether there are replicas of living owners.
   private(set) var isHolding = false
-  /// Messages that made no sense, or came from a life that has no store here.
-  private(set) var malformed: UInt64 = 0
 
   private let layoutHash: UInt64
   private let stateSize: Int
@@ -85,13 +83,8 @@ struct HeldReplicas: ~Copyable {
   ) -> ReplicaStore.Understanding {
     let opened = unsafe ReplicaStore.streamOpened(by: message)
     if opened != nil { current[Int(peer)] = store(for: life, now: now) }
-    guard let index = holding(peer, life) else {
-      malformed &+= 1
-      return opened.map { .refused($0) } ?? .malformed
-    }
-    let understanding = unsafe stores[index].receive(message, now: now, release: release)
-    if understanding == .malformed { malformed &+= 1 }
-    return understanding
+    guard let index = holding(peer, life) else { return opened.map { .refused($0) } ?? .malformed }
+    return unsafe stores[index].receive(message, now: now, release: release)
   }
 
   /// The store for a life's replicas, made if need be; `.max` when there are too many.

@@ -47,8 +47,11 @@ struct Peers: ~Copyable, ReplicationOutbox {
   private var callsUntilCount = 0
   /// Peers that have fallen silent since this was last looked at, as bits.
   private var silent: UInt64 = 0
-  /// When those that are still silent are named again: one word could be about a moment in which this side was asleep.
+  /// When those that are silent are named, again and again: one word could be about a moment in which this side was asleep.
   private var nextReminder = Tick.zero
+  /// Frames that had come from each when that was looked at last: who shares its processor with others is silent for a twentieth
+  /// of a second now and then, and is not named for it.
+  private var heard: [UInt64] = []
   private static var reminderMilliseconds: UInt64 { 250 }
 
   init(address: FabricAddress, node: UInt32, incarnation: UInt64, settings: ChannelSettings = .init(), memory: MemorySource) {
@@ -114,7 +117,7 @@ struct Peers: ~Copyable, ReplicationOutbox {
     return unsafe channels[Int(peer)].isEstablished && channels[Int(peer)].peerIncarnation == life.incarnation
   }
 
-  /// The lives of living peers that have fallen silent, and again four times a second while they are.
+  /// The lives of living peers of whom nothing has come for a quarter of a second, and again four times a second.
   mutating func takeSilent() -> [FlowOwner] {
     guard silent != 0 else { return [] }
     defer { silent = 0 }
@@ -238,9 +241,9 @@ struct Peers: ~Copyable, ReplicationOutbox {
     // What the port did not take goes first; until it has, nothing more is made.
     guard send(batch, through: port) else { return 0 }
     let reminds = now >= nextReminder
-    if reminds { nextReminder = now.advanced(byMilliseconds: Self.reminderMilliseconds) }
+    if reminds { noteSilence(now: now) }
     for index in known.indices where known[index].isAlive {
-      if unsafe channels[index].poll(now: now) || (reminds && channels[index].isPeerSilent) { silent |= 1 << UInt64(index) }
+      _ = unsafe channels[index].poll(now: now)
       while true {
         if batch.isFull, !send(batch, through: port) { return frames }
         let length = unsafe channels[index].fill(outgoing, now: now)
@@ -252,6 +255,17 @@ struct Peers: ~Copyable, ReplicationOutbox {
     }
     _ = send(batch, through: port)
     return frames
+  }
+
+  /// Names the living peers of whom nothing has come since the last look.
+  private mutating func noteSilence(now: Tick) {
+    nextReminder = now.advanced(byMilliseconds: Self.reminderMilliseconds)
+    for index in known.indices {
+      if index == heard.count { heard.append(.max) }
+      let frames = unsafe channels[index].counters.framesReceived
+      if known[index].isAlive, frames == heard[index], unsafe channels[index].isPeerSilent { silent |= 1 << UInt64(index) }
+      heard[index] = frames
+    }
   }
 
   /// A frame of the port with what was filled, padded to the least that Ethernet carries.

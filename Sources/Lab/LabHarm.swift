@@ -54,7 +54,9 @@ struct LabHarm {
 
   init(_ seconds: [Kind: Int], network: LabNetwork) {
     self.network = network
-    strokes = seconds.sorted { ($0.value, $0.key.rawValue) < ($1.value, $1.key.rawValue) }.map { Stroke(kind: $0.key, second: $0.value) }
+    strokes = seconds.sorted { ($0.value, $0.key.rawValue) < ($1.value, $1.key.rawValue) }.map {
+      Stroke(kind: $0.key, second: $0.value)
+    }
   }
 
   var isEmpty: Bool { strokes.isEmpty }
@@ -71,7 +73,9 @@ struct LabHarm {
       return try begin(index, state, agent)
     }
     guard let victim = strokes[index].victim else { return }
-    if state.node(victim.id).map({ $0.incarnation == victim.incarnation && $0.isSilent }) == true { strokes[index].wasSilent = true }
+    if state.node(victim.id).map({ $0.incarnation == victim.incarnation && $0.isSilent }) == true {
+      strokes[index].wasSilent = true
+    }
     let lasted = clock.now - began
     let isRecovered = picture.recoveries.contains { $0.lost == victim.life }
     if isRecovered, strokes[index].recoveredAfter == nil { strokes[index].recoveredAfter = lasted }
@@ -90,7 +94,9 @@ struct LabHarm {
     guard runtimes.count > 1, runtimes.allSatisfy({ $0.protection?.isComplete == true && $0.processID != 0 }) else { return }
     let isApart = strokes[index].kind == .busCut
     let choices = runtimes.filter { ($0.host?.name == network.apartHost) == isApart }
-    guard !choices.isEmpty, case let victim = choices[index % choices.count], case let process = pid_t(victim.processID) else { return }
+    guard !choices.isEmpty, case let victim = choices[index % choices.count], case let process = pid_t(victim.processID) else {
+      return
+    }
     strokes[index].victim = victim
     strokes[index].began = clock.now
     switch strokes[index].kind {
@@ -153,14 +159,20 @@ struct LabHarm {
       guard let victim = stroke.victim else { return "\(name): no runtime was ever ready for it" }
       let now = state?.node(victim.id)
       guard stroke.kind.isDeadly else {
-        if now?.incarnation != victim.incarnation { return "\(name): \(victim.life) only lost its link to the log, and was given up" }
+        if now?.incarnation != victim.incarnation {
+          return "\(name): \(victim.life) only lost its link to the log, and was given up"
+        }
         if !stroke.wasSilent { return "\(name): \(victim.life) was never shown as silent" }
         if stroke.packetsMeanwhile ?? 0 == 0 { return "\(name): \(victim.life) did not go on serving" }
         if now?.isSilent == true { return "\(name): \(victim.life) is still silent" }
         return nil
       }
-      if !picture.recoveries.contains(where: { $0.lost == victim.life }) { return "\(name): the flows of \(victim.life) were not recovered" }
-      if now?.incarnation == victim.incarnation || now?.memberState != .serving { return "\(name): \(victim.id) has not come back" }
+      if !picture.recoveries.contains(where: { $0.lost == victim.life }) {
+        return "\(name): the flows of \(victim.life) were not recovered"
+      }
+      if now?.incarnation == victim.incarnation || now?.memberState != .serving {
+        return "\(name): \(victim.id) has not come back"
+      }
       if kill(pid_t(victim.processID), 0) == 0 { return "\(name): the process of \(victim.life) is still there" }
       return nil
     }

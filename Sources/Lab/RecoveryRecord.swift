@@ -76,8 +76,10 @@ public struct RecoveryRecord: Sendable {
 
     public var text: String {
       func ms(_ time: Double?) -> String { time.map { "\(($0 * 10).rounded() / 10)" } ?? "-" }
-      return "  \(number). node \(node): in the log after \(ms(evidence)) ms, decided \(ms(decision)), heard \(ms(heard)), served \(ms(served)), "
-        + "taken over in \(ms(microseconds.map { Double($0) / 1e3 })) (\(onDemand ?? 0) asked for); lost \(lost) packets of \(flowsHit) flows, "
+      return
+        "  \(number). node \(node): in the log after \(ms(evidence)) ms, decided \(ms(decision)), heard \(ms(heard)), "
+        + "served \(ms(served)), taken over in \(ms(microseconds.map { Double($0) / 1e3 })) (\(onDemand ?? 0) asked for); "
+        + "lost \(lost) packets of \(flowsHit) flows, "
         + "\(mostOfOneFlow) of one, \(lostLater) later; last flow heard \(ms(lastFirst)), longest wait \(ms(longestWait)), "
         + "new life \(ms(restarted)), protected \(ms(isProtectedAgain))"
     }
@@ -97,7 +99,9 @@ public struct RecoveryRecord: Sendable {
     }
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-    func line(_ value: some Encodable) -> String { (try? encoder.encode(value)).map { String(decoding: $0, as: UTF8.self) } ?? "{}" }
+    func line(_ value: some Encodable) -> String {
+      (try? encoder.encode(value)).map { String(decoding: $0, as: UTF8.self) } ?? "{}"
+    }
     return ([line(Head(flows: flows, packetsPerSecond: rate, drops: dropped))] + kills.map(line)).joined(separator: "\n") + "\n"
   }
 
@@ -105,7 +109,10 @@ public struct RecoveryRecord: Sendable {
   public var figures: [(name: String, unit: String, p50: Double, p99: Double, max: Double)] {
     let all: [(String, String, [Double?])] = [
       ("served", "ms", kills.map(\.served)), ("detection", "ms", kills.map(\.evidence)),
-      ("decision", "ms", kills.map { kill in kill.evidence.flatMap { evidence in kill.decision.map { Swift.max(0, $0 - evidence) } } }),
+      (
+        "decision", "ms",
+        kills.map { kill in kill.evidence.flatMap { evidence in kill.decision.map { Swift.max(0, $0 - evidence) } } }
+      ),
       ("after-the-command", "ms", kills.map(\.afterCommand)),
       ("taken-over", "ms", kills.map { $0.microseconds.map { Double($0) / 1e3 } }),
       ("last-flow-heard", "ms", kills.map(\.lastFirst)), ("protected-again", "ms", kills.map(\.isProtectedAgain)),

@@ -4,12 +4,12 @@ import ControlPlane
 import FoundationEssentials
 import Glibc
 
-/// Runtimes that die under traffic, with everything real: bus, coordinator, agent, a switch and three runtimes on DPDK ports, and a
-/// generator whose packets go through all of them and carry numbers.
+/// Runtimes that die under traffic, with everything real: bus, coordinator, agent, a switch and three runtimes on DPDK ports, and
+/// a generator whose packets go through all of them and carry numbers.
 ///
 /// ```
-///   SIGKILL ──▶ processExited ──▶ recover ──▶ switch, holder ──▶ packets come through again ──▶ ... ──▶ every flow has a replica again
-///      │ detection │   decision   │  fence, recovery  │                                                      │ the next one
+///   SIGKILL ──▶ processExited ──▶ recover ──▶ switch, holder ──▶ packets come through ──▶ every flow has a replica: the next
+///      │ detection │   decision   │  fence, recovery  │
 /// ```
 ///
 /// All flows are on one runtime, so that each death concerns all of them; who has taken them over is the next to die. What is
@@ -53,7 +53,9 @@ public final class RecoveryRun {
   }
 
   public func run() throws(LabError) -> RecoveryRecord {
-    if let obstacle = Lab.obstacle(Lab.Settings(binaries: settings.binaries), needsClients: false) { throw .notPossible(obstacle) }
+    if let obstacle = Lab.obstacle(Lab.Settings(binaries: settings.binaries), needsClients: false) {
+      throw .notPossible(obstacle)
+    }
     let temporary = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
     let logs = "\(temporary)/\(network.prefix)-logs"
     var problem: LabError?
@@ -89,7 +91,8 @@ public final class RecoveryRun {
       [
         "traffic", "--port", "af_packet:client0", "--sink", "af_packet:server0", "--destination-mac",
         LabNetwork.switchHardwareAddress, "--flows", "\(settings.flows)", "--source", "10.1.0.10-10.1.0.250", "--destination",
-        "10.9.0.1", "--destination-ports", "5000", "--size", "128", "--rate", "\(settings.rate)", "--seconds", "86000", "--every", "1",
+        "10.9.0.1", "--destination-ports", "5000", "--size", "128", "--rate", "\(settings.rate)", "--seconds", "86000", "--every",
+        "1",
         "--watch", "--polling", "adaptive", "--processors", processors, "--stats", "none", "--wait", "10", "--memory", "ordinary",
       ], in: network.client)
     generatorLines = GrowingFile(generator.log)
@@ -127,7 +130,8 @@ public final class RecoveryRun {
     for node in nodes.dropFirst() {
       try Program.run(
         [
-          "\(settings.binaries)/nfvctl", "migrate", "--from", "\(node.id)", "--to", "\(nodes[0].id)", "--flows", "1000000", "--bootstrap",
+          "\(settings.binaries)/nfvctl", "migrate", "--from", "\(node.id)", "--to", "\(nodes[0].id)", "--flows", "1000000",
+          "--bootstrap",
           LabConfigurations.bootstrap,
         ], in: network.fabric)
       try platform.wait(seconds: Self.patience, for: "the flows of node \(node.id) to move") {
@@ -156,14 +160,17 @@ public final class RecoveryRun {
     generator.signal(SIGUSR1)
     usleep(20_000)
     let moment = Moment()
-    kill = RecoveryRecord.Kill(number: number, node: victim.id.number, incarnation: victim.incarnation.number, flows: flows(of: victim))
+    kill = RecoveryRecord.Kill(
+      number: number, node: victim.id.number, incarnation: victim.incarnation.number, flows: flows(of: victim))
     slot = nil
     let life = NodeLife(victim.id, victim.incarnation)
     Glibc.kill(pid_t(victim.processID), SIGKILL)
     // Whoever reads the log meanwhile takes of the processors that the recovery is to have.
     usleep(300_000)
     let end = clock.now + .milliseconds(Int64(settings.round * 1_000) + 1_000)
-    try platform.wait(seconds: Self.patience, for: "the flows of \(life) to be taken over", noticing: { note($0, of: life, moment) }) {
+    try platform.wait(
+      seconds: Self.patience, for: "the flows of \(life) to be taken over", noticing: { note($0, of: life, moment) }
+    ) {
       kill?.finished != nil
     }
     try settle(platform) { note($0, of: life, moment) }
@@ -254,7 +261,8 @@ public final class RecoveryRun {
 
   private func agent(logs: String) -> String {
     LabConfigurations.agent(
-      network, processors: max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))), program: "\(settings.binaries)/nfvactor", logs: logs)
+      network, processors: max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))), program: "\(settings.binaries)/nfvactor", logs: logs
+    )
       + "memory: ordinary\n"
   }
 

@@ -84,7 +84,9 @@ final class TrafficWatch {
   }
 
   private func slot(of time: UInt64) -> Int? {
-    guard time >= begun, time < ended, case let slot = Int((time - begun) / Self.slotLength), slot < Self.longest else { return nil }
+    guard time >= begun, time < ended, case let slot = Int((time - begun) / Self.slotLength), slot < Self.longest else {
+      return nil
+    }
     return slot
   }
 

@@ -82,6 +82,35 @@ struct LabRunTests {
     #expect(run.leftovers() == [])
   }
 
+  @Test(.timeLimit(.minutes(5)))
+  func `a frozen runtime, one without its cable and a zombie are fenced, and their flows go on`() throws {
+    let run = try LabRun([
+      "--runtimes", "3", "--replicas", "1", "--transfers", "20", "--freeze-runtime-at", "2", "--cut-fabric-at", "7", "--zombie-at", "12",
+      "--seconds", "24",
+    ])
+    defer { run.removeFiles() }
+    let ending = run.finish(within: .seconds(240))
+    let summary = try run.summary()
+    #expect(ending == .code(0), "\(run.output)")
+    #expect(summary.harms.map(\.kind) == ["frozen-runtime", "fabric-cut", "zombie"])
+    #expect(summary.harms.allSatisfy { $0.hasEnded && $0.recoveredAfterMilliseconds != nil }, "\(summary.harms)")
+    #expect(summary.fresh.requests >= 20 && summary.fresh.failed == 0)
+    #expect(run.leftovers() == [])
+  }
+
+  @Test(.timeLimit(.minutes(4)))
+  func `a runtime that loses only its link to the log goes on serving and is left alone`() throws {
+    let run = try LabRun(["--runtimes", "3", "--replicas", "1", "--transfers", "20", "--cut-bus-at", "3", "--seconds", "14"])
+    defer { run.removeFiles() }
+    let ending = run.finish(within: .seconds(200))
+    let summary = try run.summary()
+    #expect(ending == .code(0), "\(run.output)")
+    #expect(summary.harms.count == 1 && summary.harms.allSatisfy { !$0.hasEnded && $0.wasSilent }, "\(summary.harms)")
+    #expect(summary.nodes.allSatisfy { $0.lives == 1 } && summary.recoveries.count == 0)
+    #expect(summary.fresh.requests >= 20 && summary.fresh.failed == 0)
+    #expect(run.leftovers() == [])
+  }
+
   @Test(.timeLimit(.minutes(3)))
   func `the bus is killed under traffic, and packets do not care`() throws {
     let run = try LabRun(["--seconds", "9", "--replicas", "1", "--kill-bus-at", "2"])

@@ -12,7 +12,9 @@ import Testing
     }
     var caught: [UInt64] = []
     // By what is wrong with the defect and right without it.
-    for seed in 0..<400 as Range<UInt64> where caught.count < 5 && violates(seed, defect) && !violates(seed, nil) { caught.append(seed) }
+    for seed in 0..<400 as Range<UInt64> where caught.count < 5 && violates(seed, defect) && !violates(seed, nil) {
+      caught.append(seed)
+    }
     #expect(caught.count == 5, "\(caught)")
   }
 }

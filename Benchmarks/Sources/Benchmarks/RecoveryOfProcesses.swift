@@ -10,7 +10,9 @@ struct RecoveryOfProcesses {
   func run(_ report: Report) throws {
     let environment = ProcessInfo.processInfo.environment
     let program = "\(environment["NFV_BINARIES"] ?? "../.build/release")/nfvactor"
-    guard FileManager.default.isExecutableFile(atPath: program) else { throw BenchmarkError("there is no \(program): make build") }
+    guard FileManager.default.isExecutableFile(atPath: program) else {
+      throw BenchmarkError("there is no \(program): make build")
+    }
     try FileManager.default.createDirectory(atPath: ".build/bench", withIntermediateDirectories: true)
     print("  processes that are killed: everything shares \(ProcessInfo.processInfo.activeProcessorCount) cores")
     for flows in isQuick ? [10_000, 100_000] : [10_000, 100_000, 300_000] {
@@ -21,7 +23,9 @@ struct RecoveryOfProcesses {
       process.arguments = (geteuid() == 0 ? [] : ["-n", program]) + arguments
       try process.run()
       process.waitUntilExit()
-      guard process.terminationStatus == 0 else { throw BenchmarkError("nfvactor recovery ended with \(process.terminationStatus)") }
+      guard process.terminationStatus == 0 else {
+        throw BenchmarkError("nfvactor recovery ended with \(process.terminationStatus)")
+      }
       let kills = try String(contentsOfFile: data, encoding: .utf8).split(separator: "\n").compactMap {
         try? JSONDecoder().decode(Kill.self, from: Data($0.utf8))
       }
@@ -32,7 +36,8 @@ struct RecoveryOfProcesses {
 
   private func add(_ kills: [Kill], _ label: String, to report: Report) throws {
     let times: [(String, [Double?])] = [
-      ("served", kills.map(\.served)), ("detection", kills.map(\.evidence)), ("decision", kills.map { $0.decision - $0.evidence }),
+      ("served", kills.map(\.served)), ("detection", kills.map(\.evidence)),
+      ("decision", kills.map { $0.decision - $0.evidence }),
       ("after-the-command", kills.map { kill in kill.served.map { max(0, $0 - kill.decision) } }),
       ("taken-over", kills.map { Double($0.microseconds) / 1_000 }), ("last-flow-heard", kills.map(\.lastFirst)),
     ]
