@@ -16,7 +16,8 @@ import Wire
 
     /// `nil` where the machine does not have the family.
     init?(_ family: Int32, backlog: Int32 = 16) {
-      socket = Glibc.socket(family, Int32(SOCK_STREAM.rawValue), 0)
+      let socket = Glibc.socket(family, Int32(SOCK_STREAM.rawValue), 0)
+      self.socket = socket
       var storage = sockaddr_storage()
       storage.ss_family = sa_family_t(family)
       let size = socklen_t(family == AF_INET ? MemoryLayout<sockaddr_in>.size : MemoryLayout<sockaddr_in6>.size)
