@@ -28,7 +28,7 @@ test: build build-tests huge-pages ## Run all tests, the lab included.
 
 soak: build build-tests ## Do harm for long: simulated worlds SOAK_TIMES times, the bus's long tests, then a real platform for SOAK_MINUTES.
 	$(RELEASE)/nfvactor simulate --times $(SOAK_TIMES) --from $$(date +%s)00000
-	NFV_LONG=1 swift test --disable-xctest --skip-build --filter BusTests
+	NFV_LONG=1 swift test --disable-xctest --skip-build --filter 'BusTests|Hostile|Fuzz|HTTPRule|WireParsing'
 	$(SUDO) $(RELEASE)/nfvactor soak --minutes $(SOAK_MINUTES) --data .build/soak.jsonl
 
 build: prepare ## Build the executables (release) into .build/release.
@@ -37,8 +37,8 @@ build: prepare ## Build the executables (release) into .build/release.
 build-tests: prepare
 	swift build --build-tests
 
-# BENCH=scaling runs the programs themselves.
-bench: prepare $(if $(filter-out scaling,$(BENCH)),,build) ## Measure: BENCH=name for one benchmark, BENCH_QUICK=1 for a one-minute version of each.
+# BENCH=scaling and BENCH=recovery run the programs themselves.
+bench: prepare $(if $(filter-out scaling recovery,$(BENCH)),,build) ## Measure: BENCH=name for one benchmark, BENCH_QUICK=1 for a one-minute version of each.
 	cd Benchmarks && swift build -c release && BENCH='$(BENCH)' BENCH_QUICK='$(BENCH_QUICK)' .build/release/Benchmarks
 
 bench-instructions: prepare ## Count the worker's instructions per packet, and those of the same work in C.

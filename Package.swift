@@ -157,9 +157,13 @@ let tests: [Target] = [
     dependencies: ["EmbeddedBus", "KafkaLog", .product(name: "NIOCore", package: "swift-nio"), logging]),
   .testTarget(
     name: "ResilienceTests", dependencies: ["CIntrinsics", "Wire", "FixedContainers", "FlowActors", "ReliableChannels", "Simulation"]),
-  .testTarget(name: "PortTests", dependencies: ["DPDKPorts", "FunctionCatalog", "ControlMessages", "ModuleGraphs", "NetworkFunctionTesting", "Nodes", "Wire"]),
+  .testTarget(name: "PortTests", dependencies: ["DPDKPorts", "FunctionCatalog", "ControlMessages", "ModuleGraphs", "NetworkFunctionTesting", "Nodes", "Simulation", "Wire"]),
   .testTarget(
-    name: "JudgeTests", dependencies: ["Wire", "NetworkFunctions", "FunctionCatalog", "NetworkFunctionTesting", "ControlMessages"]),
+    name: "JudgeTests",
+    dependencies: [
+      "Wire", "NetworkFunctions", "FunctionCatalog", "NetworkFunctionTesting", "ControlMessages", "ModuleGraphs", "CaptureFiles",
+      "DPDKPorts",
+    ]),
   .testTarget(name: "LabTests", dependencies: ["Lab", "ControlMessages"]),
 ]
 

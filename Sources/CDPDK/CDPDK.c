@@ -18,6 +18,8 @@
 
 int nfv_eal_start(int argc, char **argv) {
   int used = rte_eal_init(argc, argv);
+  // It is the process's: whoever asks for it again has the one there is.
+  if (used < 0 && rte_errno == EALREADY) return 0;
   return used < 0 ? -rte_errno : 0;
 }
 

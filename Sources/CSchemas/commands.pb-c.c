@@ -142,6 +142,51 @@ void   nfvactor__v1__cluster_table__free_unpacked
   assert(message->base.descriptor == &nfvactor__v1__cluster_table__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   nfvactor__v1__uplink_holder__init
+                     (Nfvactor__V1__UplinkHolder         *message)
+{
+  static const Nfvactor__V1__UplinkHolder init_value = NFVACTOR__V1__UPLINK_HOLDER__INIT;
+  *message = init_value;
+}
+size_t nfvactor__v1__uplink_holder__get_packed_size
+                     (const Nfvactor__V1__UplinkHolder *message)
+{
+  assert(message->base.descriptor == &nfvactor__v1__uplink_holder__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t nfvactor__v1__uplink_holder__pack
+                     (const Nfvactor__V1__UplinkHolder *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &nfvactor__v1__uplink_holder__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t nfvactor__v1__uplink_holder__pack_to_buffer
+                     (const Nfvactor__V1__UplinkHolder *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &nfvactor__v1__uplink_holder__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Nfvactor__V1__UplinkHolder *
+       nfvactor__v1__uplink_holder__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Nfvactor__V1__UplinkHolder *)
+     protobuf_c_message_unpack (&nfvactor__v1__uplink_holder__descriptor,
+                                allocator, len, data);
+}
+void   nfvactor__v1__uplink_holder__free_unpacked
+                     (Nfvactor__V1__UplinkHolder *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &nfvactor__v1__uplink_holder__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   nfvactor__v1__member__init
                      (Nfvactor__V1__Member         *message)
 {
@@ -833,7 +878,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__whole_cluster__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__whole_cluster__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__cluster_table__field_descriptors[2] =
+static const ProtobufCFieldDescriptor nfvactor__v1__cluster_table__field_descriptors[3] =
 {
   {
     "version",
@@ -859,15 +904,29 @@ static const ProtobufCFieldDescriptor nfvactor__v1__cluster_table__field_descrip
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "uplinks",
+    80,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__ClusterTable, uplinks),
+    &nfvactor__v1__uplink_holder__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__cluster_table__field_indices_by_name[] = {
   1,   /* field[1] = members */
+  2,   /* field[2] = uplinks */
   0,   /* field[0] = version */
 };
-static const ProtobufCIntRange nfvactor__v1__cluster_table__number_ranges[1 + 1] =
+static const ProtobufCIntRange nfvactor__v1__cluster_table__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 2 }
+  { 80, 2 },
+  { 0, 3 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__cluster_table__descriptor =
 {
@@ -877,11 +936,49 @@ const ProtobufCMessageDescriptor nfvactor__v1__cluster_table__descriptor =
   "Nfvactor__V1__ClusterTable",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__ClusterTable),
-  2,
+  3,
   nfvactor__v1__cluster_table__field_descriptors,
   nfvactor__v1__cluster_table__field_indices_by_name,
-  1,  nfvactor__v1__cluster_table__number_ranges,
+  2,  nfvactor__v1__cluster_table__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__cluster_table__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor nfvactor__v1__uplink_holder__field_descriptors[1] =
+{
+  {
+    "life",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__UplinkHolder, life),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned nfvactor__v1__uplink_holder__field_indices_by_name[] = {
+  0,   /* field[0] = life */
+};
+static const ProtobufCIntRange nfvactor__v1__uplink_holder__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor nfvactor__v1__uplink_holder__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "nfvactor.v1.UplinkHolder",
+  "UplinkHolder",
+  "Nfvactor__V1__UplinkHolder",
+  "nfvactor.v1",
+  sizeof(Nfvactor__V1__UplinkHolder),
+  1,
+  nfvactor__v1__uplink_holder__field_descriptors,
+  nfvactor__v1__uplink_holder__field_indices_by_name,
+  1,  nfvactor__v1__uplink_holder__number_ranges,
+  (ProtobufCMessageInit) nfvactor__v1__uplink_holder__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCEnumValue nfvactor__v1__member__state__enum_values_by_number[5] =

@@ -96,6 +96,9 @@ extension MessageWriter {
   func table(_ table: ClusterTable) -> UnsafeMutablePointer<Nfvactor__V1__ClusterTable> {
     make(nfvactor__v1__cluster_table__init) {
       $0.version = table.version
+      if case .only(let holder) = table.uplinks {
+        $0.uplinks = make(nfvactor__v1__uplink_holder__init) { if let holder { $0.life = life(holder) } }
+      }
       $0.n_members = table.members.count
       $0.members = list(table.members) { member in
         make(nfvactor__v1__member__init) {
@@ -224,7 +227,9 @@ extension MessageReader {
           activeFlows: member.active_flows, busyShare: member.busy_share, dropsPerSecond: member.drops_per_second),
         poolShare: member.pool_share.flatMap { PoolShare(index: $0.pointee.index, of: $0.pointee.count) })
     }
-    return ClusterTable(version: message.version, members: members)
+    var table = ClusterTable(version: message.version, members: members)
+    if let holder = message.uplinks { table.uplinks = .only(try nodeLife(ifPresent: holder.pointee.life, "uplinks.life")) }
+    return table
   }
 
   private func launch(_ message: Nfvactor__V1__Launch, _ expected: NodeKind) throws(CodecError) -> LaunchSpec {

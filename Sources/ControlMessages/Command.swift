@@ -216,10 +216,27 @@ public struct ClusterTable: Hashable, Sendable {
   public var version: UInt64
   /// Ascending by node.
   public var members: [Member]
+  public var uplinks: UplinkHolder
 
-  public init(version: UInt64, members: [Member]) {
+  /// Which switch answers for the addresses of the cluster's networks.
+  public enum UplinkHolder: Hashable, Sendable, CustomStringConvertible {
+    /// Nobody has chosen: the living switch with the lowest number does.
+    case unassigned
+    /// The others stand by; nobody when none serves.
+    case only(NodeLife?)
+
+    public var description: String {
+      switch self {
+      case .unassigned: "unassigned"
+      case .only(let life): life.map { "\($0)" } ?? "nobody"
+      }
+    }
+  }
+
+  public init(version: UInt64, members: [Member], uplinks: UplinkHolder = .unassigned) {
     self.version = version
     self.members = members
+    self.uplinks = uplinks
   }
 }
 

@@ -130,6 +130,7 @@ extension Command.Body {
     switch self {
     case .notifyClusterConfig(let table):
       "table \(table.version): " + table.members.map { "\($0.kind) \($0.node) \($0.state)" }.joined(separator: ", ")
+        + (table.uplinks == .unassigned ? "" : "; uplinks: \(table.uplinks)")
     case .launchRuntime(let launch), .launchSwitch(let launch):
       "node \(launch.node) life \(launch.incarnation) on \(launch.host)"
     case .setMigrationTarget(let move):

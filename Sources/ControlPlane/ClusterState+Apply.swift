@@ -144,9 +144,12 @@ extension ClusterState {
     }
     // Switches first, so that they have the low numbers.
     for kind in [NodeKind.virtualSwitch, .runtime] {
-      let all = nodes.filter { $0.kind == kind }
       let count = UInt32(wanted(kind))
-      var staying = UInt32(all.count { !$0.isUnwanted })
+      var staying: UInt32 = 0
+      for index in nodes.indices where nodes[index].kind == kind && !nodes[index].isUnwanted { staying += 1 }
+      // As it is after nearly every record.
+      if staying == count, !isDeleted { continue }
+      let all = nodes.filter { $0.kind == kind }
       if isDeleted { for node in all where node.drain != nil && node.isServing { stopDraining(node.id) } }
       // Those that serve nothing go first, then the highest numbers.
       for node in all.filter({ $0.drain != nil }) + all.reversed().filter({ $0.drain == nil })

@@ -15,6 +15,8 @@ public enum DecisionRules {
   public static let replication: UInt32 = 4
   /// Settings that functions can change while they run are told to the runtimes; tables name the pool shares.
   public static let liveSettings: UInt32 = 5
+  /// One switch has the uplinks; when it ends, another one takes them over.
+  public static let switchTakeover: UInt32 = 6
   /// The newest that this program can follow.
-  public static let newest = liveSettings
+  public static let newest = switchTakeover
 }

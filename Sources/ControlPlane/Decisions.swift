@@ -39,10 +39,10 @@ extension ClusterState {
 
   private func nextStop() -> Decision? {
     for life in abandoned where isDue(life.stop, on: life.host) { return .stopAbandoned(life.node, life.incarnation) }
-    for node in nodes {
-      if case .stopping(let request) = node.phase, let host = node.host, isDue(request, on: host) {
-        if request == nil, isAwaited(node) { continue }
-        return .stop(node.id)
+    for index in nodes.indices {
+      if case .stopping(let request) = nodes[index].phase, let host = nodes[index].host, isDue(request, on: host) {
+        if request == nil, isAwaited(nodes[index]) { continue }
+        return .stop(nodes[index].id)
       }
     }
     return nil
@@ -57,12 +57,13 @@ extension ClusterState {
   // MARK: Launching
 
   private func nextLaunch() -> Decision? {
-    for node in nodes {
-      guard case .waiting(let until) = node.phase, until <= clock.elapsed,
-        abandoned.count(where: { $0.node == node.id }) < Self.maximumAbandonedLives,
-        let share = freeShare(for: node.kind), let host = bestHost(for: node.kind)
+    for index in nodes.indices {
+      guard case .waiting(let until) = nodes[index].phase, until <= clock.elapsed else { continue }
+      let (id, kind) = (nodes[index].id, nodes[index].kind)
+      guard abandoned.count(where: { $0.node == id }) < Self.maximumAbandonedLives, let share = freeShare(for: kind),
+        let host = bestHost(for: kind)
       else { continue }
-      return .launch(node: node.id, host: host, poolShare: share)
+      return .launch(node: id, host: host, poolShare: share)
     }
     return nil
   }
@@ -104,7 +105,7 @@ extension ClusterState {
 
   private func nextTable() -> ClusterTable? {
     guard let due = tableDue, due <= clock.elapsed else { return nil }
-    return ClusterTable(version: table.version &+ 1, members: members)
+    return ClusterTable(version: table.version &+ 1, members: members, uplinks: uplinkHolder)
   }
 
   /// When the next table may go out; nil while there is nothing new to tell.
@@ -117,11 +118,12 @@ extension ClusterState {
   /// Whether the last table sends packets to a node that does not serve any more. From rules 2 on that is not kept back.
   private var lacksServer: Bool {
     guard rules >= DecisionRules.failureDetection else { return false }
-    return table.members.contains { member in
-      guard member.state == .serving else { return false }
-      let node = node(member.node)
-      return node?.memberState != .serving || node?.incarnation != member.incarnation
+    for index in table.members.indices where table.members[index].state == .serving {
+      guard let node = nodeIndex(table.members[index].node), nodes[node].memberState == .serving,
+        nodes[node].incarnation == table.members[index].incarnation
+      else { return true }
     }
+    return false
   }
 
   /// Everybody who has started once, and those who are starting.
@@ -132,7 +134,7 @@ extension ClusterState {
         node: node.id, kind: node.kind, incarnation: node.incarnation, host: host, state: node.memberState,
         ports: node.memberState == .starting ? nil : node.ports)
       if let load = node.workload { member.load = ClusterTable.Load(load) }
-      if rules >= DecisionRules.liveSettings { 
+      if rules >= DecisionRules.liveSettings {
         member.poolShare = node.poolShare.flatMap { PoolShare(index: $0, of: spec?.poolShares ?? 0) }
       }
       return member
@@ -141,25 +143,33 @@ extension ClusterState {
 
   /// Whether a table would tell the same about who is there. Those still starting are of no use to anybody yet.
   private var hasSameMembers: Bool {
-    var told = table.members.lazy.filter { $0.state != .starting }.makeIterator()
-    for node in nodes {
-      let state = node.memberState
-      guard let host = node.host, state != .starting else { continue }
-      guard let member = told.next(), member.node == node.id, member.state == state, member.incarnation == node.incarnation,
-        member.kind == node.kind, member.ports == node.ports, member.host == host
+    guard table.uplinks == uplinkHolder else { return false }
+    // By index: members and nodes are large, and this is asked after every word of a load.
+    var told = table.members.startIndex
+    func passOverStarting() { while told < table.members.endIndex, table.members[told].state == .starting { told += 1 } }
+    for index in nodes.indices {
+      let state = nodes[index].memberState
+      guard let host = nodes[index].host, state != .starting else { continue }
+      passOverStarting()
+      guard told < table.members.endIndex, table.members[told].node == nodes[index].id, table.members[told].state == state,
+        table.members[told].incarnation == nodes[index].incarnation, table.members[told].kind == nodes[index].kind,
+        table.members[told].ports == nodes[index].ports, table.members[told].host == host
       else { return false }
+      told += 1
     }
-    return told.next() == nil
+    passOverStarting()
+    return told == table.members.endIndex
   }
 
   private var hasMovedLoads: Bool {
     // Both ascend by node.
-    var told = table.members[...]
-    for node in nodes where node.memberState == .serving {
-      while let first = told.first, first.node < node.id { told.removeFirst() }
-      guard let last = told.first, last.node == node.id else { continue }
-      let load = node.workload.map(ClusterTable.Load.init) ?? ClusterTable.Load()
-      if load.isFar(from: last.load) { return true }
+    var told = table.members.startIndex
+    for index in nodes.indices where nodes[index].memberState == .serving {
+      while told < table.members.endIndex, table.members[told].node < nodes[index].id { told += 1 }
+      guard told < table.members.endIndex else { return false }
+      guard table.members[told].node == nodes[index].id else { continue }
+      let load = nodes[index].workload.map(ClusterTable.Load.init) ?? ClusterTable.Load()
+      if load.isFar(from: table.members[told].load) { return true }
     }
     return false
   }

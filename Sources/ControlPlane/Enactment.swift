@@ -23,12 +23,13 @@ extension ClusterState {
     case .stop(let node): order = stop(node, slot)
     case .stopAbandoned(let node, let incarnation): order = stopAbandoned(node, incarnation, slot)
     case .notify(let table):
+      let change = uplinkChange(in: table)
       self.table = table
       tableSent = clock.elapsed
       let serving = table.members.count { $0.state == .serving }
       order = Order(
         target: .cluster, patience: 5_000,
-        reason: "table \(table.version): \(serving) of \(table.members.count) members serve", body: .notifyClusterConfig(table))
+        reason: "table \(table.version): \(serving) of \(table.members.count) members serve\(change)", body: .notifyClusterConfig(table))
     case .scaleOut(let overloaded, let host, let share): order = scaleOut(overloaded, on: host, share, slot)
     case .drain(let node):
       order = drain(node)
@@ -158,5 +159,10 @@ extension ClusterState {
     guard rules >= DecisionRules.liveSettings else { return }
     hash.mix(settingsVersion)
     hash.mix(settingsTold)
+    guard rules >= DecisionRules.switchTakeover else { return }
+    if case .only(let holder) = table.uplinks {
+      hash.mix(UInt64(holder?.node.number ?? 0))
+      hash.mix(holder?.incarnation.number ?? 0)
+    }
   }
 }

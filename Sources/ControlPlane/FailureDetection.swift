@@ -112,15 +112,22 @@ extension ClusterState {
 
   /// Declares dead what the evidence suffices for.
   mutating func declareDeaths() {
-    let serving = nodes.count { $0.isServing }
-    let silent = nodes.count { $0.isServing && $0.isSilent }
+    var (serving, silent) = (0, 0)
+    for index in nodes.indices where nodes[index].isServing {
+      serving += 1
+      if nodes[index].isSilent { silent += 1 }
+    }
     if silent >= 2, silent * 2 > serving {
       manySilentSince = manySilentSince ?? clock.elapsed
     } else {
       manySilentSince = nil
     }
     for index in nodes.indices {
-      guard let evidence = evidence(against: nodes[index]), maySpeak(evidence) else { continue }
+      // Most are well: that is seen without a copy.
+      let standing = nodes[index].lastHeard - min(nodes[index].lastHeard, nodes[index].loopsMovedAt)
+      guard nodes[index].isSilent || !nodes[index].unheardBy.isEmpty || standing >= frozenBound,
+        let evidence = evidence(against: nodes[index]), maySpeak(evidence)
+      else { continue }
       declareDead(at: index, evidence)
     }
   }

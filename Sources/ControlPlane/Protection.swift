@@ -91,8 +91,8 @@ extension ClusterState {
   /// When time alone makes a decision about replicas possible.
   func considerProtections(_ consider: (UInt64) -> Void) {
     guard isReplicated else { return }
-    for node in nodes {
-      guard let protection = node.protection else { continue }
+    for index in nodes.indices {
+      guard let protection = nodes[index].protection else { continue }
       switch protection.progress {
       case .refused(_, let until): consider(until)
       case .asked, .begun: consider(protection.askedAt + Self.protectionPatience)

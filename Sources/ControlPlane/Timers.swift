@@ -23,19 +23,19 @@ extension ClusterState {
       consider(host.runtimeRefusedUntil)
       consider(host.switchRefusedUntil)
     }
-    for node in nodes {
-      switch node.phase {
+    for index in nodes.indices {
+      switch nodes[index].phase {
       case .waiting(let until): consider(until)
       case .launching(_, let deadline): consider(deadline)
-      case .serving: consider(node.lastHeard + nodePatience + 1)
+      case .serving: consider(nodes[index].lastHeard + nodePatience + 1)
       case .stopping(let request): if let request { consider(request.retryAt) }
       }
-      if let drain = node.drain { consider(drain.deadline) }
+      if let drain = nodes[index].drain { consider(drain.deadline) }
     }
     for life in abandoned { if let stop = life.stop { consider(stop.retryAt) } }
     if let tableDue { consider(tableDue) }
     guard rules >= DecisionRules.failureDetection else { return wake }
-    if nodes.contains(where: { $0.isServing && $0.isSilent }) {
+    if nodes.indices.contains(where: { nodes[$0].isSilent && nodes[$0].isServing }) {
       consider(clock.lastStall + Patience.afterStall)
       consider(lastDeclared + Patience.massPace)
       if let manySilentSince { consider(manySilentSince + Patience.massHold) }

@@ -6,7 +6,8 @@ import Glibc
 ///
 /// Started once, on the thread that will poll. With huge pages memory is private to the process
 /// (`--in-memory`), so that any number of processes run side by side and leave nothing behind when they
-/// are killed; without them it runs on ordinary pages, more slowly, and says so.
+/// are killed; without them it runs on ordinary pages, more slowly, and says so. A process has one: whoever starts another
+/// has that one, as it was started first.
 public final class Environment {
   public enum Memory: Sendable, Equatable {
     /// Megabytes of huge pages, taken as they are needed.

@@ -8,13 +8,19 @@
 ///     ring                      gives back what it took
 ///     pci:0000:03:00.0          a NIC or virtual function bound to vfio-pci
 ///     dev:net_tap0,iface=x      any devargs, as DPDK takes them
+///
+/// What follows a ';' harms the frames that arrive, for labs: `af_packet:rt0;loss=0.1%;delay=1ms;jitter=200us` (`Impairment`).
 public struct PortSpec: Hashable, Sendable, CustomStringConvertible {
   public let description: String
   let kind: String
   let argument: String
+  /// What happens to frames that arrive here; nil: nothing.
+  public let impairment: Impairment?
 
   public init(_ text: String) throws(PortError) {
-    let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+    let clauses = text.split(separator: ";", omittingEmptySubsequences: false)
+    impairment = clauses.count > 1 ? try Impairment(Array(clauses.dropFirst())) : nil
+    let parts = clauses[0].split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
     description = text
     kind = parts[0]
     argument = parts.count == 2 ? parts[1] : ""

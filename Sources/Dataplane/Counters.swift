@@ -3,8 +3,8 @@ import NetworkFunctions
 import Synchronization
 import Wire
 
-/// What a worker counts: plain integers that only it touches.
-public struct Counters: Sendable {
+/// What a worker counts: plain integers that only it touches, and nothing else: they are published word by word.
+public struct Counters: BitwiseCopyable, Sendable {
   public var received: UInt64 = 0
   public var receivedBytes: UInt64 = 0
   public var forwarded: UInt64 = 0
@@ -97,59 +97,50 @@ public struct Counters: Sendable {
 /// The counters as the control thread reads them: copies, published by the worker about once a millisecond.
 ///
 /// Each number is exact for the moment it was published; two numbers may be of different moments.
-public final class PublishedCounters: Sendable {
-  private let cells: [Cell]
-  /// Flows that hold a part of another runtime's share, by share, and the pass after which they were counted.
-  private let borrowed: [Cell]
-  private let borrowedPass = Cell()
-  private static let fields: [WritableKeyPath<Counters, UInt64> & Sendable] = [
-    \.received, \.receivedBytes, \.forwarded, \.forwardedBytes, \.dropped, \.consumed, \.flowsCreated, \.flowsExpired,
-    \.flowsEvicted, \.flowsRefused, \.flowsMigratedIn, \.flowsMigratedOut, \.packetsReplicated, \.packetsReleased, \.flowsRecovered,
-    \.activeFlows, \.unprotectedFlows, \.replicasHeld, \.channelFramesSent, \.channelFramesReceived, \.channelFramesRefused,
-    \.channelRetransmits, \.channelMessagesRefused, \.messagesMalformed, \.missed, \.passes, \.busyPasses,
-    \.busyCycles, \.totalCycles,
-  ]
+@safe
+public final class PublishedCounters: @unchecked Sendable {
+  // Words of `Counters`, in its order; then drops by reason; then flows that hold a part of another runtime's share, by share;
+  // then the pass after which those were counted. One row, since the worker writes it: atomic words, and no more is shared.
+  private let words: UnsafeMutablePointer<Atomic<UInt64>>
 
-  private final class Cell: Sendable { let value = Atomic<UInt64>(0) }
+  private static var counterWords: Int { MemoryLayout<Counters>.size / 8 }
+  private static var firstDrop: Int { counterWords }
+  private static var firstShare: Int { firstDrop + DropCounters.count }
+  private static var borrowedPass: Int { firstShare + BorrowedFlows.mostShares }
+  private static var count: Int { borrowedPass + 1 }
 
   public init() {
-    cells = (0..<Self.fields.count + 256).map { _ in Cell() }
-    borrowed = (0..<BorrowedFlows.mostShares).map { _ in Cell() }
+    unsafe words = .allocate(capacity: Self.count)
+    for word in 0..<Self.count { unsafe (words + word).initialize(to: Atomic(0)) }
+  }
+
+  deinit {
+    unsafe words.deinitialize(count: Self.count)
+    unsafe words.deallocate()
   }
 
   /// Called by the worker.
   func publish(_ counters: Counters, drops: borrowing DropCounters) {
-    // Written out: a key path per field and millisecond would be the worker's slowest code.
-    let values = (
-      counters.received, counters.receivedBytes, counters.forwarded, counters.forwardedBytes, counters.dropped, counters.consumed,
-      counters.flowsCreated, counters.flowsExpired, counters.flowsEvicted, counters.flowsRefused, counters.flowsMigratedIn,
-      counters.flowsMigratedOut, counters.packetsReplicated, counters.packetsReleased, counters.flowsRecovered,
-      counters.activeFlows, counters.unprotectedFlows, counters.replicasHeld,
-      counters.channelFramesSent, counters.channelFramesReceived, counters.channelFramesRefused, counters.channelRetransmits,
-      counters.channelMessagesRefused, counters.messagesMalformed,
-      counters.missed, counters.passes, counters.busyPasses, counters.busyCycles, counters.totalCycles
-    )
-    withUnsafeBytes(of: values) { bytes in
-      let words = unsafe bytes.bindMemory(to: UInt64.self)
-      for index in words.indices { unsafe cells[index].value.store(words[index], ordering: .relaxed) }
+    withUnsafeBytes(of: counters) { bytes in
+      for word in 0..<Self.counterWords {
+        unsafe words[word].store(bytes.loadUnaligned(fromByteOffset: word &* 8, as: UInt64.self), ordering: .relaxed)
+      }
     }
-    for code in 0..<256 where drops[UInt8(code)] != 0 {
-      cells[Self.fields.count + code].value.store(drops[UInt8(code)], ordering: .relaxed)
-    }
+    drops.forEach { code, count in unsafe words[Self.firstDrop &+ code].store(count, ordering: .relaxed) }
   }
 
   /// Called by the worker.
   func publish(_ flows: BorrowedFlows, passes: UInt64) {
-    for share in 0..<flows.end { borrowed[share].value.store(flows[share], ordering: .relaxed) }
-    borrowedPass.value.store(passes, ordering: .releasing)
+    for share in 0..<flows.end { unsafe words[Self.firstShare &+ share].store(flows[share], ordering: .relaxed) }
+    unsafe words[Self.borrowedPass].store(passes, ordering: .releasing)
   }
 
   /// Flows that hold a part of another runtime's share, as they were after the given pass or later; called by the control
   /// thread.
   public func borrowedFlows() -> (pass: UInt64, shares: [(share: Int, flows: UInt64)]) {
-    let pass = borrowedPass.value.load(ordering: .acquiring)
-    let shares = borrowed.indices.compactMap { share in
-      let flows = borrowed[share].value.load(ordering: .relaxed)
+    let pass = unsafe words[Self.borrowedPass].load(ordering: .acquiring)
+    let shares = (0..<BorrowedFlows.mostShares).compactMap { share in
+      let flows = unsafe words[Self.firstShare + share].load(ordering: .relaxed)
       return flows == 0 ? nil : (share: share, flows: flows)
     }
     return (pass, shares)
@@ -158,14 +149,18 @@ public final class PublishedCounters: Sendable {
   /// Called by the control thread.
   public func read() -> Counters {
     var counters = Counters()
-    for (index, field) in Self.fields.enumerated() { counters[keyPath: field] = cells[index].value.load(ordering: .relaxed) }
+    withUnsafeMutableBytes(of: &counters) { bytes in
+      for word in 0..<Self.counterWords {
+        unsafe bytes.storeBytes(of: words[word].load(ordering: .relaxed), toByteOffset: word * 8, as: UInt64.self)
+      }
+    }
     return counters
   }
 
   /// Packets dropped so far by reason code.
   public func drops() -> [(code: UInt8, count: UInt64)] {
-    (0..<256).compactMap { code in
-      let count = cells[Self.fields.count + code].value.load(ordering: .relaxed)
+    (0..<DropCounters.count).compactMap { code in
+      let count = unsafe words[Self.firstDrop + code].load(ordering: .relaxed)
       return count == 0 ? nil : (UInt8(code), count)
     }
   }
@@ -205,17 +200,37 @@ final class BorrowedFlows {
 /// One counter per drop reason.
 @safe
 public struct DropCounters: ~Copyable {
+  static var count: Int { 256 }
+
+  /// Counts by code, and behind them a bit for every code that was ever counted: few are, and who publishes passes the others over.
   private let counts: UnsafeMutablePointer<UInt64>
 
   public init() {
-    unsafe counts = .allocate(capacity: 256)
-    unsafe counts.initialize(repeating: 0, count: 256)
+    unsafe counts = .allocate(capacity: Self.count + Self.count / 64)
+    unsafe counts.initialize(repeating: 0, count: Self.count + Self.count / 64)
   }
 
   deinit { unsafe counts.deallocate() }
 
   @inline(__always)
-  public mutating func add(_ reason: DropReason) { unsafe counts[Int(reason.code)] &+= 1 }
+  public mutating func add(_ reason: DropReason) {
+    let code = Int(reason.code)
+    unsafe counts[code] &+= 1
+    unsafe counts[Self.count &+ code >> 6] |= 1 << UInt64(code & 63)
+  }
 
   public subscript(code: UInt8) -> UInt64 { unsafe counts[Int(code)] }
+
+  /// Calls `body` with every code that was counted.
+  @inline(__always)
+  func forEach(_ body: (_ code: Int, _ count: UInt64) -> Void) {
+    for word in 0..<Self.count / 64 {
+      var rest = unsafe counts[Self.count &+ word]
+      while rest != 0 {
+        let code = word << 6 | rest.trailingZeroBitCount
+        unsafe body(code, counts[code])
+        rest &= rest &- 1
+      }
+    }
+  }
 }

@@ -25,9 +25,6 @@ struct PendingClaim {
 extension MigrationGraph {
   // MARK: Packets
 
-  /// Whether packets leave by way of another runtime.
-  var isReplicating: Bool { replication.isOn }
-
   /// Sends the packets of `mask`, addressed to their switches, to the holder behind what is new about their flows.
   ///
   /// - Returns: those that the channel took. The others are dropped with a reason.
@@ -148,6 +145,7 @@ extension MigrationGraph {
     guard relieved.isEmpty, let (stream, holder) = comingStream, peers.hasSession(with: holder), let peer = peers.index(ofNode: holder.node) else { return }
     comingStream = nil
     replication.begin(stream: stream, holder: peer)
+    runtime.isReplicating = true
     (peers.holder, peers.stream) = (peer, stream)
   }
 
@@ -163,6 +161,7 @@ extension MigrationGraph {
   func stopReplicating() {
     if replication.isOn { relieved.append(replication.holder) }
     replication.stop(flows: &runtime.core)
+    runtime.isReplicating = false
     peers.holder = .max
     comingStream = nil
   }

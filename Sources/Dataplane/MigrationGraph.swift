@@ -27,6 +27,8 @@ final class MigrationGraph: ModuleGraph {
   var source: MigrationSource
   var target: MigrationTarget
   private var exchange: ShareExchange
+  /// Switches that ask which flows are this runtime's.
+  private var telling: RouteTelling
   var replication: ReplicationSource
   let released: ReleasedPackets
   let owner: FlowOwner
@@ -64,6 +66,7 @@ final class MigrationGraph: ModuleGraph {
     source = MigrationSource(owner: owner, layout: layout, stateSize: chain.stateSize, memory: memory)
     target = MigrationTarget(owner: owner, layout: layout, stateSize: chain.stateSize, flowCapacity: capacity, memory: memory)
     exchange = ShareExchange(layout: layout, capacity: min(capacity, 65_536), memory: memory)
+    telling = RouteTelling(memory: memory)
     replication = ReplicationSource(layout: layout, stateSize: chain.stateSize, capacity: isReplicated ? capacity : 0, memory: memory)
     super.init()
     runtime.core.returns = returns
@@ -149,7 +152,8 @@ final class MigrationGraph: ModuleGraph {
       case .prepared, .routeChanged, .installed, .claimed:
         source.receive(message, from: peer, now: now, flows: &runtime.core, outbox: &peers)
       case .returned: exchange.accept(message, chain: runtime.core.chain, isLending: source.isRunning, now: now)
-      case .changeRoute, nil: false
+      case .census: telling.receive(message, from: peer, source: &source)
+      case .changeRoute, .counted, .routes, nil: false
       }
     if !isUnderstood { malformed &+= 1 }
   }
@@ -165,6 +169,11 @@ final class MigrationGraph: ModuleGraph {
       report(now: now)
     }
     exchange.advance(chain: runtime.core.chain, peers: &peers, isLending: source.isRunning, now: now)
+    if !telling.isIdle {
+      telling.advance(
+        flows: runtime.core, source: source, isRecovering: runtime.core.replicas.isRecovering, knowsEnd: { heirs[$0] != nil },
+        outbox: &peers)
+    }
     return peers.flush(through: runtime.port, batch: outgoing, now: now)
   }
 
@@ -183,6 +192,7 @@ final class MigrationGraph: ModuleGraph {
     case .members(let members):
       var over: [(UInt8, Peer)] = []
       peers.update(members.peers, now: now) { over.append(($0, $1)) }
+      runtime.fencedSwitches = members.peers.filter { $0.isSwitch && !$0.isAlive }.map(\.node)
       exchange.update(members.entries, peers)
       for (index, peer) in over {
         let life = FlowOwner(node: peer.node, incarnation: peer.incarnation)
@@ -211,7 +221,10 @@ final class MigrationGraph: ModuleGraph {
 
   /// A life of a peer is over, by the first frame of its next one or by the coordinator's word.
   func mourn(_ peer: UInt8, _ incarnation: UInt64, now: Tick) {
-    guard !peers.known[Int(peer)].isSwitch else { return source.switchEnded(peer, now: now, flows: &runtime.core) }
+    guard !peers.known[Int(peer)].isSwitch else {
+      telling.ended(peer)
+      return source.switchEnded(peer, now: now, flows: &runtime.core)
+    }
     // Until another holder is named, packets go out unprotected rather than nowhere.
     if replication.isOn, replication.holder == peer { stopReplicating() }
     let heir = heir(of: FlowOwner(node: peers.known[Int(peer)].node, incarnation: incarnation))

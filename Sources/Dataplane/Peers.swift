@@ -125,6 +125,11 @@ struct Peers: ~Copyable, ReplicationOutbox {
 
   func index(ofNode node: UInt32) -> UInt8? { known.firstIndex { $0.node == node }.map { UInt8($0) } }
 
+  /// Indexes of the living runtimes, as bits.
+  var runtimes: UInt64 {
+    known.indices.reduce(0) { !known[$1].isSwitch && known[$1].isAlive ? $0 | 1 << UInt64($1) : $0 }
+  }
+
   /// Indexes of the living switches, as bits.
   var switches: UInt64 {
     known.indices.reduce(0) { known[$1].isSwitch && known[$1].isAlive ? $0 | 1 << UInt64($1) : $0 }

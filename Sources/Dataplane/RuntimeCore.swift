@@ -20,6 +20,7 @@ public struct RuntimeCore: ~Copyable {
   public var drops = DropCounters()
 
   private let rules: FlowRules
+  private let phases = PhaseTable()
   private let opensFromServerSide: Bool
   /// Frames to be run through the chain together.
   private var run: UInt64 = 0
@@ -100,8 +101,9 @@ public struct RuntimeCore: ~Copyable {
   private static var some: UInt64 { 0xff }
 
   /// Parses the live ones of `frames`, and asks for the buckets that their keys belong in.
+  // It changes nothing here, nor do the two behind it: but what is lent for reading only is copied, all of it.
   @inline(never)
-  private func parse(_ burst: inout Burst, _ frames: UInt64) {
+  private mutating func parse(_ burst: inout Burst, _ frames: UInt64) {
     let checksums = rules.checksums
     PacketBatch.forEach(in: burst.live & frames) { index in
       if let reason = burst[index].parse(checksums: checksums) {
@@ -119,7 +121,7 @@ public struct RuntimeCore: ~Copyable {
   ///
   /// - Returns: those whose tags suggest none.
   @inline(__always)
-  private func lookUp(_ burst: Burst, _ frames: UInt64) -> UInt64 {
+  private mutating func lookUp(_ burst: Burst, _ frames: UInt64) -> UInt64 {
     var strangers: UInt64 = 0
     PacketBatch.forEach(in: burst.live & frames) { index in
       if let (slot, direction) = flows.prefetchCandidate(burst[index].hash) {
@@ -134,7 +136,8 @@ public struct RuntimeCore: ~Copyable {
 
   /// Asks for what the flows will need that these frames may open.
   @inline(never)
-  private func foreseeOpening(_ burst: Burst, _ frames: UInt64) {
+  private mutating func foreseeOpening(_ burst: Burst, _ frames: UInt64) {
+    guard flows.count < flows.capacity else { return }
     for ahead in 0..<frames.nonzeroBitCount { flows.prefetchVacancy(ahead) }
     unsafe chain.foresee(burst.frames, mask: frames)
   }
@@ -159,19 +162,19 @@ public struct RuntimeCore: ~Copyable {
   private mutating func findFlow(
     _ burst: inout Burst, _ index: Int, _ bit: UInt64, clientSide: UInt64, serverSide: UInt64, now: Tick
   ) -> Bool {
-    var found = flows.find(burst[index])
+    var found = unsafe flows.find(at: burst.frames + index)
     if found == nil, replicas.isRecovering { found = recover(burst[index], now: now) }
     // An answer to a flow that this very run opened (a capture, a simultaneous open): its key is known when the
     // run is finished. It can only answer packets that have not left yet if the chain does not rewrite them,
     // so the plain reversed key tells.
     if found == nil, runOpenedFlows, serverSide & bit != 0, flows.findReversed(burst[index]) != nil {
       finishRun(&burst, now: now)
-      found = flows.find(burst[index])
+      found = unsafe flows.find(at: burst.frames + index)
     }
     // A second packet of a flow that this very run opened: only when the chain has passed the first is there a flow.
     if let (slot, _) = found, !flows[slot].actor.hasForwarded {
       finishRun(&burst, now: now)
-      found = flows.find(burst[index])
+      found = unsafe flows.find(at: burst.frames + index)
     }
     if let (slot, direction) = found {
       guard (direction == .forward ? clientSide : serverSide) & bit != 0 else {
@@ -303,9 +306,14 @@ public struct RuntimeCore: ~Copyable {
     return slot
   }
 
-  /// Makes room: a connection that is half open or closing has to go, but none that is in the present run.
+  /// Makes room: a connection that is closing has to go, or one that is half open and has had its time, but none that is in the
+  /// present run.
   private mutating func evict(for frame: borrowing Frame, now: Tick) -> Bool {
-    guard let slot = flows.victim(for: frame, timeoutClass: TimeoutClass.tcpTransitory, sparing: runNumber) else { return false }
+    let patience = rules.halfOpenPatience
+    let victim = flows.victim(for: frame, timeoutClass: TimeoutClass.tcpTransitory, sparing: runNumber, now: now) { actor, idle in
+      actor.phase != .opening || idle >= patience
+    }
+    guard let slot = victim else { return false }
     counters.flowsEvicted &+= 1
     end(slot, now: now)
     return true
@@ -336,7 +344,7 @@ public struct RuntimeCore: ~Copyable {
     var learning: UInt64 = 0
     PacketBatch.forEach(in: kept) { index in
       let slot = burst[index].slot
-      if flows[slot].actor.follow(burst[index]) { setTimeout(burst[index], now: now) }
+      if flows[slot].actor.follow(burst[index], phases) { setTimeout(slot, burst[index].protocolNumber, now: now) }
       flows[slot].actor.hasForwarded = true
       guard !flows[slot].knowsReverse else { return }
       // The frame's own hash has served its purpose.
@@ -355,8 +363,8 @@ public struct RuntimeCore: ~Copyable {
   }
 
   @inline(never)
-  private mutating func setTimeout(_ frame: borrowing Frame, now: Tick) {
-    flows.setTimeoutClass(frame.slot, TimeoutClass.of(frame.protocolNumber, flows[frame.slot].actor.phase), now: now)
+  private mutating func setTimeout(_ slot: UInt32, _ protocolNumber: UInt8, now: Tick) {
+    flows.setTimeoutClass(slot, TimeoutClass.of(protocolNumber, flows[slot].actor.phase), now: now)
   }
 
   /// Makes the flows of `frames`, as the chain has left them, known by the key of their answers. A flow whose
@@ -433,6 +441,9 @@ public struct FlowRules: Sendable {
   public var checksums = ChecksumPolicy.verify
   /// Idle timeouts in milliseconds, by `TimeoutClass`.
   public var timeouts: [UInt32] = [240_000, 7_440_000, 300_000, 60_000, 60_000]
+  /// How long a connection that is half open has before it may have to make room, in milliseconds: TCP's first wait for an answer
+  /// (RFC 6298 §2.1). Without it a flood of SYNs would leave none the time for its handshake.
+  public var halfOpenPatience: UInt32 = 1_000
   /// How long after the last late packet the record of a flow that left is kept, in milliseconds.
   static var departedTimeout: UInt32 { 2_000 }
 

@@ -52,19 +52,39 @@ extension Worker {
 }
 
 /// From the port through the flow actors and back to the port.
+@safe
 final class RuntimeGraph: ModuleGraph {
-  var core: RuntimeCore
+  /// Behind a pointer, since a class's own properties are checked for exclusive access whenever they are touched.
+  private let memory: UnsafeMutablePointer<RuntimeCore>
   let port: PacketPort
   let address: FabricAddress
   /// Takes frames of channels, and packets of flows that are not served here.
-  unowned(unsafe) var migration: MigrationGraph?
+  unowned(unsafe) var migration: MigrationGraph? {
+    didSet { takesControl = migration != nil }
+  }
+  private var takesControl = false
+  /// Whether packets leave by way of another runtime. Noted here by `migration`, which would have to be retained to be asked.
+  var isReplicating = false
+  /// Switches whose life is over, by node: what one that was only thought to be dead dispatches could be a second owner's.
+  var fencedSwitches: [UInt32] = []
   private let batch = PacketBatch()
   private let reassembly = Reassembly()
 
   init(port: PacketPort, address: FabricAddress, core: consuming RuntimeCore) {
     self.port = port
     self.address = address
-    self.core = core
+    unsafe memory = .allocate(capacity: 1)
+    unsafe memory.initialize(to: core)
+  }
+
+  deinit {
+    unsafe memory.deinitialize(count: 1)
+    unsafe memory.deallocate()
+  }
+
+  var core: RuntimeCore {
+    @inline(__always) unsafeAddress { unsafe UnsafePointer(memory) }
+    @inline(__always) unsafeMutableAddress { unsafe memory }
   }
 
   func account(busy: UInt64, total: UInt64, passes: UInt64) {
@@ -105,10 +125,11 @@ final class RuntimeGraph: ModuleGraph {
   /// - Returns: frames of channels, which are left alone.
   private func serve(_ batch: PacketBatch, now: Tick, fragments: inout UInt64) -> UInt64 {
     let sides = sortBySide(batch)
+    if !fencedSwitches.isEmpty { dropFenced(batch) }
     let detoured = core.process(batch, clientSide: sides.client, serverSide: sides.server, now: now)
     var consumed = sides.control
     if detoured != 0 { consumed |= migration?.detour(batch, detoured, now: now) ?? 0 }
-    if let migration, migration.isReplicating { migration.foresee(batch, batch.live) }
+    if isReplicating { migration?.foresee(batch, batch.live) }
     returnToSenders(batch)
     let lost = batch.all & ~batch.live & ~consumed
     if lost != 0, fragments == 0 {
@@ -116,7 +137,7 @@ final class RuntimeGraph: ModuleGraph {
       fragments = result.taken
       consumed |= result.consumed
     }
-    guard let migration, migration.isReplicating else {
+    guard isReplicating, let migration else {
       let refused = port.transmit(batch, mask: batch.live)
       PacketBatch.forEach(in: refused) { batch.drop($0, .transmitQueueFull) }
       core.settle(batch, consumed: consumed)
@@ -134,14 +155,12 @@ final class RuntimeGraph: ModuleGraph {
   private func sortBySide(_ batch: PacketBatch) -> (client: UInt64, server: UInt64, control: UInt64) {
     var burst = Burst(batch)
     let own = address
-    let takesControl = migration != nil
+    let takesControl = takesControl
     var sides = (client: UInt64(0), server: UInt64(0), control: UInt64(0))
     for index in 0..<batch.count {
-      let bit: UInt64 = 1 << UInt64(truncatingIfNeeded: index)
-      switch own.side(of: burst[index].destinationMAC) {
-      case .client: sides.client |= bit
-      case .server: sides.server |= bit
-      case nil:
+      let bit: UInt64 = 1 &<< UInt64(truncatingIfNeeded: index)
+      let role = own.role(of: burst[index].destinationMAC)
+      guard role &- 1 < 2 else {
         if takesControl, burst[index].destinationMAC == own.control, burst[index].isOfType(ChannelFrame.etherType) {
           sides.control |= bit
           burst.live &= ~bit
@@ -150,10 +169,20 @@ final class RuntimeGraph: ModuleGraph {
         }
         continue
       }
+      // Without a jump, since which side the next packet is from no processor foresees: 1 is the client side, 2 the server side.
+      sides.client |= (role & 1) &<< UInt64(truncatingIfNeeded: index)
+      sides.server |= (role &>> 1) &<< UInt64(truncatingIfNeeded: index)
       if !own.isPeer(burst[index].sourceMAC) { burst.drop(index, .unknownSource) }
     }
     batch.live = burst.live
     return sides
+  }
+
+  @inline(never)
+  private func dropFenced(_ batch: PacketBatch) {
+    PacketBatch.forEach(in: batch.live) { index in
+      if fencedSwitches.contains(FabricAddress.node(of: batch[index].sourceMAC)) { batch.drop(index, .fenced) }
+    }
   }
 
   /// Exchanges sender and receiver, and the roles of both.

@@ -21,6 +21,8 @@ struct SwitchCore: ~Copyable {
   var counters = Counters()
   var drops = DropCounters()
   var runtimes = RuntimeTable()
+  /// Whether new flows are given to runtimes: by the switch that has the uplinks, once it knows the flows that there are.
+  var admission = Admission.open
   private let fabric: FabricAddress
   private let entrance: ServerSideEntrance
 
@@ -99,6 +101,10 @@ struct SwitchCore: ~Copyable {
     }
     guard side == .client || entrance.isOpen else {
       batch.drop(index, .noFlow)
+      return nil
+    }
+    guard admission == .open else {
+      batch.drop(index, admission == .standsBy ? .standsBy : .awaitsRecovery)
       return nil
     }
     guard let owner = entrance.owner(of: batch[index], from: side, among: runtimes) else {
@@ -210,15 +216,15 @@ struct SwitchCore: ~Copyable {
     let actor = SwitchActor(owner: owner)
     let timeoutClass = timeoutClass(of: frame)
     var slot = routes.createReversed(frame, actor: actor, timeoutClass: timeoutClass, now: now)
-    if slot == nil, evict(for: frame) {
+    if slot == nil, evict(for: frame, now: now) {
       slot = routes.createReversed(frame, actor: actor, timeoutClass: timeoutClass, now: now)
     }
     count(slot)
   }
 
   /// Makes room: the route of a connection that is half open or closing has to go.
-  private mutating func evict(for frame: borrowing Frame) -> Bool {
-    guard let slot = routes.victim(for: frame, timeoutClass: TimeoutClass.tcpTransitory) else { return false }
+  private mutating func evict(for frame: borrowing Frame, now: Tick) -> Bool {
+    guard let slot = routes.victim(for: frame, timeoutClass: TimeoutClass.tcpTransitory, now: now) else { return false }
     counters.flowsEvicted &+= 1
     routes.remove(slot)
     return true
@@ -228,7 +234,7 @@ struct SwitchCore: ~Copyable {
     let actor = SwitchActor(owner: owner)
     let timeoutClass = timeoutClass(of: frame)
     var slot = routes.create(frame, actor: actor, timeoutClass: timeoutClass, now: now)
-    if slot == nil, evict(for: frame) {
+    if slot == nil, evict(for: frame, now: now) {
       slot = routes.create(frame, actor: actor, timeoutClass: timeoutClass, now: now)
     }
     count(slot)
@@ -275,6 +281,15 @@ struct SwitchCore: ~Copyable {
     counters.activeFlows = UInt64(routes.count)
     return fired
   }
+}
+
+/// What a switch does with packets of flows that it does not know.
+enum Admission {
+  case open
+  /// Another has the uplinks.
+  case standsBy
+  /// They may be flows of the switch that had the uplinks before: the runtimes are being asked.
+  case takesCensus
 }
 
 /// What a switch does with a packet from the server side of a flow that it does not know, as its chain would have it.
@@ -364,9 +379,13 @@ public struct FabricAddress: Hashable, Sendable {
 
   @inline(__always)
   public func side(of address: MACAddress) -> Side? {
-    let role = address.value ^ base
+    let role = role(of: address)
     return role == 1 ? .client : role == 2 ? .server : nil
   }
+
+  /// 1 for the client side's address of this node, 2 for the server side's, and something else for any other.
+  @inline(__always)
+  func role(of address: MACAddress) -> UInt64 { address.value ^ base }
 
   /// Whether an address is that of a node of the same cluster, in a role that carries packets.
   @inline(__always)
@@ -378,6 +397,8 @@ public struct FabricAddress: Hashable, Sendable {
   /// What the last bytes of a node's two addresses differ by.
   static var roleFlip: UInt8 { 3 }
 
+  /// The node that an address of the cluster is of.
+  static func node(of address: MACAddress) -> UInt32 { UInt32(truncatingIfNeeded: address.value >> 8 & 0xffff) }
   /// Whether another node sends this packet for the one it comes from (`Frame.markReleased`).
   static func isReleased(_ source: MACAddress) -> Bool { source.value & 0x10 != 0 }
   /// Whom a packet comes from, whoever sends it.
@@ -389,7 +410,7 @@ public struct FabricAddress: Hashable, Sendable {
 /// Both keys of a flow go from one owner to another or neither does. A switch that knows only one has had no packet of
 /// the other direction yet; it is asked about both, and one is enough.
 @safe
-struct RouteChanges: MigratingRoutes, ~Copyable {
+struct RouteChanges: MigratingRoutes, RestoredRoutes, ~Copyable {
   /// Once for a message, not once for a flow, it is checked that nobody else has it.
   let core: UnsafeMutablePointer<SwitchCore>
   let now: Tick
@@ -399,6 +420,10 @@ struct RouteChanges: MigratingRoutes, ~Copyable {
   mutating func change(_ keys: FlowKeyPair, from: FlowOwner, to: FlowOwner) -> RouteChange {
     unsafe core.pointee.change(keys, from: from, to: to, now: now)
   }
+
+  mutating func restore(_ keys: FlowKeyPair, timeoutClass: UInt8, owner: FlowOwner) {
+    unsafe core.pointee.restore(keys, timeoutClass: timeoutClass, owner: owner, now: now)
+  }
 }
 
 extension SwitchCore {
@@ -407,7 +432,9 @@ extension SwitchCore {
       return .refused(epoch: 0)
     }
     let (forward, reverse) = (routes.find(keys.forward)?.slot, routes.find(keys.reverse)?.slot)
-    guard let one = forward ?? reverse else { return .unknown }
+    guard let one = forward ?? reverse else {
+      return admission == .takesCensus ? adopt(keys, from: old, to: new, now: now) : .unknown
+    }
     let other = reverse ?? one
     let epoch = max(routes[one].actor.epoch, routes[other].actor.epoch)
     let owners = (routes[one].actor.owner, routes[other].actor.owner)
@@ -419,5 +446,37 @@ extension SwitchCore {
 
   private mutating func move(_ slot: UInt32, from old: UInt16, to new: UInt16, now: Tick) {
     if routes[slot].actor.owner == old { routes[slot].actor.move(to: new, now: now) }
+  }
+
+  // MARK: Taking over
+
+  /// A runtime says that a flow is its own. What is known otherwise is older, but for a change of routes: the runtime may have
+  /// said so before it knew of that.
+  mutating func restore(_ keys: FlowKeyPair, timeoutClass: UInt8, owner: FlowOwner, now: Tick) {
+    guard let index = runtimes.index(of: owner), runtimes.entries[Int(index)].isAlive else { return }
+    restore(keys.forward, timeoutClass, SwitchActor(owner: index), now)
+    restore(keys.reverse, timeoutClass, SwitchActor(owner: index), now)
+  }
+
+  private mutating func restore(_ key: FlowKey, _ timeoutClass: UInt8, _ actor: SwitchActor, _ now: Tick) {
+    if let (slot, _) = routes.find(key) {
+      guard routes[slot].actor.owner != actor.owner, routes[slot].actor.recentFormer(now: now) == nil else { return }
+      routes[slot].actor = actor
+    } else if routes.create(key, actor: actor, timeoutClass: timeoutClass, now: now) == nil {
+      counters.flowsRefused &+= 1
+    } else {
+      counters.flowsRecovered &+= 1
+    }
+  }
+
+  /// A flow moves that nobody has told of: nobody will, as it has left its runtime before its turn came.
+  private mutating func adopt(_ keys: FlowKeyPair, from old: UInt16, to new: UInt16, now: Tick) -> RouteChange {
+    var actor = SwitchActor(owner: old)
+    actor.move(to: new, now: now)
+    let timeoutClass = TimeoutClass.of(keys.protocolNumber, .established)
+    let forward = routes.create(keys.forward, actor: actor, timeoutClass: timeoutClass, now: now)
+    let reverse = routes.create(keys.reverse, actor: actor, timeoutClass: timeoutClass, now: now)
+    if forward == nil || reverse == nil { counters.flowsRefused &+= 1 }
+    return .changed(epoch: actor.epoch)
   }
 }

@@ -33,19 +33,19 @@ extension Worker {
       core: SwitchCore(fabric: address, entrance: entrance, rules: rules, seed: seed, now: now, memory: memory),
       client: Uplink(port: ports.client, settings: client), server: Uplink(port: ports.server, settings: server),
       fabric: ports.fabric)
-    let routes = identity.map { RouteGraph(state: state, address: address, owner: $0, memory: memory) }
+    let routes = identity.map { RouteGraph(state: state, address: address, owner: $0, rings: rings, memory: memory) }
     state.core.runtimes.awaitsRecovery = isReplicated
-    state.client.announce(now: now)
-    state.server.announce(now: now)
+    // A member waits for the coordinator's word: another switch may have the uplinks.
+    if routes == nil { state.takeUplinks(now: now) } else { state.core.admission = .standsBy }
     let announcement = announces ? AnnouncementGraph(port: ports.fabric, address: address) : nil
     let liaison = Liaison(rings: rings) { command, now in
       switch command {
       case .members(let members):
         state.core.runtimes.update(members.entries)
-        routes?.update(members.peers, now: now)
+        routes?.update(members, now: now)
       case .recover(let order):
         state.core.runtimes.recover(order.lost, by: order.by)
-        routes?.fence(order.lost)
+        routes?.recover(order)
       case .migrate, .cancelMigration, .protect, .errand, .stop: break
       }
     }
@@ -55,6 +55,8 @@ extension Worker {
         FabricGraph(state: state, routes: routes),
       ] + (routes.map { [$0] } ?? []) + (announcement.map { [$0] } ?? []) + [
         TimerGraph { now in
+          state.client.keepAnnouncing(now: now)
+          state.server.keepAnnouncing(now: now)
           state.serveWaiting(now: now)
           return state.core.expireIdle(now: now, limit: 64)
         }
@@ -81,6 +83,19 @@ final class SwitchState {
     self.client = client
     self.server = server
     self.fabric = fabric
+  }
+
+  /// The uplinks' addresses are this switch's from now on.
+  func takeUplinks(now: Tick) {
+    client.take(now: now)
+    server.take(now: now)
+  }
+
+  /// Another switch has them.
+  func leaveUplinks() {
+    client.leave()
+    server.leave()
+    core.admission = .standsBy
   }
 
   func account(busy: UInt64, total: UInt64, passes: UInt64) {
@@ -194,27 +209,78 @@ final class FabricGraph: ModuleGraph {
   }
 }
 
-/// A switch's part in migrations: its channels to the other nodes, and the routes they ask it to change.
+/// A switch's part in migrations, and in taking over from another switch: its channels to the other nodes, the routes they ask
+/// it to change, and those that they tell it.
 ///
 /// Its answer to a change goes out over the fabric port, behind the packets that were dispatched before the change.
 final class RouteGraph: ModuleGraph {
   private let state: SwitchState
   private let address: FabricAddress
   private let outgoing = PacketBatch()
+  private let rings: WorkerRings
   private var peers: Peers
   private var migration: MigrationSwitch
+  private let owner: FlowOwner
+  private var holdsUplinks = false
+  /// Who had the uplinks before; a node's life before this one, as long as nothing else is known.
+  private var former: FlowOwner?
+  private var census = RouteCensus()
+  private var report: RecoveryReport?
+  /// Messages that were none for a switch.
+  private var malformed: UInt64 = 0
 
-  init(state: SwitchState, address: FabricAddress, owner: FlowOwner, memory: MemorySource) {
+  init(state: SwitchState, address: FabricAddress, owner: FlowOwner, rings: WorkerRings, memory: MemorySource) {
+    self.rings = rings
+    if owner.incarnation > 1 { former = FlowOwner(node: owner.node, incarnation: owner.incarnation - 1) }
     self.state = state
     self.address = address
+    self.owner = owner
     peers = Peers(address: address, node: owner.node, incarnation: owner.incarnation, memory: memory)
     migration = MigrationSwitch(answers: 4_096, memory: memory)
   }
 
-  func fence(_ life: FlowOwner) { _ = peers.fence(life) }
-  func update(_ members: [Peer], now: Tick) { peers.update(members, now: now) { _, _ in } }
+  // MARK: Who there is
 
-  func count(into counters: inout Counters) { peers.count(into: &counters) }
+  func update(_ members: WorkerCommand.Members, now: Tick) {
+    peers.update(members.peers, now: now) { peer, _ in census.ended(peer) }
+    let isOurs =
+      switch members.uplinks {
+      case .unassigned: !members.peers.contains { $0.isSwitch && $0.isAlive && $0.node < owner.node }
+      case .only(let holder): holder == owner
+      }
+    if case .only(let holder?) = members.uplinks, holder != owner { former = holder }
+    guard isOurs != holdsUplinks else { return }
+    holdsUplinks = isOurs
+    guard isOurs else { return state.leaveUplinks() }
+    state.takeUplinks(now: now)
+    // Flows may have begun before this switch had the uplinks, or before it lived.
+    report = former.map { RecoveryReport(run: UInt32(truncatingIfNeeded: members.version), lost: $0, started: now) }
+    census.begin(peers.runtimes, now: now)
+    state.core.admission = .takesCensus
+  }
+
+  func recover(_ order: RecoveryOrder) {
+    if let peer = peers.fence(order.lost) { census.ended(peer) }
+    if let heir = order.by, let peer = peers.index(ofNode: heir.node), peers.known[Int(peer)].isAlive {
+      census.inherits(peer, order.lost)
+    }
+  }
+
+  /// All flows are known: new ones are welcome.
+  private func finishCensus(now: Tick) {
+    guard holdsUplinks, state.core.admission == .takesCensus else { return }
+    state.core.admission = .open
+    guard var report else { return }
+    self.report = nil
+    report.recovered = census.told
+    report.finished = now
+    _ = rings.events.put(.tookOver(report))
+  }
+
+  func count(into counters: inout Counters) {
+    peers.count(into: &counters)
+    counters.messagesMalformed = malformed
+  }
 
   /// The frames of channels in a batch; they are not live any more.
   func sort(_ batch: PacketBatch) -> UInt64 {
@@ -232,19 +298,29 @@ final class RouteGraph: ModuleGraph {
 
   func hear(_ batch: PacketBatch, _ frames: UInt64, now: Tick) {
     PacketBatch.forEach(in: frames) { index in
-      guard let peer = batch[index].withBytes({ peers.receive($0, now: now) })?.peer else { return }
-      while let message = unsafe peers.nextMessage(from: peer) {
-        guard MigrationMessage.kind(message.bytes) == .changeRoute else { continue }
-        unsafe withUnsafeMutablePointer(to: &state.core) { core in
+      guard let arrival = batch[index].withBytes({ peers.receive($0, now: now) }) else { return }
+      if arrival.ended != nil { census.ended(arrival.peer) }
+      while let message = unsafe peers.nextMessage(from: arrival.peer) {
+        let isUnderstood = unsafe withUnsafeMutablePointer(to: &state.core) { core in
           var changes = unsafe RouteChanges(core: core, now: now)
-          _ = migration.receive(message.bytes, from: peer, routes: &changes)
+          return switch MigrationMessage.kind(message.bytes) {
+          case .changeRoute: migration.receive(message.bytes, from: arrival.peer, routes: &changes)
+          case .counted, .routes:
+            census.receive(message.bytes, from: arrival.peer, owner: peers.life(of: arrival.peer), routes: &changes)
+          default: false
+          }
         }
+        if !isUnderstood { malformed &+= 1 }
       }
     }
   }
 
   override func run(at now: Tick) -> Int {
+    census.advance(now: now, outbox: &peers)
+    if !census.isRunning { finishCensus(now: now) }
     migration.flush(outbox: &peers)
+    // A switch is a witness like any runtime: without it two of three runtimes would be no majority against the third.
+    for life in peers.takeSilent() { _ = rings.events.put(.peerSilent(life)) }
     return peers.flush(through: state.fabric, batch: outgoing, now: now)
   }
 }

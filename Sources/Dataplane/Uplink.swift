@@ -21,9 +21,50 @@ final class Uplink {
 
   static let longestWait: UInt64 = 3_000
 
+  /// Whether the addresses are ours to answer for.
+  private(set) var isHeld = false
+  /// Milliseconds from taking the addresses to each announcement: one could be lost, and another switch that was only thought
+  /// to be dead could speak up once more.
+  private static let announcements: [UInt64] = [0, 50, 200, 600, 1_500, 4_000]
+  private var announcementsLeft: ArraySlice<UInt64> = []
+  private var heldSince = Tick.zero
+  private var lastAnnouncement: UInt64 = 0
+  /// Announcements that another one's claim made necessary.
+  private(set) var defences: UInt64 = 0
+
   init(port: PacketPort, settings: UplinkSettings) {
     self.port = port
     self.settings = settings
+  }
+
+  // MARK: Whose the addresses are
+
+  /// The addresses are ours from now on: whoever knows them by another's link address learns of it.
+  func take(now: Tick) {
+    isHeld = true
+    heldSince = now
+    announcementsLeft = Self.announcements[...]
+    keepAnnouncing(now: now)
+  }
+
+  /// They are another's: nothing is said in their name any more.
+  func leave() {
+    isHeld = false
+    announcementsLeft = []
+  }
+
+  /// Announces when it is time to.
+  func keepAnnouncing(now: Tick) {
+    guard let next = announcementsLeft.first, now.milliseconds &- heldSince.milliseconds >= next else { return }
+    announcementsLeft.removeFirst()
+    announce(now: now)
+  }
+
+  /// Somebody else claims one of our addresses (RFC 5227 §2.4 c): at most ten answers a second.
+  private func defend(now: Tick) {
+    guard isHeld, now.milliseconds &- lastAnnouncement >= 100 else { return }
+    defences += 1
+    announce(now: now)
   }
 
   // MARK: ARP
@@ -31,10 +72,15 @@ final class Uplink {
   /// Handles a frame of family `.arp`; its memory stays the batch's.
   func hear(_ frame: borrowing Frame, now: Tick) -> Bool {
     guard let packet = ARPPacket(frame) else { return false }
+    if settings.answers(packet.sender) {
+      if packet.senderMAC != port.address { defend(now: now) }
+      return true
+    }
+    // One that stands by learns who there is, and says nothing.
     let isOurs = settings.answers(packet.target)
     // A probe (RFC 5227) speaks for nobody.
     if packet.sender.value != 0 { neighbors.hear(packet.sender, at: packet.senderMAC, isForUs: isOurs, now: now) }
-    if packet.operation == .request, isOurs, packet.sender != packet.target {
+    if isHeld, packet.operation == .request, isOurs, packet.sender != packet.target {
       send(
         ARPPacket(
           operation: .reply, senderMAC: port.address, sender: packet.target, targetMAC: packet.senderMAC,
@@ -49,11 +95,15 @@ final class Uplink {
     guard let message = NeighborMessage(frame) else { return false }
     switch message.kind {
     case .advertisement:
+      if settings.ipv6.answers(message.target) {
+        if message.linkAddress.map({ $0 != port.address }) == true { defend(now: now) }
+        return true
+      }
       if let link = message.linkAddress { neighbors6.hear(message.target, at: link, isForUs: false, now: now) }
     case .solicitation:
       let isOurs = settings.ipv6.answers(message.target)
       if let link = message.linkAddress { neighbors6.hear(message.source, at: link, isForUs: isOurs, now: now) }
-      guard isOurs else { return true }
+      guard isHeld, isOurs else { return true }
       // Who has no address yet hears it with everybody else (RFC 4861 §7.2.4).
       let isProbe = message.source == NeighborMessage.unspecified
       send(
@@ -72,6 +122,8 @@ final class Uplink {
   }
 
   private func ask(_ address: IPAddress, now: Tick) {
+    // The question would say that the address it is asked from is here.
+    guard isHeld else { return }
     if let address = address.ipv4 { return ask(address, now: now) }
     guard let sender = settings.ipv6.source(for: address) else { return }
     send(
@@ -80,14 +132,15 @@ final class Uplink {
   }
 
   private func ask(_ address: IPv4Address, now: Tick) {
-    guard let sender = settings.source(for: address) else { return }
+    guard isHeld, let sender = settings.source(for: address) else { return }
     send(
       ARPPacket(operation: .request, senderMAC: port.address, sender: sender, targetMAC: .zero, target: address),
       to: .broadcast, now: now)
   }
 
   /// Tells the network who has our addresses now (gratuitous ARP, RFC 5227 §3).
-  func announce(now: Tick) {
+  private func announce(now: Tick) {
+    lastAnnouncement = now.milliseconds
     for address in settings.announced {
       send(
         ARPPacket(operation: .request, senderMAC: port.address, sender: address, targetMAC: .zero, target: address),

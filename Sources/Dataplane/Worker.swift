@@ -10,14 +10,15 @@ import Wire
 /// wait. The same worker runs on DPDK, on capture files and in tests. What it shares with the control
 /// thread is two rings and the published counters, nothing else.
 public final class Worker {
-  private var scheduler: GraphScheduler
+  private let scheduler: GraphScheduler
   private let liaison: Liaison
   private let publishing: () -> Void
   private let accounting: (_ busy: UInt64, _ total: UInt64, _ passes: UInt64) -> Void
   private var nextPublication = Tick.zero
   public let published: PublishedCounters
 
-  public var passes: UInt64 { scheduler.passes }
+  /// Passes over all graphs: a worker that stops counting is frozen, whatever its other threads say.
+  public private(set) var passes: UInt64 = 0
   /// False once the control thread has told it to stop.
   public var isRunning: Bool { !liaison.isStopped }
 
@@ -35,6 +36,7 @@ public final class Worker {
   /// One pass over all graphs; returns the work done.
   public func pass(at now: Tick) -> Int {
     let work = scheduler.pass(at: now)
+    passes &+= 1
     if now >= nextPublication {
       publishing()
       nextPublication = now.advanced(byMilliseconds: 1)
@@ -44,7 +46,7 @@ public final class Worker {
 
   /// Notes the cycles of a pass: those of passes that found work are the worker's load. On a polled core
   /// the processor's own utilisation says nothing.
-  public func account(busy: UInt64, total: UInt64) { accounting(busy, total, scheduler.passes) }
+  public func account(busy: UInt64, total: UInt64) { accounting(busy, total, passes) }
 }
 
 /// What the control thread asks of a worker.
@@ -69,12 +71,24 @@ public enum WorkerCommand: Sendable {
     public let entries: [RuntimeTable.Entry]
     /// All nodes, whom this one has channels to.
     public let peers: [Peer]
+    public let uplinks: UplinkHolder
 
-    public init(version: UInt64, entries: [RuntimeTable.Entry], peers: [Peer] = []) {
+    public init(
+      version: UInt64, entries: [RuntimeTable.Entry], peers: [Peer] = [], uplinks: UplinkHolder = .unassigned
+    ) {
       self.version = version
       self.entries = entries
       self.peers = peers
+      self.uplinks = uplinks
     }
+  }
+
+  /// Which switch answers for the addresses that the outside knows.
+  public enum UplinkHolder: Equatable, Sendable {
+    /// Nobody has said which: the living one with the lowest number.
+    case unassigned
+    /// One life of a switch; nobody for now, if there is none.
+    case only(FlowOwner?)
   }
 }
 
@@ -161,6 +175,8 @@ public enum WorkerEvent: Sendable {
   case protected(stream: UInt32, flows: UInt64)
   /// Flows of a runtime that died were taken over; twice a run at least: at its beginning and at its end.
   case recovery(RecoveryReport)
+  /// A switch has taken the uplinks over and been told of the flows that there are; the run is the table's version.
+  case tookOver(RecoveryReport)
   /// Nothing was heard of a peer for the channel's deadline.
   case peerSilent(FlowOwner)
   case stopped
@@ -178,17 +194,19 @@ public final class WorkerRings: Sendable {
 /// liaison actor).
 final class Liaison: ModuleGraph {
   private let rings: WorkerRings
+  private let commands: RingBuffer<WorkerCommand>
   private let obey: (WorkerCommand, Tick) -> Void
   private(set) var isStopped = false
 
   /// - Parameter obey: what a command means to the kind of worker.
   init(rings: WorkerRings, obey: @escaping (WorkerCommand, Tick) -> Void) {
     self.rings = rings
+    commands = rings.commands
     self.obey = obey
   }
 
   override func run(at now: Tick) -> Int {
-    guard let command = rings.commands.take() else { return 0 }
+    guard let command = commands.take() else { return 0 }
     obey(command, now)
     switch command {
     case .members(let update): _ = rings.events.put(.applied(update))

@@ -9,21 +9,27 @@ import CIntrinsics
 /// Positions are counted in the caller's grain (say 1/8 s); the wheel knows no clock.
 @safe
 public struct TimerWheel: ~Copyable {
-  private static var none: UInt32 { .max }
+  @usableFromInline static var none: UInt32 { .max }
 
   /// Neighbours of a slot in the list it is in: side by side, since whoever reads one reads both.
   @usableFromInline
   struct Link: BitwiseCopyable {
     @usableFromInline var next: UInt32
     @usableFromInline var previous: UInt32
+
+    @inlinable
+    init(next: UInt32, previous: UInt32) {
+      self.next = next
+      self.previous = previous
+    }
   }
 
   @usableFromInline let links: UnsafeMutablePointer<Link>
   /// First slot of each position's list.
-  private let heads: UnsafeMutablePointer<UInt32>
-  private let positionMask: UInt64
+  @usableFromInline let heads: UnsafeMutablePointer<UInt32>
+  @usableFromInline let positionMask: UInt64
   /// Everything before this position has fired.
-  private var position: UInt64
+  @usableFromInline var position: UInt64
   public let capacity: Int
 
   /// - Parameters:
@@ -55,7 +61,7 @@ public struct TimerWheel: ~Copyable {
     let place = Int(truncatingIfNeeded: min(max(deadline, position), furthest) & positionMask)
     let head = unsafe heads[place]
     // The list's first member remembers its place, so that it can be unlinked without a search.
-    unsafe links[Int(slot)] = Link(next: head, previous: Self.none &- 1 &- UInt32(truncatingIfNeeded: place))
+    unsafe links[Int(slot)] = Link(next: head, previous: Self.mark(place))
     if head != Self.none { unsafe links[Int(head)].previous = slot }
     unsafe heads[place] = slot
   }
@@ -79,22 +85,40 @@ public struct TimerWheel: ~Copyable {
   /// A fired timer is disarmed. One that is armed anew for a position up to `target` before everything due has fired may fire
   /// before the others of its list.
   ///
+  /// - Parameter ask: called with each at once, to ask for its owner's memory while the next one is looked for.
   /// - Returns: how many fired.
-  public mutating func advance(to target: UInt64, into fired: UnsafeMutableBufferPointer<UInt32>) -> Int {
+  @inlinable @inline(__always)
+  public mutating func advance(
+    to target: UInt64, into fired: UnsafeMutableBufferPointer<UInt32>, _ ask: (UInt32) -> Void = { _ in }
+  ) -> Int {
     // After a whole turn every list has been seen: a longer leap of time costs no more than one turn.
     if target > position &+ positionMask &+ 1 { position &+= (target &- position &- positionMask &- 1) & ~positionMask }
     var count = 0
     while position <= target {
       let place = Int(truncatingIfNeeded: position & positionMask)
-      while unsafe heads[place] != Self.none {
-        if count == fired.count { return count }
-        let slot = unsafe heads[place]
-        cancel(slot)
-        unsafe fired[count] = slot
-        count &+= 1
+      var slot = unsafe heads[place]
+      if slot != Self.none {
+        // What fires goes one after the other: only who is first in the end has to know it.
+        while slot != Self.none, count < fired.count {
+          let next = unsafe links[Int(slot)].next
+          unsafe links[Int(slot)] = Link(next: Self.none, previous: Self.none)
+          unsafe fired[count] = slot
+          ask(slot)
+          count &+= 1
+          slot = next
+        }
+        unsafe heads[place] = slot
+        if slot != Self.none {
+          unsafe links[Int(slot)].previous = Self.mark(place)
+          return count
+        }
       }
       position &+= 1
     }
     return count
   }
+
+  /// What the first member of a list has in the place of a neighbour before it.
+  @inlinable @inline(__always)
+  static func mark(_ place: Int) -> UInt32 { none &- 1 &- UInt32(truncatingIfNeeded: place) }
 }

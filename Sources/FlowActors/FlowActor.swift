@@ -42,25 +42,53 @@ public struct FlowActor: BitwiseCopyable, Sendable {
 
   /// Follows one packet; `true` when the phase changed.
   @inlinable @inline(__always)
-  public mutating func follow(_ frame: borrowing Frame) -> Bool {
-    if phase == .connectionless { return false }
-    let flags = frame.tcpFlags
-    if phase == .established, flags.isDisjoint(with: [.fin, .rst]) { return false }
-    return follow(flags, frame.direction)
+  public mutating func follow(_ frame: borrowing Frame, _ phases: borrowing PhaseTable) -> Bool {
+    let next = phases[phase, frame.tcpFlags, frame.direction == opener]
+    let changes = next != phase
+    phase = next
+    return changes
+  }
+}
+
+extension FlowActor.Phase {
+  /// The phase after a packet with these flags, of the opener or of the other side.
+  func after(_ flags: TCPFlags, fromOpener: Bool) -> Self {
+    if self == .connectionless { return self }
+    if !flags.isDisjoint(with: [.fin, .rst]) { return .closing }
+    // The same ports are used again.
+    if flags.contains(.syn), self == .closing, fromOpener { return .opening }
+    if self == .opening, !fromOpener, flags.contains(.ack) { return .established }
+    return self
+  }
+}
+
+/// `Phase.after` of everything, written down: a shift where there would be some jumps that no processor foresees.
+///
+/// Two bits for each of the 64: they are plain words, since a row that is lent would be copied for every packet, and no `switch`,
+/// of which the compiler makes jumps.
+public struct PhaseTable: BitwiseCopyable, Sendable {
+  @usableFromInline var words: (UInt64, UInt64) = (0, 0)
+
+  public init() {
+    for place in 0..<64 as Range<UInt8> {
+      let phase = FlowActor.Phase(rawValue: place >> 4) ?? .connectionless
+      let flags = TCPFlags(rawValue: place & 3 | (place & 4) << 2)
+      let next = UInt64(phase.after(flags, fromOpener: place & 8 != 0).rawValue) << (UInt64(place & 31) * 2)
+      if place < 32 { words.0 |= next } else { words.1 |= next }
+    }
   }
 
-  @usableFromInline
-  mutating func follow(_ flags: TCPFlags, _ direction: Direction) -> Bool {
-    var now = phase
-    if !flags.isDisjoint(with: [.fin, .rst]) {
-      now = .closing
-    } else if flags.contains(.syn), phase == .closing, direction == opener {
-      now = .opening  // the same ports are used again
-    } else if phase == .opening, direction != opener, flags.contains(.ack) {
-      now = .established
+  /// RST counts as FIN here.
+  @inlinable
+  subscript(phase: FlowActor.Phase, flags: TCPFlags, fromOpener: Bool) -> FlowActor.Phase {
+    @inline(__always) get {
+      let bits = UInt64(flags.rawValue)
+      let code = unsafe UInt64(unsafeBitCast(phase, to: UInt8.self))
+      let place = (bits | bits >> 2) & 1 | bits & 2 | bits >> 2 & 4 | (fromOpener ? 8 : 0) | (code & 1) << 4
+      // Cases are numbered from 0 in the order written, in memory as in `rawValue`: four of them, two bits.
+      let next = (code & 2 == 0 ? words.0 : words.1) &>> (place &* 2) & 3
+      return unsafe unsafeBitCast(UInt8(truncatingIfNeeded: next), to: FlowActor.Phase.self)
     }
-    defer { phase = now }
-    return now != phase
   }
 }
 

@@ -28,14 +28,16 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   @usableFromInline var slots: SlotPool
   var ipv6Slots: SlotPool
   @usableFromInline var timers: TimerWheel
-  /// Idle timeouts in milliseconds, one per class.
-  let timeouts: [UInt32]
+  /// Idle timeouts in milliseconds, by class: in place, where an array would be somewhere else and retained.
+  let timeouts: InlineArray<8, UInt32>
   let longestTimeout: UInt64
   private var lastAdvance: UInt64
   /// When time last leapt over every timeout, while flows from before are still being cleared up.
   private var leap: UInt64?
   /// Where the search for a flow to give up goes on.
   private var hand: UInt32 = 0
+  /// Searches of the present millisecond that found none.
+  private var vain: (millisecond: UInt32, searches: UInt32) = (0, 0)
   /// Flows whose timers fired, and then those of them that are idle.
   private let due: UnsafeMutablePointer<UInt32>
   private var idleCount = 0
@@ -46,6 +48,8 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   static var timerShift: UInt64 { 7 }
   /// Slots looked at for a flow to give up.
   static var longestSearch: Int { 256 }
+  /// Searches in vain before those of the same millisecond are given up.
+  static var mostVainSearches: UInt32 { 4 }
   /// Timers looked at by one call of `advance`, at most.
   public static var longestAdvance: Int { 64 }
 
@@ -68,7 +72,8 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     timers = TimerWheel(capacity: capacity, horizon: 8_192, start: now.milliseconds >> Self.timerShift, memory: memory)
     unsafe due = memory.allocate(UInt32.self, count: Self.longestAdvance)
     self.seed = seed
-    self.timeouts = timeouts
+    precondition(timeouts.count <= 8, "there are at most eight timeout classes")
+    self.timeouts = InlineArray { $0 < timeouts.count ? timeouts[$0] : 0 }
     longestTimeout = timeouts.reduce(0) { max($0, UInt64($1)) }
     lastAdvance = now.milliseconds
   }
@@ -150,12 +155,20 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     return (value >> 1, value & 1 == 0 ? .forward : .reverse)
   }
 
+  /// The same for a frame that stays where it is. Changes nothing: what is lent for reading, a store or a frame, is copied where
+  /// the call is not inlined.
+  @inline(never)
+  @unsafe
+  public mutating func find(at frame: UnsafePointer<Frame>) -> (slot: UInt32, direction: Direction)? {
+    unsafe find(frame.pointee)
+  }
+
   /// The flow whose key is that of the answers to `frame`.
-  @inlinable
+  @inlinable @inline(__always)
   public func findReversed(_ frame: borrowing Frame) -> UInt32? { findReversed(frame, hash: reversedHash(frame)) }
 
   /// The same by the `reversedHash` of the frame.
-  @inlinable
+  @inlinable @inline(__always)
   public func findReversed(_ frame: borrowing Frame, hash: UInt64) -> UInt32? {
     let value = frame.family == .ipv6 ? find(frame.ipv6FiveTuple.reversed, hash) : find(frame.fiveTuple.reversed, hash)
     return value.map { $0 >> 1 }
@@ -175,12 +188,13 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     }
   }
 
-  @inlinable
+  // Inlined like the other, cold as it is: a store and a frame that are lent to what is not inlined are copied.
+  @inlinable @inline(__always)
   func find(_ key: IPv6FiveTuple, _ hash: UInt64) -> UInt32? {
     table.find(hash) { ipv6Key(at: $0) == key }
   }
 
-  @inlinable
+  @inlinable @inline(__always)
   func ipv6Key(at value: UInt32) -> IPv6FiveTuple? {
     let record = record(value >> 1)
     guard unsafe record.pointee.isIPv6 else { return nil }
@@ -276,6 +290,11 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
       ? .ipv6(forward: frame.ipv6FiveTuple.reversed, reverse: frame.ipv6FiveTuple)
       : .ipv4(forward: frame.fiveTuple.reversed, reverse: frame.fiveTuple)
     return create(keys, actor: actor, timeoutClass: timeoutClass, now: now)
+  }
+
+  /// Makes a flow of which this key alone is known; `nil` when there is no room. It may not be known here.
+  public mutating func create(_ key: FlowKey, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
+    create(key, hash: key.hash(seed: seed), actor: actor, timeoutClass: timeoutClass, now: now)
   }
 
   private mutating func create(_ key: FlowKey, hash: UInt64, actor: Actor, timeoutClass: UInt8, now: Tick) -> UInt32? {
@@ -459,8 +478,14 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     lastAdvance = milliseconds
     let sinceLeap = leap.map { milliseconds - $0 } ?? .max
     precondition(limit <= Self.longestAdvance, "timers are looked at 64 at a time")
-    let fired = unsafe timers.advance(to: milliseconds >> Self.timerShift, into: UnsafeMutableBufferPointer(start: due, count: limit))
-    for index in 0..<fired { unsafe prefetch(due[index]) }
+    let (blocks, stride) = unsafe (blocks, stride)
+    let fired = unsafe timers.advance(
+      to: milliseconds >> Self.timerShift, into: UnsafeMutableBufferPointer(start: due, count: limit)
+    ) {
+      let block = unsafe blocks + Int($0) &* stride
+      unsafe nfv_prefetch(block)
+      unsafe nfv_prefetch(block + 64)
+    }
     idleCount = 0
     for index in 0..<fired {
       let slot = unsafe due[index]
@@ -505,20 +530,32 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   /// A hand goes round the slots. The slot given up is the next one taken, so under a flood the hand meets
   /// flows in the order they came, and each has had a whole round's time to get into another class.
   ///
-  /// - Parameter run: flows with this number in their `burstMark` are in use and stay.
-  public mutating func victim(for frame: borrowing Frame, timeoutClass: UInt8, sparing run: UInt32 = .max) -> UInt32? {
+  /// A few searches that find nothing are all that there are in a millisecond: under a flood of flows that may not be given up
+  /// yet, the next one is refused without a look.
+  ///
+  /// - Parameters:
+  ///   - run: flows with this number in their `burstMark` are in use and stay.
+  ///   - may: whether a flow of this actor, idle for so many milliseconds, may be given up.
+  public mutating func victim(
+    for frame: borrowing Frame, timeoutClass: UInt8, sparing run: UInt32 = .max, now: Tick,
+    _ may: (_ actor: Actor, _ idle: UInt32) -> Bool = { _, _ in true }
+  ) -> UInt32? {
+    let milliseconds = UInt32(truncatingIfNeeded: now.milliseconds)
+    if milliseconds != vain.millisecond { vain = (milliseconds, 0) }
+    guard vain.searches < Self.mostVainSearches else { return nil }
     let needsIPv6Key = frame.family == .ipv6 && ipv6Slots.used == ipv6Slots.capacity
     for _ in 0..<min(capacity, Self.longestSearch) {
       let slot = hand
       hand = Int(hand) + 1 < capacity ? hand + 1 : 0
       let record = record(slot)
       if unsafe record.pointee.isUsed, unsafe record.pointee.timeoutClass == timeoutClass,
-        unsafe record.pointee.burstMark >> 1 != run, unsafe !record.pointee.phase.isPinned
+        unsafe record.pointee.burstMark >> 1 != run, unsafe !record.pointee.phase.isPinned,
+        unsafe !needsIPv6Key || record.pointee.isIPv6, unsafe may(record.pointee.actor, milliseconds &- record.pointee.lastSeen)
       {
-        if !needsIPv6Key { return slot }
-        if unsafe record.pointee.isIPv6 { return slot }
+        return slot
       }
     }
+    vain.searches &+= 1
     return nil
   }
 }
@@ -593,6 +630,13 @@ extension FlowKeyPair {
     case .ipv4(_, let reverse): .ipv4(reverse)
     case .ipv6(_, let reverse): .ipv6(reverse)
     case .translated(_, let reverse): .ipv4(reverse)
+    }
+  }
+
+  public var protocolNumber: UInt8 {
+    switch self {
+    case .ipv4(let forward, _): forward.transport.protocolNumber
+    case .ipv6(let forward, _), .translated(let forward, _): forward.transport.protocolNumber
     }
   }
 }

@@ -17,6 +17,12 @@ import Wire
 /// | claim | heir or source, runtime | a life that is over | its incarnation | a key entry per flow: which of them do you have? |
 /// | claimed | the runtime | - | flows it has (bits) | - |
 /// | returned | runtime, owner of a share | index of that share | hash of the chain's layout | an entry per return |
+/// | census | switch, runtime | a life that is over: recover its flows first | its incarnation | - |
+/// | counted | runtime, switch | - | - | - |
+/// | routes | runtime, switch | - | - | a key entry per flow that is the runtime's |
+///
+/// The batch of `census` is 0 for "ask me, too, about flows that move" and 1 for "tell me which are yours"; that of `counted` 0 for
+/// "nothing moves any more that you were not asked about" and 1 for "those were all".
 ///
 /// A key entry: family (1: 0 IPv4, 1 IPv6, 2 IPv6 forward and IPv4 reverse), timeout class (1), zero (6), forward and reverse key
 /// (16 or 40 each).
@@ -25,7 +31,7 @@ import Wire
 public struct MigrationMessage: Equatable, Sendable {
   public enum Kind: UInt8, CaseIterable, Sendable {
     case prepare = 1
-    case prepared, changeRoute, routeChanged, install, installed, latePacket, claim, claimed, returned
+    case prepared, changeRoute, routeChanged, install, installed, latePacket, claim, claimed, returned, census, counted, routes
   }
 
   public static let version: UInt8 = 1

@@ -69,8 +69,14 @@ public struct MigrationSettings: Equatable, Sendable {
   /// Packets a target can hold for flows whose state has not come, and bytes of the longest.
   public var heldPackets = 4_096
   public var longestPacket = 2_048
-  /// How long a step may take. The first step is undone after it, the last is asked for again; a missed one is counted.
+  /// How long a step may take, or four times as long as steps take lately. The last step is asked for again after it; a missed
+  /// one is counted.
   public var stepDeadline: UInt64 = 20_000_000
+  /// How long the first step may take, before it is undone. Nobody waits meanwhile; a source that is flooded hears answers late.
+  public var prepareDeadline: UInt64 = 2_000_000_000
+  /// From how long a step takes on, the way there and back decides how long packets wait, and not how many flows are under way:
+  /// then all batches may be paused.
+  public var longWay: UInt64 = 5_000_000
   /// Longest message of the channel.
   public var largestMessage = 65_535
 

@@ -60,6 +60,8 @@ public struct MigrationSource: ~Copyable {
     var unsent: UInt64 = 0
     var unanswered: UInt64 = 0
     var deadline: UInt64 = 0
+    /// When the step began.
+    var entered: UInt64 = 0
     var bytes: UInt32 = 0
     /// Flows whose hand-over the holder of their replicas was not told of yet; then, what it has to have before they leave.
     var unannounced: UInt32 = 0
@@ -87,6 +89,8 @@ public struct MigrationSource: ~Copyable {
   private var inFlight = 0
   /// Batches that are rerouting or installing, and the numbers of those that are ready, oldest first by number.
   private var paused = 0
+  /// How long changes of routes and installations take lately.
+  private var stepTime: UInt64 = 0
   private var ready = 0
   public private(set) var report: MigrationReport?
 
@@ -185,9 +189,19 @@ public struct MigrationSource: ~Copyable {
     turn(index, to: step)
     batches[index].unsent = peers
     batches[index].unanswered = peers
-    batches[index].deadline = now.nanoseconds &+ settings.stepDeadline
+    batches[index].entered = now.nanoseconds
+    batches[index].deadline = now.nanoseconds &+ (step == .preparing ? settings.prepareDeadline : stepDeadline)
     if step == .installing { (batches[index].unannounced, batches[index].mark) = (batches[index].flows, nil) }
   }
+
+  private var stepDeadline: UInt64 { max(settings.stepDeadline, 4 &* stepTime) }
+
+  /// The batch's step has been answered by all.
+  private mutating func noteStepTime(_ index: Int, _ now: Tick) {
+    stepTime = (stepTime &* 7 &+ (now.nanoseconds &- batches[index].entered)) / 8
+  }
+
+  private var mostPaused: Int { stepTime < settings.longWay ? settings.pausedBatches : settings.sourceBatches }
 
   private mutating func free(_ index: Int) {
     turn(index, to: .free)
@@ -204,7 +218,7 @@ public struct MigrationSource: ~Copyable {
   }
 
   private mutating func miss(_ index: Int, _ now: Tick, _ flows: inout some DepartingFlows & ~Copyable) {
-    batches[index].deadline = now.nanoseconds &+ settings.stepDeadline
+    batches[index].deadline = now.nanoseconds &+ stepDeadline
     // Who has its flows is not known yet.
     if batches[index].step == .installing, report?.targetEnded == true { return }
     report?.missedDeadlines += 1
@@ -349,7 +363,7 @@ public struct MigrationSource: ~Copyable {
       guard bytes.count == MigrationMessage.headerLength else { return false }
       guard let index, isOurs, peer == heirPeer, batches[index].step == .claiming else { return true }
       claimed(index, UInt32(truncatingIfNeeded: message.word), now, &flows)
-    case .prepare, .changeRoute, .install, .latePacket, .claim, .returned:
+    case .prepare, .changeRoute, .install, .latePacket, .claim, .returned, .census, .counted, .routes:
       return false
     }
     if let index, batches[index].unsent != 0 { send(index, now, &flows, &outbox) }
@@ -361,7 +375,7 @@ public struct MigrationSource: ~Copyable {
   private mutating func rerouteReady(
     _ now: Tick, _ flows: inout some DepartingFlows & ~Copyable, _ outbox: inout some MigrationOutbox & ~Copyable
   ) {
-    while ready > 0, paused < settings.pausedBatches, let index = nextReady() {
+    while ready > 0, paused < mostPaused, let index = nextReady() {
       reroute(index, now)
       send(index, now, &flows, &outbox)
     }
@@ -418,6 +432,7 @@ public struct MigrationSource: ~Copyable {
     batches[index].unanswered &= ~(1 << UInt64(peer))
     batches[index].unsent &= ~(1 << UInt64(peer))
     guard batches[index].unanswered == 0 else { return }
+    noteStepTime(index, now)
     if batches[index].step == .reclaiming {
       report?.returned += batches[index].flows.nonzeroBitCount
       leave(index, batches[index].flows, &flows)
@@ -433,6 +448,7 @@ public struct MigrationSource: ~Copyable {
   }
 
   private mutating func installed(_ index: Int, _ taken: UInt32, _ now: Tick, _ flows: inout some DepartingFlows & ~Copyable) {
+    noteStepTime(index, now)
     let moved = batches[index].flows & taken
     let others = batches[index].flows & ~taken
     batches[index].flows = moved
@@ -502,6 +518,19 @@ public struct MigrationSource: ~Copyable {
         }
       case .rerouting, .installing: reclaim(index, now, &flows)
       }
+    }
+  }
+
+  /// This switch is asked, too, about every batch from here on.
+  public mutating func include(switch peer: UInt8) { switches |= 1 << UInt64(peer) }
+
+  /// Of the batch that begins next.
+  public var nextNumber: UInt32 { nextBatch }
+
+  /// Whether every batch before this number has come to its end.
+  public func isSettled(before number: UInt32) -> Bool {
+    (0..<settings.sourceBatches).allSatisfy {
+      batches[$0].step == .free || Int32(bitPattern: batches[$0].number &- number) >= 0
     }
   }
 

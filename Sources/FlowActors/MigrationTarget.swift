@@ -110,7 +110,8 @@ public struct MigrationTarget: ~Copyable {
         flows.process(
           UnsafeRawBufferPointer(rebasing: bytes[MigrationMessage.headerLength...]), side: UInt8(message.node), now: now)
         return true
-      case .prepared, .changeRoute, .routeChanged, .installed, .claim, .claimed, .returned: return false
+      case .prepared, .changeRoute, .routeChanged, .installed, .claim, .claimed, .returned, .census, .counted, .routes:
+        return false
       }
     }
   }

@@ -23,16 +23,19 @@ public struct Catalog: Sendable {
     let check: @Sendable (SettingsReader) throws(SettingsError) -> Entrance
   }
 
-  /// What a virtual switch has to know of functions: whether the server side may open flows, and to which endpoints.
+  /// What has to be known of functions before they are made. By a virtual switch: whether the server side may open flows, and to which endpoints.
   public struct Entrance: Sendable {
     public var isOpen = false
     public var endpoints: ServerSideEndpoints?
+    /// Bytes of a flow's state, for who sets memory aside.
+    public var stateSize = 0
     /// Bytes that a packet may gain in the chain.
     public var growth = 0
 
     init() {}
 
-    init(_ function: some NetworkFunction) {
+    init<Function: NetworkFunction>(_ function: Function) {
+      stateSize = MemoryLayout<Function.FlowState>.stride
       isOpen = function.opensFromServerSide
       endpoints = function.serverSideEndpoints
       growth = function.growth
@@ -71,6 +74,7 @@ public struct Catalog: Sendable {
       let stage = try make(reader, .whole)
       var entrance = Entrance()
       entrance.isOpen = stage.opensFromServerSide
+      entrance.stateSize = stage.stateSize
       entrance.growth = stage.growth
       return entrance
     }))
@@ -134,6 +138,7 @@ public struct Catalog: Sendable {
       let part = try registration(function.kind, reader).check(reader)
       whole.isOpen = whole.isOpen || part.isOpen
       whole.endpoints = whole.endpoints ?? part.endpoints
+      whole.stateSize += part.stateSize
       whole.growth += part.growth
     }
     return whole

@@ -107,8 +107,8 @@ public struct DualStackLoadBalancer: NetworkFunction, Sendable {
 
   // MARK: Counters
 
-  public func flowExpires(_ flow: inout FlowState, shared: inout SharedState, now: Tick) { ipv4.leave(&flow.common, shared) }
-  public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) { ipv4.leave(&flow.common, shared) }
+  public func flowExpires(_ flow: inout FlowState, shared: inout SharedState, now: Tick) { ipv4.leave(&flow.common, &shared) }
+  public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) { ipv4.leave(&flow.common, &shared) }
   public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) { arrive(&flow, &shared) }
   public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) { arrive(&flow, &shared) }
 

@@ -60,7 +60,7 @@ extension Firewall {
     _ segment: TCPSegment, _ way: Direction, _ flow: inout FlowState, _ shared: inout SharedState
   ) -> Verdict {
     let before = flow.connection
-    let ruling = flow.connection.handleChange(segment, way)
+    let ruling = flow.connection.handleChange(segment, way, shared.steps[before.state, way, segment.kind])
     if before.isHalfOpen != flow.connection.isHalfOpen {
       if before.isHalfOpen {
         shared.halfOpen.remove(flow.clientBucket)

@@ -128,6 +128,7 @@ public struct Firewall: NetworkFunction, Sendable {
     public internal(set) var replacements: UInt64 = 0
     public internal(set) var halfOpen: HalfOpenConnections
     public internal(set) var log = FirewallLog()
+    let steps = TCPStepTable()
   }
 
   public static let deniedByRule = DropReason.function(0)
@@ -163,10 +164,11 @@ public struct Firewall: NetworkFunction, Sendable {
 
   @inlinable @inline(__always)
   public func process(_ frame: inout Frame, flow: inout FlowState, shared: inout SharedState) -> Verdict {
-    // The middle of a TCP connection's life.
-    if flow.generation == shared.generation, frame.protocolNumber == IPProtocol.tcp,
-      flow.connection.stateCode == TCPState.established.rawValue, TCPSegment.isPlainAcknowledgement(frame.tcpFlags)
-    {
+    // The middle of a TCP connection's life, told by one jump instead of four.
+    let differences =
+      flow.generation ^ shared.generation | UInt16(frame.protocolNumber ^ IPProtocol.tcp)
+      | UInt16(flow.connection.stateCode ^ TCPState.established.code) | UInt16(frame.tcpFlags.rawValue & 0b01_0111 ^ 0b01_0000)
+    if differences == 0 {
       flow.connection.learn(TCPSegment(plainAcknowledgement: frame), flow.way(frame.direction))
       return .forward
     }

@@ -183,7 +183,12 @@ public struct LoadBalancer: NetworkFunction, Sendable {
   @inline(__always)
   func service(of frame: borrowing Frame, _ shared: inout SharedState) -> Int? {
     let (address, port, number) = (frame.fiveTuple.destination, frame.destinationPort, frame.protocolNumber)
-    return shared.plan.fronts.firstIndex { $0.port == port && $0.address == address && $0.protocolNumber == number }
+    for index in 0..<shared.plan.fronts.count {
+      let front = shared.plan.fronts[index]
+      let differences = front.address.value ^ address.value | UInt32(front.port ^ port) | UInt32(front.protocolNumber ^ number)
+      if differences == 0 { return index }
+    }
+    return nil
   }
 
   /// The position of the backend for which (flows + 1) / weight is smallest, compared without dividing.
@@ -192,11 +197,13 @@ public struct LoadBalancer: NetworkFunction, Sendable {
     let count = Int(front.count)
     guard count > 0 else { return nil }
     var position = shared.share < count ? shared.share : shared.share % count
-    var best: (position: Int, load: UInt64, weight: UInt64) = (-1, 0, 0)
+    // A weight of 0 is never the better one, and always the worse.
+    var best: (position: Int, load: UInt64, weight: UInt64) = (-1, 1, 0)
     for _ in 0..<count {
       let candidate = shared.plan.candidates[Int(front.first) &+ position]
       let (load, weight) = (UInt64(shared.flows[Int(candidate.number)]) &+ 1, UInt64(candidate.weight))
-      if weight > 0, best.position < 0 || load &* best.weight < best.load &* weight { best = (position, load, weight) }
+      let isBetter = load &* best.weight < best.load &* weight
+      best = isBetter ? (position, load, weight) : best
       position &+= 1
       if position == count { position = 0 }
     }
@@ -205,12 +212,13 @@ public struct LoadBalancer: NetworkFunction, Sendable {
 
   // MARK: Counters
 
-  public func flowExpires(_ flow: inout FlowState, shared: inout SharedState, now: Tick) { leave(&flow, shared) }
-  public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) { leave(&flow, shared) }
+  public func flowExpires(_ flow: inout FlowState, shared: inout SharedState, now: Tick) { leave(&flow, &shared) }
+  public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) { leave(&flow, &shared) }
   public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) { arrive(&flow, shared) }
   public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) { arrive(&flow, shared) }
 
-  func leave(_ flow: inout FlowState, _ shared: SharedState) {
+  @inline(__always)
+  func leave(_ flow: inout FlowState, _ shared: inout SharedState) {
     guard flow.number > 0 else { return }
     shared.flows[Int(flow.number) - 1] &-= 1
     flow.number = 0

@@ -15,6 +15,7 @@ extension NAT.SharedState {
     return makeMapping(key)
   }
 
+  @inline(__always)
   private mutating func makeMapping(_ key: NATClientKey) -> Mapping {
     if let clients, clients[limited(key)] >= mappingsPerClient {
       limited &+= 1
@@ -78,7 +79,7 @@ extension NAT.SharedState {
     note(.removed, record, external: pool.addresses[Int(record.address)])
     pool.give(Int(record.address), record.key.realm, Int(record.port))
     clients?.remove(limited(record.key))
-    contacts.removeAll(of: index)
+    if filtering == .addressDependent { contacts.removeAll(of: index) }
     mappings.remove(index)
     if record.key.isIPv6 { ipv6Clients.remove(record.key.ipv6Client) }
   }

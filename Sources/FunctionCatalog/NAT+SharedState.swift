@@ -160,15 +160,20 @@ extension NAT {
     @usableFromInline
     mutating func release(_ flow: inout FlowState, at time: Tick) {
       now = max(now, time)
-      defer { know(time) }
-      guard flow.hasEndpoint else { return }
-      let ended = flow
-      flow.phase = FlowState.Phase.new
-      guard ended.mapping != 0 else {
+      if flow.hasEndpoint { giveBack(&flow) }
+      know(time)
+    }
+
+    @inline(__always)
+    private mutating func giveBack(_ flow: inout FlowState) {
+      guard flow.mapping != 0 else {
+        let ended = flow
+        flow.phase = FlowState.Phase.new
         foreignEnds(ended)
         owe(ended)
         return
       }
+      flow.phase = FlowState.Phase.new
       mappings.records[Int(flow.mapping)].here -= 1
       restIfUnused(flow.mapping)
     }

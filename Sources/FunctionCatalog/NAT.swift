@@ -206,7 +206,7 @@ public struct NAT: NetworkFunction, Sendable {
   public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) { shared.welcome(&flow) }
   public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) { shared.welcome(&flow) }
 
-  public func countBorrowed(_ shared: borrowing SharedState, _ count: (_ share: Int, _ flows: Int) -> Void) {
+  public func countBorrowed(_ shared: inout SharedState, _ count: (_ share: Int, _ flows: Int) -> Void) {
     for share in 0..<shared.foreignByShare.count where shared.foreignByShare[share] > 0 {
       count(share, Int(shared.foreignByShare[share]))
     }

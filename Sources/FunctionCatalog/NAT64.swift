@@ -215,8 +215,8 @@ public struct NAT64: NetworkFunction, Sendable {
     shared.welcome(&flow.common, ipv6Client: isIPv6 ? flow.client : nil)
   }
 
-  public func countBorrowed(_ shared: borrowing SharedState, _ count: (_ share: Int, _ flows: Int) -> Void) {
-    nat.countBorrowed(shared, count)
+  public func countBorrowed(_ shared: inout SharedState, _ count: (_ share: Int, _ flows: Int) -> Void) {
+    nat.countBorrowed(&shared, count)
   }
 
   public func takeReturn(_ shared: inout SharedState) -> SharedReturn? { nat.takeReturn(&shared) }

@@ -44,7 +44,19 @@ struct NATPool {
   /// Its own port is kept if it is free, else one of the same parity is taken, else any.
   ///
   /// - Parameter preferred: the endpoint that makes a pair with one that the client has already.
+  @inline(__always)
   mutating func take(
+    for client: IPv4Address, port: UInt16, _ realm: Int, preferred: (address: Int, port: UInt16)?
+  ) -> (address: Int, port: UInt16)? {
+    // What nearly all get.
+    if preferred == nil, block.contains(Int(port)), case let home = home(of: client), take(home, realm, Int(port)) {
+      return (home, port)
+    }
+    return search(for: client, port: port, realm, preferred: preferred)
+  }
+
+  @inline(never)
+  private mutating func search(
     for client: IPv4Address, port: UInt16, _ realm: Int, preferred: (address: Int, port: UInt16)?
   ) -> (address: Int, port: UInt16)? {
     if let preferred, block.contains(Int(preferred.port)), take(preferred.address, realm, Int(preferred.port)) {

@@ -84,6 +84,7 @@ struct PortSet {
 
   private func lowest(_ base: Int, _ word: Int) -> Int { word << 6 | words[base + word].trailingZeroBitCount }
 
+  @inline(__always)
   private func bit(_ position: Int) -> UInt64 { 1 << UInt64(position & 63) }
 
   /// All bits from this one up.

@@ -30,8 +30,19 @@ extension Catalog {
             ? ServiceStage("load-balancer", DualStackLoadBalancer(balancer), share: share)
             : ServiceStage("load-balancer", balancer, share: share)
         },
-        check: { reader throws(SettingsError) in Entrance(try LoadBalancer(reader: reader)) }))
-    catalog.register("ips") { reader throws(SettingsError) in try IntrusionPrevention(reader: reader) }
+        check: { reader throws(SettingsError) in
+          let balancer = try LoadBalancer(reader: reader)
+          return balancer.hasIPv6Services ? Entrance(DualStackLoadBalancer(balancer)) : Entrance(balancer)
+        }))
+    catalog.add(
+      Registration(
+        name: "ips",
+        make: { reader, share throws(SettingsError) in
+          try IntrusionPrevention(reader: reader).withMemory(StageOfInspection(share: share))
+        },
+        check: { reader throws(SettingsError) in
+          try IntrusionPrevention(reader: reader).withMemory(EntranceOfInspection())
+        }))
     catalog.register("packet-counter") { reader throws(SettingsError) in try PacketCounter(reader: reader) }
     catalog.register("rate-limiter") { reader throws(SettingsError) in try RateLimiter(reader: reader) }
 
@@ -42,9 +53,8 @@ extension Catalog {
     }
     catalog.fuse(["firewall", "nat", "ips"]) { readers, share throws(SettingsError) in
       guard let nat = try ipv4NAT(readers[1], share) else { return nil }
-      let chain = try Firewall(reader: readers[0], compiler: compiler).then(
-        nat.then(try IntrusionPrevention(reader: readers[2])))
-      return ServiceStage("firewall-nat-ips", chain, share: share)
+      let firewall = try Firewall(reader: readers[0], compiler: compiler)
+      return try IntrusionPrevention(reader: readers[2]).withMemory(FusedInspection(firewall: firewall, nat: nat, share: share))
     }
     catalog.fuse(["firewall", "nat"]) { readers, share throws(SettingsError) in
       guard let nat = try ipv4NAT(readers[1], share) else { return nil }
@@ -78,5 +88,26 @@ extension Catalog {
   private static func ipv4Balancer(_ reader: SettingsReader) throws(SettingsError) -> LoadBalancer? {
     let balancer = try LoadBalancer(reader: reader)
     return balancer.hasIPv6Services ? nil : balancer
+  }
+}
+
+// Intrusion prevention is of one type for each memory that it can have for a flow's streams.
+
+private struct StageOfInspection: FunctionUse {
+  let share: RuntimeShare
+  func use(_ function: some NetworkFunction) -> ServiceStage { ServiceStage("ips", function, share: share) }
+}
+
+private struct EntranceOfInspection: FunctionUse {
+  func use(_ function: some NetworkFunction) -> Catalog.Entrance { Catalog.Entrance(function) }
+}
+
+private struct FusedInspection: FunctionUse {
+  let firewall: Firewall
+  let nat: NAT
+  let share: RuntimeShare
+
+  func use(_ function: some NetworkFunction) -> ServiceStage {
+    ServiceStage("firewall-nat-ips", firewall.then(nat.then(function)), share: share)
   }
 }

@@ -35,7 +35,7 @@ public struct TCPConnection: BitwiseCopyable, Sendable, Equatable {
 
   public mutating func handle(_ segment: TCPSegment, _ direction: Direction) -> Ruling {
     if handleSteady(segment, direction) { return .accept }
-    return handleChange(segment, direction)
+    return handleChange(segment, direction, state.step(direction, segment.kind))
   }
 
   /// The middle of a connection's life, which is nearly all of it: an acknowledgement, with or without data, of
@@ -59,10 +59,10 @@ public struct TCPConnection: BitwiseCopyable, Sendable, Equatable {
     return sequence &- acked <= sent &- acked
   }
 
-  /// Everything but the middle of a connection's life.
+  /// Everything but the middle of a connection's life: what the table says of the segment is done.
   @inlinable @inline(__always)
-  mutating func handleChange(_ segment: TCPSegment, _ direction: Direction) -> Ruling {
-    switch state.step(direction, segment.kind) {
+  mutating func handleChange(_ segment: TCPSegment, _ direction: Direction, _ step: TCPStep) -> Ruling {
+    switch step {
     case .open:
       open(segment)
       return .accept

@@ -7,6 +7,8 @@ public struct TCPSegment: Hashable, Sendable {
   /// RFC 9293 gives every other combination of flags no meaning: nothing set, SYN or RST with FIN, SYN
   /// with RST, FIN without ACK. Senders of those are probing, and they are `malformed`. PSH and URG change
   /// nothing.
+  ///
+  /// Cases are numbered from 0 in the order written, in memory as in `rawValue`.
   public enum Kind: UInt8, CaseIterable, Sendable { case syn, synAck, ack, fin, rst, malformed }
 
   public var kind: Kind
@@ -52,17 +54,10 @@ public struct TCPSegment: Hashable, Sendable {
   }
 
   @inlinable @inline(__always)
-  static func isPlainAcknowledgement(_ flags: TCPFlags) -> Bool { flags.rawValue & 0b01_0111 == 0b01_0000 }
-
-  @inlinable @inline(__always)
   public static func kind(of flags: TCPFlags) -> Kind {
-    switch flags.rawValue & 0b01_0111 {
-    case 0b01_0000: .ack
-    case 0b00_0010: .syn
-    case 0b01_0010: .synAck
-    case 0b01_0001: .fin
-    case 0b00_0100, 0b01_0100: .rst
-    default: .malformed
-    }
+    // Four bits for every combination of ACK, RST, SYN and FIN, from none of them on: no jump has to be foreseen.
+    let place = flags.rawValue & 0b0111 | flags.rawValue >> 1 & 0b1000
+    let code = UInt64(0x5554_5132_5554_5055) &>> (UInt64(place) &* 4) & 15
+    return unsafe unsafeBitCast(UInt8(truncatingIfNeeded: code), to: Kind.self)
   }
 }

@@ -13,7 +13,7 @@ import Wire
 /// what is written here, never ahead. Where the ends have to sort something out between themselves (half-open
 /// connections, challenge acknowledgements: RFC 9293 §3.5.1, RFC 5961) the table lets them talk and
 /// believes nothing that they say.
-public enum TCPState: UInt8, CaseIterable, Sendable {
+public enum TCPState: UInt8, CaseIterable, Sendable, BitwiseCopyable {
   case none, synSent, synReceived, simultaneousOpen, established
   case finForward, finReverse, closing, timeWait
   case resetByForward, resetByReverse
@@ -36,7 +36,7 @@ extension TCPState {
 }
 
 /// What the table says should become of a segment.
-public enum TCPStep: Equatable, Sendable {
+public enum TCPStep: Equatable, Sendable, BitwiseCopyable {
   /// A connection begins here, whatever was before.
   case open
   /// It answers the opening if it acknowledges the SYN; otherwise the ends must sort it out.
@@ -106,5 +106,28 @@ extension TCPState {
     case (.resetByForward, .reverse, _), (.resetByReverse, .forward, _): return .pass
     case (.resetByForward, .forward, _), (.resetByReverse, .reverse, _): return .refuse
     }
+  }
+}
+
+/// `TCPState.step` of every state, way and kind of segment, written down: what would be some jumps that no processor foresees is one
+/// load. Three cache lines.
+struct TCPStepTable {
+  private let steps: FixedMemory<TCPStep>
+
+  init() {
+    steps = FixedMemory(count: TCPState.allCases.count * 16, repeating: .refuse)
+    for state in TCPState.allCases {
+      for direction in [Direction.forward, .reverse] {
+        for kind in TCPSegment.Kind.allCases { steps[Self.place(state, direction, kind)] = state.step(direction, kind) }
+      }
+    }
+  }
+
+  @inline(__always)
+  subscript(state: TCPState, direction: Direction, kind: TCPSegment.Kind) -> TCPStep { steps[Self.place(state, direction, kind)] }
+
+  @inline(__always)
+  private static func place(_ state: TCPState, _ direction: Direction, _ kind: TCPSegment.Kind) -> Int {
+    Int(state.code) << 4 | Int(direction.rawValue) << 3 | Int(kind.rawValue)
   }
 }

@@ -1,5 +1,6 @@
 import ControlMessages
 import ControlNodes
+import ControlPlane
 import Glibc
 import KafkaLog
 
@@ -31,6 +32,20 @@ public final class Lab {
     public var replicas = 0
     /// Seconds between kills: the runtimes in turn, with SIGKILL, each time when all flows have replicas again.
     public var killRuntimeEvery: Int?
+    /// Switches: one has the uplinks, the others stand by.
+    public var switches = 1
+    /// Seconds between kills of the switch that has the uplinks, each time when everything serves.
+    public var killSwitchEvery: Int?
+    /// Seconds of traffic after which a failure is brought about.
+    var harms: [LabHarm.Kind: Int] = [:]
+    /// A runtime stands still (SIGSTOP); its agent is to see it.
+    public var freezeRuntimeAt: Int? { didSet { harms[.frozenRuntime] = freezeRuntimeAt } }
+    /// A runtime and its agent stand still, and go on when its flows are others'.
+    public var zombieAt: Int? { didSet { harms[.zombie] = zombieAt } }
+    /// A runtime's cable to the fabric is pulled out.
+    public var cutFabricAt: Int? { didSet { harms[.fabricCut] = cutFabricAt } }
+    /// A host with one runtime loses the bus for some seconds, and nothing else.
+    public var cutBusAt: Int? { didSet { harms[.busCut] = cutBusAt } }
     /// So many downloads at once instead of the usual clients: long ones, paced by the server, each checked byte by byte; and a
     /// packet counter behind the chain that must see neither gap nor reordering.
     public var transfers: Int?
@@ -38,6 +53,8 @@ public final class Lab {
     public var ipv6Clients = false
     /// What `tc netem` does to every frame on its way to a runtime or the switch, such as `delay 1ms 200us loss 0.1%`.
     public var netem: [String] = []
+    /// The same by the nodes' own ports, on any kernel: `loss=0.1%;delay=1ms;jitter=200us`.
+    public var impairment: String?
 
     public init(binaries: String) { self.binaries = binaries }
   }
@@ -65,10 +82,18 @@ public final class Lab {
   /// Lives of runtimes that were killed, and when in the traffic the next one's turn is.
   private var killed: [NodeLife] = []
   private var nextKill = 0
+  /// The same of switches, and what the client's kernel has known of them.
+  private var killedSwitches: [NodeLife] = []
+  private var nextSwitchKill = 0
+  private var linkAddresses: [String] = []
   private var rate = RateMeter()
+  private var harm: LabHarm
+  /// What the log said before the platform was ended.
+  private var lastState: ClusterState?
 
   private static let coordinator = "coordinator"
   private static let bus = "bus"
+  private static let secondAgent = "agent-b"
 
   /// A process that is killed once, and comes back.
   private struct Outage {
@@ -82,7 +107,10 @@ public final class Lab {
     self.isStopRequested = isStopRequested
     let prefix = "nfv\(getpid())"
     network = LabNetwork(
-      prefix: prefix, runtimes: settings.runtimes, netem: settings.netem, clients: settings.ipv6Clients ? .ipv6 : .ipv4)
+      prefix: prefix, runtimes: settings.runtimes, switches: settings.switches, netem: settings.netem,
+      impairment: settings.impairment.map { ";\($0)" } ?? "", clients: settings.ipv6Clients ? .ipv6 : .ipv4,
+      lastApart: settings.harms[.busCut] != nil)
+    harm = LabHarm(settings.harms, network: network)
     let temporary = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
     directory = "\(temporary)/\(prefix)-lab"
     logs = "\(temporary)/\(prefix)-logs"
@@ -149,8 +177,9 @@ public final class Lab {
     if settings.transfers != nil, trafficStart != nil {
       if summary.segments == nil { summary.problems.append("no runtime said what its packet counter has seen") }
       // What the network drops is the network's: with netem gaps are its doing.
-      // So is what ports lose of a machine that is too busy. And what was on its way in a runtime that is killed dies with it.
-      if let seen = summary.segments, settings.netem.isEmpty, settings.killRuntimeEvery == nil,
+      // So is what ports lose of a machine that is too busy. And what was on its way in a process that is killed dies with it.
+      if let seen = summary.segments, settings.netem.isEmpty, settings.impairment == nil, settings.killRuntimeEvery == nil,
+        settings.killSwitchEvery == nil, harm.isEmpty,
         summary.dropsByReason["missed-by-port"] == nil, seen.gaps + seen.reordered > 0 {
         summary.problems.append("the packet counters saw \(seen.gaps) gaps and \(seen.reordered) segments out of order")
       }
@@ -161,7 +190,12 @@ public final class Lab {
     for life in killed where !picture.recoveries.contains(where: { $0.lost == life }) {
       summary.problems.append("the flows of \(life), which was killed, were not recovered")
     }
+    if trafficStart != nil { summary.problems += harm.problems(lastState, picture) }
     if settings.killRuntimeEvery != nil, killed.isEmpty { summary.problems.append("no runtime was ever ready to be killed") }
+    for life in killedSwitches where picture.uplinkHolders.last == life {
+      summary.problems.append("nobody took over the uplinks of \(life), which was killed")
+    }
+    if settings.killSwitchEvery != nil, killedSwitches.isEmpty { summary.problems.append("no switch was ever ready to be killed") }
     if migrationsAsked > 0, picture.flowsMoved == 0 { summary.problems.append("no flow was moved") }
     summary.passed = summary.problems.isEmpty
     // Who interrupts a lab does not ask for its logs.
@@ -187,7 +221,7 @@ public final class Lab {
       TextFile.lastLines(of: log("bus"), 50).contains { $0.contains("listening") }
     }
     do throws(KafkaError) {
-      follower = try ClusterFollower(KafkaSettings(bootstrap: LabConfigurations.bootstrap, clientID: "nfv-lab"))
+      follower = try ClusterFollower(KafkaSettings(bootstrap: network.bootstrap, clientID: "nfv-lab"))
     } catch {
       throw .late("the log cannot be read: \(error)")
     }
@@ -199,6 +233,13 @@ public final class Lab {
       LabConfigurations.agent(network, processors: processors, program: "\(settings.binaries)/nfvactor", logs: logs),
       to: agentFile)
     try start("agent", "nfvactor", ["agent", "--config", agentFile])
+    if network.lastApart {
+      let file = "\(directory)/agent-b.yaml"
+      try TextFile.write(
+        LabConfigurations.agent(network, processors: processors, program: "\(settings.binaries)/nfvactor", logs: logs, isApart: true),
+        to: file)
+      try start(Self.secondAgent, "nfvactor", ["agent", "--config", file], in: network.secondHost)
+    }
 
     let clusterFile: String
     if let file = settings.clusterFile {
@@ -206,12 +247,12 @@ public final class Lab {
     } else {
       clusterFile = "\(directory)/cluster.yaml"
       let cluster = LabConfigurations.cluster(
-        runtimes: settings.runtimes, replicas: settings.replicas, countsPackets: settings.transfers != nil,
-        clients: network.clients)
+        runtimes: settings.runtimes, switches: settings.switches, replicas: settings.replicas,
+        countsPackets: settings.transfers != nil, clients: network.clients)
       try TextFile.write(cluster, to: clusterFile)
     }
     try Program.run(
-      ["\(settings.binaries)/nfvctl", "apply", "-f", clusterFile, "--bootstrap", LabConfigurations.bootstrap], in: network.fabric)
+      ["\(settings.binaries)/nfvctl", "apply", "-f", clusterFile, "--bootstrap", network.bootstrap], in: network.fabric)
 
     let servers = WebServers(directory: directory)
     let checksum = try servers.prepare()
@@ -235,18 +276,19 @@ public final class Lab {
 
   private func log(_ name: String) -> String { "\(logs)/\(name).log" }
 
-  private func start(_ name: String, _ program: String, _ arguments: [String]) throws(LabError) {
+  private func start(_ name: String, _ program: String, _ arguments: [String], in namespace: String? = nil) throws(LabError) {
     guard !isStopRequested() else { throw .interrupted }
     processes.append(
-      try ChildProcess.start(name, ["\(settings.binaries)/\(program)"] + arguments, in: network.fabric, log: log(name)))
+      try ChildProcess.start(
+        name, ["\(settings.binaries)/\(program)"] + arguments, in: namespace ?? network.fabric, log: log(name)))
   }
 
   private func startBus() throws(LabError) {
-    try start(Self.bus, "nfvctl", ["bus", "--listen", LabConfigurations.bootstrap, "--data-dir", "\(directory)/bus"])
+    try start(Self.bus, "nfvctl", ["bus", "--listen", network.bootstrap, "--data-dir", "\(directory)/bus"])
   }
 
   private func startCoordinator() throws(LabError) {
-    try start(Self.coordinator, "nfv-coordinator", ["--bootstrap", LabConfigurations.bootstrap, "--name", "lab"])
+    try start(Self.coordinator, "nfv-coordinator", ["--bootstrap", network.bootstrap, "--name", "lab"])
   }
 
   private func wait(seconds: Int, for what: String, _ isDone: () -> Bool) throws(LabError) {
@@ -274,6 +316,8 @@ public final class Lab {
       try interrupt(Self.bus, at: settings.killBusAt, elapsed, &busOutage) { () throws(LabError) in try startBus() }
       try migrate(elapsed)
       killRuntime(elapsed)
+      killSwitch(elapsed)
+      try harm.attend(elapsed, follower?.clusters.first?.state, picture, agent: processes.first { $0.name == "agent" })
       try readLog()
       readClients()
       rate.take(requests: traffic.requests, bytes: traffic.bytes, at: clock.now)
@@ -315,7 +359,7 @@ public final class Lab {
     try Program.run(
       [
         "\(settings.binaries)/nfvctl", "migrate", "--from", "\(source)", "--to", "\(target)", "--flows", "1000000", "--bootstrap",
-        LabConfigurations.bootstrap,
+        network.bootstrap,
       ], in: network.fabric)
   }
 
@@ -331,6 +375,27 @@ public final class Lab {
     killed.append(NodeLife(victim.id, victim.incarnation))
     nextKill = elapsed + interval
     kill(pid_t(victim.processID), SIGKILL)
+  }
+
+  /// The switch that has the uplinks dies, when everything serves.
+  private func killSwitch(_ elapsed: Int) {
+    guard let interval = settings.killSwitchEvery else { return }
+    noteLinkAddress()
+    guard elapsed >= max(interval, nextSwitchKill), settings.seconds.map({ elapsed + 3 <= $0 }) ?? true,
+      let state = follower?.clusters.first?.state, picture.isServing(state), let holder = picture.uplinkHolders.last,
+      holder != killedSwitches.last, let node = state.node(holder.node), node.life == holder, node.processID != 0
+    else { return }
+    killedSwitches.append(holder)
+    nextSwitchKill = elapsed + interval
+    kill(pid_t(node.processID), SIGKILL)
+  }
+
+  private func noteLinkAddress() {
+    let words = try? Program.run(["ip", "-n", network.client, "neighbor", "show", LabNetwork.virtualAddress])
+      .split(whereSeparator: \.isWhitespace)
+    guard let words, let index = words.firstIndex(of: "lladdr"), index + 1 < words.count else { return }
+    let address = String(words[index + 1])
+    if linkAddresses.last != address { linkAddresses.append(address) }
   }
 
   /// Takes what came, and waits a little if nothing did.
@@ -366,6 +431,7 @@ public final class Lab {
   /// Traffic first, so that nothing is lost by ending; then the platform, from the hand to the memory.
   private func end(_ summary: inout LabSummary, trafficStart: ContinuousClock.Instant?) {
     screen.say("Ending the lab.")
+    harm.release()
     for client in clients { TrafficClients.finish(client) }
     for client in clients where client.wait(.seconds(35)) == nil {
       summary.problems.append("\(client.name) did not finish")
@@ -383,13 +449,16 @@ public final class Lab {
       guard let count = servers?.count(index) else { continue }
       summary.servers.append(.init(name: name, connections: count.connections, requests: count.requests))
     }
-    for name in ["agent", Self.coordinator] + WebServers.names { stop(name, &summary) }
+    lastState = follower?.clusters.first?.state
+    summary.harms = harm.summary(lastState)
+    for name in [Self.secondAgent, "agent", Self.coordinator] + WebServers.names { stop(name, &summary) }
     if settings.transfers != nil { summary.segments = LabSummary.Segments(logsIn: logs) }
     follower = nil
     stop("bus", &summary)
     summary.problems += endLeftovers()
     summary.take(traffic)
     summary.take(picture)
+    summary.takeovers.linkAddresses = linkAddresses
     summary.seconds.removal = seconds(since: removal)
   }
 
@@ -409,9 +478,11 @@ public final class Lab {
 
   /// Kills what our own programs left behind in our own namespace: nodes whose agent did not end them.
   private func endLeftovers() -> [String] {
-    guard let list = try? Program.run(["ip", "netns", "pids", network.fabric]) else { return [] }
+    let lists = ([network.fabric] + (network.lastApart ? [network.secondHost] : [])).compactMap {
+      try? Program.run(["ip", "netns", "pids", $0])
+    }
     var problems: [String] = []
-    for word in list.split(whereSeparator: \.isWhitespace) {
+    for word in lists.joined(separator: "\n").split(whereSeparator: \.isWhitespace) {
       guard let processID = pid_t(word), processID != getpid(), let path = Program.path(of: processID),
         path.hasPrefix(settings.binaries)
       else { continue }

@@ -9,14 +9,14 @@ enum LabConfigurations {
   ///   - countsPackets: whether a packet counter stands behind the other functions.
   ///   - clients: with IPv6, the NAT translates.
   static func cluster(
-    runtimes: Int, replicas: Int = 0, countsPackets: Bool = false, clients: LabNetwork.Family = .ipv4
+    runtimes: Int, switches: Int = 1, replicas: Int = 0, countsPackets: Bool = false, clients: LabNetwork.Family = .ipv4
   ) -> String {
     let isIPv6 = clients == .ipv6
     let (network, prefix) = isIPv6 ? ("2001:db8:1::/64", LabNetwork.nat64Prefix) : ("10.1.0.0/24", "")
     return """
     name: web
     runtimes: \(runtimes)
-    switches: 1\(replicas == 0 ? "" : "\nreplicas: \(replicas)")
+    switches: \(switches)\(replicas == 0 ? "" : "\nreplicas: \(replicas)")
     pool-shares: \(max(8, runtimes))
     polling: adaptive
     heartbeat: 100ms
@@ -51,17 +51,23 @@ enum LabConfigurations {
 
   /// The host's name is the run's own: an agent takes over what runs in its host's name, and another lab's nodes
   /// are not for it.
-  static func agent(_ network: LabNetwork, processors: Int, program: String, logs: String) -> String {
-    """
-    host: \(network.prefix)
-    bootstrap: \(bootstrap)
-    processors: [\((0..<processors).map(String.init).joined(separator: ", "))]
-    runtime-ports: [\(network.runtimeInterfaces.map { "'af_packet:\($0)'" }.joined(separator: ", "))]
-    switch-ports:
-      - {client: 'af_packet:swc', server: 'af_packet:sws', fabric: 'af_packet:swf'}
-    program: \(program)
-    log-directory: \(logs)
+  ///
+  /// - Parameter isApart: the second host's, which has the last runtime's port.
+  static func agent(_ network: LabNetwork, processors: Int, program: String, logs: String, isApart: Bool = false) -> String {
+    let all = network.runtimeInterfaces
+    let ports = isApart ? Array(all.suffix(1)) : network.lastApart ? all.dropLast() : all
+    let switchPorts = isApart ? [] : network.switchInterfaces.map {
+      "{client: 'af_packet:\($0.client)', server: 'af_packet:\($0.server)', fabric: 'af_packet:\($0.fabric)\(network.impairment)'}"
+    }
+    return """
+      host: \(isApart ? network.apartHost : network.prefix)
+      bootstrap: \(network.bootstrap)
+      processors: [\((0..<processors).map(String.init).joined(separator: ", "))]
+      runtime-ports: [\(ports.map { "'af_packet:\($0)\(network.impairment)'" }.joined(separator: ", "))]
+      switch-ports: [\(switchPorts.joined(separator: ", "))]
+      program: \(program)
+      log-directory: \(logs)
 
-    """
+      """
   }
 }

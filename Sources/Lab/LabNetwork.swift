@@ -1,3 +1,4 @@
+import FoundationEssentials
 import Glibc
 
 /// The network of a lab: three namespaces, joined only by what the platform carries.
@@ -18,18 +19,27 @@ import Glibc
 /// `swc`, `sws`, `swf`, `rt0`, ... belong to DPDK (af_packet): they are up, have no addresses, and the kernel answers
 /// nothing on them. No end of a veth may leave checksums or segmentation to a NIC that does not exist.
 ///
+/// With more than one switch there are `swc1`, `sws1`, `swf1` and so on, and the clients' and the servers' ends reach all of
+/// them over a bridge of their side.
+///
 /// With `ends: .together` the client's and the servers' ends lie in one namespace, as `client0` and `server0`, and belong to
 /// a traffic generator. The kernel there only answers the switch's ARP, as the servers' gateway.
 ///
 /// With `clients: .ipv6` the client has 2001:db8:1::1 and no IPv4 address, and a route to the addresses of 64:ff9b:1::/96 that stand
 /// for IPv4 servers.
 ///
+/// With `lastApart` the last runtime's port lies in a namespace of its own, the second host's, which has a cable to the bus: so
+/// that a host can lose the log and nothing else.
+///
 /// The names begin with a prefix of this run, so that labs do not collide and a lab removes only what it made.
 public struct LabNetwork: Sendable {
   public let prefix: String
   public let runtimes: Int
+  public let switches: Int
   /// What happens to frames of the fabric on their way to a runtime or the switch: words of `tc netem`.
   public let netem: [String]
+  /// What the nodes' own ports do to them, where the kernel has no netem: clauses of a `PortSpec`, each behind a ';'.
+  public let impairment: String
 
   public enum Ends: Sendable { case apart, together }
   public let ends: Ends
@@ -44,6 +54,12 @@ public struct LabNetwork: Sendable {
   public static let clientAddress = "10.1.0.1"
   public static let serverAddresses = ["10.2.0.11", "10.2.0.12"]
   public static let virtualAddress = "10.1.0.100"
+  /// Of the bus, where a host is apart; and of that host.
+  private static let busAddresses = ["10.250.0.1", "10.250.0.2"]
+
+  /// Whether the last runtime's port belongs to a host of its own.
+  public let lastApart: Bool
+
   static let clientIPv6Address = "2001:db8:1::1"
   static let switchIPv6Address = "2001:db8:1::2"
   /// For IPv4 addresses that are not global (RFC 8215).
@@ -52,9 +68,16 @@ public struct LabNetwork: Sendable {
   /// The virtual address as the client's programs write it in a URL.
   var virtualHost: String { clients == .ipv4 ? Self.virtualAddress : "[\(Self.nat64Prefix)\(Self.virtualAddress)]" }
 
-  public init(prefix: String, runtimes: Int, netem: [String] = [], ends: Ends = .apart, clients: Family = .ipv4) {
+  public init(
+    prefix: String, runtimes: Int, switches: Int = 1, netem: [String] = [], impairment: String = "", ends: Ends = .apart,
+    clients: Family = .ipv4, lastApart: Bool = false
+  ) {
+    self.impairment = impairment
+    precondition(switches == 1 || ends == .apart, "a generator knows one link address only")
+    self.switches = switches
     self.clients = clients
     self.ends = ends
+    self.lastApart = lastApart
     self.prefix = prefix
     self.runtimes = runtimes
     self.netem = netem
@@ -63,8 +86,21 @@ public struct LabNetwork: Sendable {
   public var client: String { "\(prefix)-client" }
   public var fabric: String { "\(prefix)-fabric" }
   public var servers: String { ends == .apart ? "\(prefix)-servers" : client }
-  public var namespaces: [String] { ends == .apart ? [client, fabric, servers] : [client, fabric] }
+  public var secondHost: String { "\(prefix)-host" }
+  public var namespaces: [String] {
+    (ends == .apart ? [client, fabric, servers] : [client, fabric]) + (lastApart ? [secondHost] : [])
+  }
+  /// The name of the host that is apart, as its agent says it.
+  var apartHost: String { "\(prefix)-b" }
+  /// Where the bus listens.
+  public var bootstrap: String { lastApart ? "\(Self.busAddresses[0]):9092" : LabConfigurations.bootstrap }
   public var runtimeInterfaces: [String] { (0..<runtimes).map { "rt\($0)" } }
+  var switchInterfaces: [(client: String, server: String, fabric: String)] {
+    (0..<switches).map { number in
+      let suffix = number == 0 ? "" : "\(number)"
+      return ("swc\(suffix)", "sws\(suffix)", "swf\(suffix)")
+    }
+  }
 
   /// What makes the network, in order, each a program with its arguments.
   var commands: [[String]] {
@@ -76,15 +112,22 @@ public struct LabNetwork: Sendable {
       commands.append(inside(namespace, ["sh", "-c", "test ! -e \(ipv6) || echo 1 > \(ipv6)"]))
       commands.append(["ip", "-n", namespace, "link", "set", "dev", "lo", "up"])
     }
-    let quiet = ["stp_state", "0", "mcast_snooping", "0"]
-    commands.append(["ip", "-n", fabric, "link", "add", "dev", "fabric", "type", "bridge"] + quiet)
-    commands.append(["ip", "-n", fabric, "link", "set", "dev", "fabric", "up"])
-    for interface in runtimeInterfaces + ["swf"] {
-      commands += pair(interface, peer: "\(interface)-b", in: fabric)
-      commands.append(["ip", "-n", fabric, "link", "set", "dev", "\(interface)-b", "master", "fabric"])
+    commands += bridge("fabric")
+    for interface in runtimeInterfaces + switchInterfaces.map(\.fabric) {
+      if lastApart, interface == runtimeInterfaces.last {
+        commands += pair("\(interface)-b", peer: interface, in: secondHost)
+      } else {
+        commands += pair(interface, peer: "\(interface)-b", in: fabric)
+      }
+      commands.append(attach("\(interface)-b", to: "fabric"))
       if !netem.isEmpty {
         commands.append(["tc", "-n", fabric, "qdisc", "add", "dev", "\(interface)-b", "root", "netem"] + netem)
       }
+    }
+    if lastApart {
+      commands += pair("bus", peer: "bus", in: secondHost)
+      commands.append(["ip", "-n", fabric, "address", "add", "\(Self.busAddresses[0])/30", "dev", "bus"])
+      commands.append(["ip", "-n", secondHost, "address", "add", "\(Self.busAddresses[1])/30", "dev", "bus"])
     }
     if ends == .together {
       commands += pair("swc", peer: "client0", in: client)
@@ -93,7 +136,7 @@ public struct LabNetwork: Sendable {
       commands.append(["ip", "-n", servers, "address", "add", "\(Self.gatewayAddress)/24", "dev", "server0"])
       return commands
     }
-    commands += pair("swc", peer: "eth0", in: client)
+    commands += side("clients", switchInterfaces.map(\.client), host: client)
     if clients == .ipv4 {
       commands.append(["ip", "-n", client, "address", "add", "\(Self.clientAddress)/24", "dev", "eth0"])
     } else {
@@ -101,10 +144,29 @@ public struct LabNetwork: Sendable {
       commands.append(["ip", "-n", client, "address", "add", "\(Self.clientIPv6Address)/64", "dev", "eth0", "nodad"])
       commands.append(["ip", "-n", client, "-6", "route", "add", "\(Self.nat64Prefix)/96", "via", Self.switchIPv6Address])
     }
-    commands += pair("sws", peer: "eth0", in: servers)
+    commands += side("servers", switchInterfaces.map(\.server), host: servers)
     for address in Self.serverAddresses {
       commands.append(["ip", "-n", servers, "address", "add", "\(address)/24", "dev", "eth0"])
     }
+    return commands
+  }
+
+  private func bridge(_ name: String) -> [[String]] {
+    [
+      ["ip", "-n", fabric, "link", "add", "dev", name, "type", "bridge", "stp_state", "0", "mcast_snooping", "0"],
+      ["ip", "-n", fabric, "link", "set", "dev", name, "up"],
+    ]
+  }
+
+  private func attach(_ interface: String, to bridge: String) -> [String] {
+    ["ip", "-n", fabric, "link", "set", "dev", interface, "master", bridge]
+  }
+
+  /// From the switches' ports of one side to a host's `eth0`.
+  private func side(_ name: String, _ ports: [String], host: String) -> [[String]] {
+    guard ports.count > 1 else { return pair(ports[0], peer: "eth0", in: host) }
+    var commands = bridge(name) + pair("\(name)-h", peer: "eth0", in: host) + [attach("\(name)-h", to: name)]
+    for port in ports { commands += pair(port, peer: "\(port)-b", in: fabric) + [attach("\(port)-b", to: name)] }
     return commands
   }
 
@@ -133,6 +195,28 @@ public struct LabNetwork: Sendable {
     }
   }
 
+  // MARK: Cables
+
+  /// Plugs a runtime's cable into the fabric, or pulls it out.
+  func setLink(_ interface: String, isUp: Bool) throws(LabError) {
+    try Program.run(["ip", "-n", fabric, "link", "set", "dev", "\(interface)-b", isUp ? "up" : "down"])
+  }
+
+  /// The same with the cable between the second host and the bus.
+  func setBusLink(isUp: Bool) throws(LabError) {
+    try Program.run(["ip", "-n", secondHost, "link", "set", "dev", "bus", isUp ? "up" : "down"])
+  }
+
+  /// Packets that a runtime has sent into the fabric, as the other end of its cable counts them.
+  func packetsSent(by interface: String) throws(LabError) -> UInt64 {
+    struct Link: Decodable {
+      struct Statistics: Decodable { struct Side: Decodable { var packets: UInt64 }; var rx: Side }
+      var stats64: Statistics
+    }
+    let text = try Program.run(["ip", "-n", fabric, "-j", "-s", "link", "show", "dev", "\(interface)-b"])
+    return (try? JSONDecoder().decode([Link].self, from: Data(text.utf8)))?.first?.stats64.rx.packets ?? 0
+  }
+
   /// Removes the namespaces, and with them every interface.
   ///
   /// - Returns: what could not be removed, and why.
@@ -152,7 +236,7 @@ public struct LabNetwork: Sendable {
     while let entry = readdir(directory) {
       let name = withUnsafeBytes(of: &entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
       guard name.hasPrefix("nfv"), let dash = name.firstIndex(of: "-"), let owner = Int(name[..<dash].dropFirst(3)),
-        ["client", "fabric", "servers"].contains(name[dash...].dropFirst()), access("/proc/\(owner)", F_OK) != 0
+        ["client", "fabric", "servers", "host"].contains(name[dash...].dropFirst()), access("/proc/\(owner)", F_OK) != 0
       else { continue }
       names.append(name)
     }

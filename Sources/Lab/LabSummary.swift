@@ -62,6 +62,32 @@ public struct LabSummary: Codable, Equatable, Sendable {
     public var longestMicroseconds: UInt64 = 0
   }
 
+  /// Switches that were killed, and how the clients have noticed.
+  public struct Takeovers: Codable, Equatable, Sendable {
+    public var count = 0
+    /// Flows that runtimes told the switch of, in all; and the longest time from the table to the last of them.
+    public var flowsTold: UInt64 = 0
+    public var longestMicroseconds: UInt64 = 0
+    /// The link addresses that the client's kernel had for the virtual address, in turn.
+    public var linkAddresses: [String] = []
+  }
+
+  /// A failure that was brought about (`LabHarm`), and what the platform made of it.
+  public struct Harm: Codable, Equatable, Sendable {
+    public var kind: String
+    public var node: UInt32
+    public var second: Int
+    /// Whether the life that it befell is over.
+    public var hasEnded: Bool
+    /// Why it was declared dead, if it was; a process that its agent saw end needs no declaration.
+    public var evidence: String
+    public var recoveredAfterMilliseconds: UInt64?
+    /// Whether it was shown as silent.
+    public var wasSilent: Bool
+    /// Packets that it sent while its link to the log was cut.
+    public var packetsMeanwhile: UInt64?
+  }
+
   /// What the packet counters behind the chains have seen of TCP.
   public struct Segments: Codable, Equatable, Sendable {
     public var packets: UInt64 = 0
@@ -94,6 +120,8 @@ public struct LabSummary: Codable, Equatable, Sendable {
   public var log = Log(events: 0, commands: 0, repeatedCommands: 0, unreadableRecords: 0)
   public var migrations = Migrations()
   public var recoveries = Recoveries()
+  public var takeovers = Takeovers()
+  public var harms: [Harm] = []
   /// Of a lab with transfers.
   public var segments: Segments?
   public var seconds = Durations()
@@ -130,11 +158,17 @@ public struct LabSummary: Codable, Equatable, Sendable {
       migrations.longestMicroseconds = max(migrations.longestMicroseconds, end.microseconds)
     }
     for end in picture.recoveries {
+      if picture.nodes[end.node]?.kind == .virtualSwitch {
+        takeovers.flowsTold += end.recovered
+        takeovers.longestMicroseconds = max(takeovers.longestMicroseconds, end.microseconds)
+        continue
+      }
       recoveries.count += 1
       recoveries.recovered += end.recovered
       recoveries.refused += end.refused
       recoveries.longestMicroseconds = max(recoveries.longestMicroseconds, end.microseconds)
     }
+    takeovers.count = max(0, picture.uplinkHolders.count - 1)
     log.events = picture.events
     log.commands = picture.commands
     log.repeatedCommands = picture.repeatedCommands
@@ -175,6 +209,17 @@ public struct LabSummary: Codable, Equatable, Sendable {
       lines.append(
         "  recoveries: \(recoveries.count), \(recoveries.recovered) flows taken over, \(recoveries.refused) refused, "
           + "the longest \(recoveries.longestMicroseconds) us from the command on")
+    }
+    if takeovers.count > 0 {
+      lines.append(
+        "  takeovers of the uplinks: \(takeovers.count), all flows known after \(takeovers.longestMicroseconds) us at most; the client has known the virtual address by "
+          + takeovers.linkAddresses.joined(separator: ", then "))
+    }
+    for harm in harms {
+      var words = "node \(harm.node) " + (harm.hasEnded ? "was fenced" : "goes on")
+      if let time = harm.recoveredAfterMilliseconds { words += ", its flows taken over after \(time) ms" }
+      if let packets = harm.packetsMeanwhile { words += ", having sent \(packets) packets meanwhile" }
+      lines.append("  \(harm.kind): \(words)\(harm.evidence.isEmpty ? "" : " (\(harm.evidence))")")
     }
     if let segments {
       lines.append(

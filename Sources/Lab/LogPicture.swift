@@ -31,9 +31,12 @@ public struct LogPicture: Sendable {
   public private(set) var unreadable: UInt64 = 0
   /// Migrations that have ended, with their sources' numbers.
   public private(set) var migrations: [MigrationFinished] = []
-  /// The slot of the last table in which everything wanted serves.
   public private(set) var recoveries: [RecoveryFinished] = []
 
+  /// The lives of switches that have had the uplinks, in turn.
+  public private(set) var uplinkHolders: [NodeLife] = []
+
+  /// The slot of the last table in which everything wanted serves.
   private var completeTable: Slot?
   private var lastTime = Timestamp.zero
 
@@ -95,6 +98,10 @@ public struct LogPicture: Sendable {
     case .notifyClusterConfig(let table):
       let serving = table.members.count { $0.state == .serving }
       if serving == table.members.count, serving > 0 { completeTable = command.slot }
+      if case .only(let holder?) = table.uplinks, holder != uplinkHolders.last {
+        uplinkHolders.append(holder)
+        if uplinkHolders.count > 1 { note("uplinks: \(holder) (\(command.reason))", isCommand: true) }
+      }
       // Tables also go out to spread the load figures; only those with another membership are news.
       let membership = table.members.map { "\($0.kind) \($0.node) \($0.state)" }
       guard membership != lastMembership else { return }

@@ -84,7 +84,9 @@ final class Platform {
 
   // MARK: Watching
 
-  func wait(seconds: Int, for what: String, _ isDone: () throws(LabError) -> Bool) throws(LabError) {
+  func wait(
+    seconds: Int, for what: String, noticing: (ClusterFollower.Item) -> Void = { _ in }, _ isDone: () throws(LabError) -> Bool
+  ) throws(LabError) {
     let deadline = clock.now + .seconds(seconds)
     while try !isDone() {
       guard !isStopRequested() else { throw .interrupted }
@@ -92,7 +94,7 @@ final class Platform {
         throw .late("waited \(seconds) s for \(what)" + picture.lines.suffix(8).map { "\n    \($0.text)" }.joined())
       }
       for process in processes { try process.checkRunning() }
-      try readLog()
+      try readLog(noticing)
     }
   }
 

@@ -24,7 +24,7 @@ public final class ScalingRun {
     public var peak: UInt64 = 48_000
     public var flows = 4_000
     /// Share of a core that a runtime's worker has, parts per thousand.
-    public var workerShare: UInt64 = 100
+    public var workerShare: UInt64 = 50
     public var keepsLogs = false
 
     public init(binaries: String) { self.binaries = binaries }

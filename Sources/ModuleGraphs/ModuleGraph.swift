@@ -12,16 +12,18 @@ open class ModuleGraph {
 /// Runs graphs in turn, again and again (paper §VI: the module graph scheduler).
 public struct GraphScheduler {
   private let graphs: [ModuleGraph]
-  /// Passes over all graphs: a worker that stops counting is frozen, whatever its other threads say.
-  public private(set) var passes: UInt64 = 0
+  /// The same again, to be called without being retained: `graphs` keeps them.
+  private let unretained: [Unmanaged<ModuleGraph>]
 
-  public init(_ graphs: [ModuleGraph]) { self.graphs = graphs }
+  public init(_ graphs: [ModuleGraph]) {
+    self.graphs = graphs
+    unretained = graphs.map { unsafe Unmanaged.passUnretained($0) }
+  }
 
   /// One pass over all graphs; returns the work done.
-  public mutating func pass(at now: Tick) -> Int {
+  public func pass(at now: Tick) -> Int {
     var work = 0
-    for graph in graphs { work &+= graph.run(at: now) }
-    passes &+= 1
+    for index in unretained.indices { unsafe work &+= unretained[index]._withUnsafeGuaranteedRef { $0.run(at: now) } }
     return work
   }
 }

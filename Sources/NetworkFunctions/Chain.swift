@@ -116,9 +116,9 @@ public struct Chain<First: NetworkFunction, Rest: NetworkFunction>: NetworkFunct
     rest.flowRecovers(&flow.rest, shared: &shared.rest)
   }
 
-  public func countBorrowed(_ shared: borrowing SharedState, _ count: (_ share: Int, _ flows: Int) -> Void) {
-    first.countBorrowed(shared.first, count)
-    rest.countBorrowed(shared.rest, count)
+  public func countBorrowed(_ shared: inout SharedState, _ count: (_ share: Int, _ flows: Int) -> Void) {
+    first.countBorrowed(&shared.first, count)
+    rest.countBorrowed(&shared.rest, count)
   }
 
   // A place in a chain is a path: the lowest bit says `first` or `rest`, those above it the place in there.

@@ -80,8 +80,8 @@ public protocol NetworkFunction {
 
   /// Says how many flows here hold a part of another runtime's share of a pool, by that share's index: with such a flow the
   /// part came along, and the share is not given to a new runtime before all of them have ended. Called about once a
-  /// millisecond: keep books instead of searching.
-  func countBorrowed(_ shared: borrowing SharedState, _ count: (_ share: Int, _ flows: Int) -> Void)
+  /// millisecond: keep books instead of searching. Changes nothing, like `foresee`.
+  func countBorrowed(_ shared: inout SharedState, _ count: (_ share: Int, _ flows: Int) -> Void)
 
   /// The next of what flows took from another runtime's shared state and need no more; `nil` when there is none. Asked some
   /// thousand times a second.
@@ -192,7 +192,7 @@ extension NetworkFunction {
   @inlinable public func flowMigratesOut(_ flow: inout FlowState, shared: inout SharedState) {}
   @inlinable public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) {}
   @inlinable public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) {}
-  public func countBorrowed(_ shared: borrowing SharedState, _ count: (_ share: Int, _ flows: Int) -> Void) {}
+  public func countBorrowed(_ shared: inout SharedState, _ count: (_ share: Int, _ flows: Int) -> Void) {}
   public func takeReturn(_ shared: inout SharedState) -> SharedReturn? { nil }
   public func takeBack(_ returned: SharedReturn, shared: inout SharedState) -> Bool { false }
   public func observe(_ shared: borrowing SharedState) -> [Observation] { [] }

@@ -8,14 +8,14 @@ import Wire
 public struct ServiceChain {
   public let stages: [ServiceStage]
   /// Where each stage's state begins within a flow's block.
-  @usableFromInline let offsets: [Int]
+  private let offsets: [Int]
   /// How many functions' own drop reasons come before each stage's.
-  @usableFromInline let reasonOffsets: [Int]
+  private let reasonOffsets: [Int]
   /// The functions' own drop reasons, numbered as they come out of this chain.
   public let dropReasons: [DropReasonDescription]
   /// Bytes of flow state per flow, a multiple of 16.
   public let stateSize: Int
-  @usableFromInline let events: FlowEvents
+  @usableFromInline let first: StageLink
 
   public init(_ stages: [ServiceStage]) {
     precondition(!stages.isEmpty, "a chain has at least one stage")
@@ -36,9 +36,11 @@ public struct ServiceChain {
     self.reasonOffsets = reasonOffsets
     self.dropReasons = dropReasons
     stateSize = max(16, (offset + 15) / 16 * 16)
-    var events: FlowEvents?
-    for (stage, offset) in zip(stages, offsets).reversed() { events = FlowEvents(stage, offset, then: events) }
-    self.events = events!
+    var first: StageLink?
+    for index in stages.indices.reversed() {
+      first = StageLink(stages[index], offset: offsets[index], reasonOffset: reasonOffsets[index], then: first)
+    }
+    self.first = first!
   }
 
   /// Names, layout versions and sizes of the stages: two runtimes can exchange flows only if these are equal.
@@ -61,36 +63,16 @@ public struct ServiceChain {
   public func process(
     _ frames: UnsafeMutablePointer<Frame>, mask: UInt64, states: UnsafeMutableRawPointer, stride: Int
   ) -> UInt64 {
-    if stages.count == 1 {
-      return unsafe stages[0].process(FrameSelection(frames, mask, states, stride, 0))
-    }
-    var forward: UInt64 = 0
+    // One direction after the other, also where one stage sees both: which way a packet goes no processor foresees, and a
+    // function asks more than once.
+    var reverse: UInt64 = 0
     var rest = mask
     while rest != 0 {
       let index = rest.trailingZeroBitCount
       rest &= rest &- 1
-      if unsafe frames[index].direction == .forward { forward |= 1 << UInt64(index) }
+      unsafe reverse |= UInt64(frames[index].direction.rawValue) &<< UInt64(truncatingIfNeeded: index)
     }
-    var reverse = mask & ~forward
-    var stage = 0
-    while stage < stages.count, forward != 0 {
-      forward = unsafe run(stage, frames, forward, states, stride)
-      stage += 1
-    }
-    stage = stages.count - 1
-    while stage >= 0, reverse != 0 {
-      reverse = unsafe run(stage, frames, reverse, states, stride)
-      stage -= 1
-    }
-    return forward | reverse
-  }
-
-  @inlinable @inline(__always)
-  @unsafe
-  func run(
-    _ stage: Int, _ frames: UnsafeMutablePointer<Frame>, _ mask: UInt64, _ states: UnsafeMutableRawPointer, _ stride: Int
-  ) -> UInt64 {
-    unsafe stages[stage].process(FrameSelection(frames, mask, states + offsets[stage], stride, reasonOffsets[stage]))
+    return unsafe first.process(frames, forward: mask & ~reverse, reverse: reverse, states, stride)
   }
 
   /// Runs one ICMP error, whose `slot` and `direction` are those of the flow it is about, through the chain.
@@ -111,7 +93,7 @@ public struct ServiceChain {
   @inlinable
   @unsafe
   public func tell(_ event: FlowEvent, state: UnsafeMutableRawPointer) {
-    unsafe events.tell(event, state)
+    unsafe first.tell(event, state)
   }
 
   /// Flows here that hold a part of another runtime's share, by the share's index; a share may be named more than once.
@@ -141,12 +123,12 @@ public struct ServiceChain {
   /// Shows the first packets of flows that are about to be opened to every stage, which may ask for memory.
   @inlinable
   @unsafe
-  public func foresee(_ frames: UnsafeMutablePointer<Frame>, mask: UInt64) { unsafe events.foresee(frames, mask) }
+  public func foresee(_ frames: UnsafeMutablePointer<Frame>, mask: UInt64) { unsafe first.foresee(frames, mask) }
 
   /// Shows the state of a flow that is about to end to every stage, which may ask for memory.
   @inlinable
   @unsafe
-  public func foreseeEnd(_ state: UnsafeMutableRawPointer) { unsafe events.foreseeEnd(state) }
+  public func foreseeEnd(_ state: UnsafeMutableRawPointer) { unsafe first.foreseeEnd(state) }
 
   public func observe() -> [Observation] { stages.flatMap { $0.observe() } }
 
@@ -186,23 +168,47 @@ private struct FunctionSearch<Wanted: NetworkFunction>: FunctionVisitor {
   }
 }
 
-/// The stages' ears for what happens to a flow, one behind the other.
+/// One stage behind the other: where bursts go, and what happens to flows.
 ///
 /// Constants of an object that somebody holds: they can be called without being retained, unlike elements of an array.
 @usableFromInline
-final class FlowEvents {
+final class StageLink {
+  private let run: (FrameSelection) -> UInt64
   private let hear: (FlowEvent, UnsafeMutableRawPointer) -> Void
   private let foreseeFirst: (UnsafeMutablePointer<Frame>, UInt64) -> Void
   private let foreseeLast: (UnsafeMutableRawPointer) -> Void
   private let offset: Int
-  private let next: FlowEvents?
+  private let reasonOffset: Int
+  private let next: StageLink?
 
-  init(_ stage: ServiceStage, _ offset: Int, then next: FlowEvents?) {
+  init(_ stage: ServiceStage, offset: Int, reasonOffset: Int, then next: StageLink?) {
+    unsafe run = stage.process
     unsafe hear = stage.flowEvent
     unsafe foreseeFirst = stage.foresee
     unsafe foreseeLast = stage.foreseeEnd
     self.offset = offset
+    self.reasonOffset = reasonOffset
     self.next = next
+  }
+
+  /// Runs frames of the forward direction through this stage and those behind it, and frames of the reverse direction the
+  /// other way round; returns those to be forwarded.
+  @usableFromInline
+  @unsafe
+  func process(
+    _ frames: UnsafeMutablePointer<Frame>, forward: UInt64, reverse: UInt64, _ states: UnsafeMutableRawPointer, _ stride: Int
+  ) -> UInt64 {
+    var kept = unsafe run(frames, forward, states, stride) | reverse
+    if let next { kept = unsafe next.process(frames, forward: kept & ~reverse, reverse: reverse, states, stride) }
+    return unsafe kept & ~reverse | run(frames, kept & reverse, states, stride)
+  }
+
+  @inline(__always)
+  @unsafe
+  private func run(
+    _ frames: UnsafeMutablePointer<Frame>, _ mask: UInt64, _ states: UnsafeMutableRawPointer, _ stride: Int
+  ) -> UInt64 {
+    mask == 0 ? 0 : unsafe run(FrameSelection(frames, mask, states + offset, stride, reasonOffset))
   }
 
   @usableFromInline
@@ -372,7 +378,7 @@ final class FunctionHost<Function: NetworkFunction> {
   }
 
   @inlinable
-  func countBorrowed(_ count: (_ share: Int, _ flows: Int) -> Void) { unsafe function.countBorrowed(shared.pointee, count) }
+  func countBorrowed(_ count: (_ share: Int, _ flows: Int) -> Void) { unsafe function.countBorrowed(&shared.pointee, count) }
 
   @inlinable
   func takeReturn() -> SharedReturn? { unsafe function.takeReturn(&shared.pointee) }

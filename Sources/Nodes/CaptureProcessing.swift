@@ -14,7 +14,7 @@ import Wire
 /// capture's. Since a capture does not say which side a packet came from, both directions are looked up, and
 /// the first packet of a flow makes its direction the forward one.
 public final class CaptureProcessing {
-  /// What became of a capture. In = out + dropped by reason.
+  /// What became of a capture. In = out + dropped by reason + consumed.
   public struct Report: Sendable, Encodable {
     public var chain = ""
     public var packets = Totals()
@@ -33,6 +33,8 @@ public final class CaptureProcessing {
       public var out: UInt64 = 0
       public var outBytes: UInt64 = 0
       public var dropped: UInt64 = 0
+      /// Fragments; the datagrams they are part of count as packets of their own.
+      public var consumed: UInt64 = 0
     }
   }
 
@@ -60,11 +62,16 @@ public final class CaptureProcessing {
   private let chain: ServiceChain
   private let totals = FlowTotalsTable()
   private let rules: FlowRules
+  private let reassembly: CaptureReassembly?
 
   /// - Parameters:
+  ///   - reassembly: puts fragments together; without it they are dropped.
   ///   - output: file for the packets that pass, or `nil`.
   ///   - checksums: `trust` for captures taken before the NIC filled checksums in.
-  public init(spec: ServiceChainSpec, input: String, output: String?, checksums: ChecksumPolicy) throws {
+  public init(
+    spec: ServiceChainSpec, input: String, output: String?, checksums: ChecksumPolicy, reassembly: CaptureReassembly? = nil
+  ) throws {
+    self.reassembly = reassembly
     chain = try Catalog.standard.makeChain(spec: spec, share: .whole)
     var rules = FlowRules(spec.flows)
     rules.checksums = checksums
@@ -88,9 +95,15 @@ public final class CaptureProcessing {
     while let now = reader.read(into: batch) {
       while core.expireIdle(now: now, limit: 1_024) == 1_024 {}
       core.process(batch, clientSide: .max, serverSide: .max, now: now)
-      core.settle(batch)
+      core.settle(batch, consumed: reassembly?.take(batch, now: now) ?? 0)
       writer?.write(batch, start: reader.start)
       batch.removeAll()
+      if let whole = reassembly?.whole, !whole.isEmpty {
+        core.process(whole, clientSide: .max, serverSide: .max, now: now)
+        core.settle(whole)
+        writer?.write(whole, start: reader.start)
+        reassembly?.release()
+      }
       if reader.packets >= nextReport {
         progress(reader.packets)
         nextReport += 1_000_000
@@ -105,7 +118,7 @@ public final class CaptureProcessing {
     report.chain = chain.name
     report.packets = Report.Totals(
       in: counters.received, inBytes: counters.receivedBytes, out: counters.forwarded, outBytes: counters.forwardedBytes,
-      dropped: counters.dropped)
+      dropped: counters.dropped, consumed: counters.consumed)
     let names = dropNames(of: chain.dropReasons)
     for code in UInt8.min ... .max where drops[code] > 0 {
       report.droppedByReason[names[code] ?? "reason-\(code)", default: 0] += drops[code]

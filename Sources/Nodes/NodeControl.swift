@@ -35,6 +35,9 @@ final class NodeControl: @unchecked Sendable {
   /// The assignment of a holder that the worker carries out, and recoveries that it is at, by the numbers it knows them by.
   private var protection: (stream: UInt32, slot: Slot)?
   private var recoveries: [UInt32: Slot] = [:]
+  /// Of a switch: tables that gave it the uplinks, until it says that it has taken them over.
+  private var uplinks: [UInt32: Slot] = [:]
+  private var hasUplinks = false
   /// The last table that the worker has taken, and the pass after which its counts are of a later time.
   private var taken: (slot: Slot, pass: UInt64) = (.none, 0)
   private var counted = Slot.none
@@ -162,10 +165,17 @@ final class NodeControl: @unchecked Sendable {
   private func act(on command: Command) {
     switch command.body {
     case .notifyClusterConfig(let table):
+      if table.uplinks == .only(life) {
+        if !hasUplinks { uplinks[UInt32(truncatingIfNeeded: table.version)] = command.slot }
+        hasUplinks = true
+      } else {
+        hasUplinks = false
+      }
       listenToWorker()  // each command is answered: the ring of answers must not fill while the past is read
       pending[table.version] = command.slot
       let members = WorkerCommand.Members(
-        version: table.version, entries: table.members.compactMap(RuntimeTable.Entry.init(member:)), peers: table.members.compactMap(Peer.init(member:)))
+        version: table.version, entries: table.members.compactMap(RuntimeTable.Entry.init(member:)), peers: table.members.compactMap(Peer.init(member:)),
+        uplinks: WorkerCommand.UplinkHolder(table.uplinks))
       if !rings.commands.put(.members(members)) {
         pending[table.version] = nil
         answer(command.slot, .rejected(reason: "the worker does not take commands"))
@@ -250,6 +260,11 @@ final class NodeControl: @unchecked Sendable {
       return answer(slot, .progress(done: report.recovered, of: report.recovered + report.refused))
     }
     recoveries[report.run] = nil
+    tell(report, finished, slot)
+    answer(slot, .completed)
+  }
+
+  private func tell(_ report: RecoveryReport, _ finished: Tick, _ slot: Slot) {
     guard let node = NodeID(report.lost.node) else { return }
     var end = RecoveryFinished(slot: slot, node: spec.node, lost: NodeLife(node, Incarnation(report.lost.incarnation)))
     end.recovered = report.recovered
@@ -257,7 +272,6 @@ final class NodeControl: @unchecked Sendable {
     end.refused = report.refused
     end.microseconds = (finished.nanoseconds - min(finished.nanoseconds, report.started.nanoseconds)) / 1_000
     voice.say(.recoveryFinished(end), to: order.partition, causation: .command(slot))
-    answer(slot, .completed)
     logger.notice("Flows taken over.", metadata: ["what": "\(Event.Body.recoveryFinished(end).summary)"])
   }
 
@@ -301,6 +315,9 @@ final class NodeControl: @unchecked Sendable {
         logger.info("All flows have replicas.", metadata: ["flows": "\(flows)", "slot": "\(current.slot)"])
       case .recovery(let report):
         if let slot = recoveries[report.run] { tell(report, slot) }
+      case .tookOver(let report):
+        if let slot = uplinks[report.run], let finished = report.finished { tell(report, finished, slot) }
+        uplinks = [:]
       case .peerSilent(let peer):
         guard let node = NodeID(peer.node) else { continue }
         voice.say(
@@ -371,6 +388,15 @@ extension Peer {
     self.init(
       node: member.node.number, incarnation: member.incarnation.number, isSwitch: member.kind == .virtualSwitch,
       isAlive: member.state == .serving || member.state == .stopping)
+  }
+}
+
+extension WorkerCommand.UplinkHolder {
+  init(_ holder: ClusterTable.UplinkHolder) {
+    switch holder {
+    case .unassigned: self = .unassigned
+    case .only(let life): self = .only(life.map(FlowOwner.init))
+    }
   }
 }
 

@@ -36,8 +36,8 @@ public struct HostShare: Sendable {
   }
 }
 
-/// Bytes of flow state to reckon with before the chain is made, which needs the memory: two cache lines.
-let mostStateSize = 128
+/// Bytes of flow state to reckon with at least, before the chain is made, which needs the memory: two cache lines.
+let leastStateSize = 128
 
 /// Memory a node needs, in megabytes, with room to spare: 64 for DPDK and its packet buffers, 64 for channels to other
 /// nodes and packets held for moving flows, and its flows; if these have replicas, as much again for what the holder has of

@@ -20,11 +20,12 @@ public enum RuntimeNode {
     let spec = launch.spec
     let poolShare = RuntimeShare(index: Int(spec.poolShare.index), count: Int(spec.poolShare.count))
     let rules = FlowRules(spec.chain.flows)
+    let stateSize = max(leastStateSize, try Catalog.standard.entrance(of: spec.chain).stateSize)
 
     let environment = try share.start(
       name: "nfv-runtime-\(spec.node)",
       megabytes: megabytesNeeded(
-        flows: rules.capacity, ipv6Flows: rules.ipv6Capacity, stateSize: mostStateSize, isReplicated: spec.replicas > 0),
+        flows: rules.capacity, ipv6Flows: rules.ipv6Capacity, stateSize: stateSize, isReplicated: spec.replicas > 0),
       usesPCI: portSpec.isPCI, logger: launch.logger)
     defer { environment.stop() }
     // Rules are classified by the environment's `rte_acl`.
@@ -32,10 +33,12 @@ public enum RuntimeNode {
     let pool = try MbufPool(name: "packets", count: packetBuffers)
     let port = try DPDKPort(portSpec, number: 0, pool: pool, large: LargePackets(name: "large packets", pool: pool))
     defer { port.close() }
+    let wire = portSpec.impaired(port)
+    defer { wire.close() }
     let address = FabricAddress(cluster: UInt16(order.partition), node: spec.node.number)
     let rings = WorkerRings()
     let worker = Worker.runtime(
-      port: port, address: address, identity: FlowOwner(spec), isReplicated: spec.replicas > 0, chain: chain, rules: rules,
+      port: wire.port, address: address, identity: FlowOwner(spec), isReplicated: spec.replicas > 0, chain: chain, rules: rules,
       seed: .random(in: .min ... .max), rings: rings, now: .zero, memory: environment.containerMemory, announces: true)
     let clock = CycleClock()
     try launch.serve(
@@ -84,11 +87,13 @@ public enum SwitchNode {
     defer { server.close() }
     let fabric = try DPDKPort(ports.fabric, number: 2, pool: pool, large: large)
     defer { fabric.close() }
+    let wire = ports.fabric.impaired(fabric)
+    defer { wire.close() }
     let address = FabricAddress(cluster: UInt16(order.partition), node: spec.node.number)
     let rings = WorkerRings()
     let entrance = try Catalog.standard.entrance(of: spec.chain)
     let worker = Worker.virtualSwitch(
-      ports: SwitchPorts(client: client, server: server, fabric: fabric), address: address, identity: FlowOwner(spec),
+      ports: SwitchPorts(client: client, server: server, fabric: wire.port), address: address, identity: FlowOwner(spec),
       entrance: ServerSideEntrance(isOpen: entrance.isOpen, endpoints: entrance.endpoints, growth: entrance.growth),
       client: UplinkSettings(network.client), server: UplinkSettings(network.server), rules: rules,
       isReplicated: spec.replicas > 0, seed: .random(in: .min ... .max), rings: rings, now: .zero,

@@ -32,8 +32,13 @@ final class TrafficExchange {
   private var sendingTime: UInt64 = 0
   private var samplesBegin: UInt64 = 0
   private var samplesTaken: UInt64 = 0
+  private let watch: TrafficWatch?
+  /// Marks that have been attended to.
+  private var marks = 0
 
   private static let longestBacklog: UInt64 = 512
+  /// How long a watch waits for what was written before its end, in nanoseconds.
+  private static let watchPatience: UInt64 = 500_000_000
 
   init(_ plan: TrafficPlan, from source: PacketPort, to target: PacketPort, looks: Bool, _ settings: TrafficNode.Settings) {
     self.plan = plan
@@ -45,7 +50,8 @@ final class TrafficExchange {
     generator = TrafficGenerator(
       plan: plan, run: run, source: source.address, destination: plan.destinationMAC ?? target.address,
       waitsForAnswers: looks && target !== source)
-    sink = TrafficSink(plan: plan, run: run)
+    watch = settings.takeOutage.map { _ in TrafficWatch(flows: plan.flows) }
+    sink = TrafficSink(plan: plan, run: run, watch: watch)
     pause = IdlePause(isAdaptive: settings.isAdaptive)
   }
 
@@ -80,6 +86,7 @@ final class TrafficExchange {
       let now = clock.tick(nfv_cycles())
       let elapsed = now.nanoseconds - begin
       takeSample(now)
+      attendToMarks(now)
       guard elapsed < plan.duration, sent < plan.count else { break }
       if outgoing.isEmpty {
         var due = UInt64(32)
@@ -101,7 +108,9 @@ final class TrafficExchange {
         }
         let count = Int(min(due, 32, plan.count - written))
         if count > 0 {
+          let place = generator.nextPlace
           generator.fill(outgoing, from: source, count: count, now: now)
+          watch?.noteSent(outgoing.count, from: place, at: now.nanoseconds)
           scheduled += UInt64(outgoing.count)
           written += UInt64(outgoing.count)
         }
@@ -123,6 +132,7 @@ final class TrafficExchange {
     while sink.counts.received < sent {
       let now = clock.tick(nfv_cycles())
       takeSample(now)
+      attendToMarks(now)
       let before = sink.counts.received
       let work = receive(now)
       if sink.counts.received != before { last = now.nanoseconds }
@@ -137,6 +147,20 @@ final class TrafficExchange {
     settings.takeSample(
       TrafficSample(
         seconds: Double(now.nanoseconds &- samplesBegin) / 1e9, offered: sent + skipped, sent: sent, received: sink.counts.received))
+  }
+
+  /// Begins a watch or ends it, as it was told; says what it has seen when nothing more is to be expected.
+  private func attendToMarks(_ now: Tick) {
+    guard let watch else { return }
+    if let end = watch.endedAt {
+      guard watch.isComplete || now.nanoseconds - end > Self.watchPatience else { return }
+      let clock = CycleClock.monotonicNanoseconds() &- clock.tick(nfv_cycles()).nanoseconds
+      settings.takeOutage?(watch.report(clock: clock))
+      return watch.stop()
+    }
+    guard TrafficMark.current != marks else { return }
+    marks += 1
+    if watch.isRunning { watch.end(at: now.nanoseconds) } else { watch.begin(at: now.nanoseconds) }
   }
 
   private func transmit(_ now: Tick) -> Int {

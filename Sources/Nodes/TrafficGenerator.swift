@@ -25,7 +25,8 @@ struct TrafficGenerator: ~Copyable {
   private let lengths: UnsafeMutablePointer<UInt16>
 
   private var nextSize = 0
-  private var nextPlace = 0
+  /// Where the next packet of a flow that lasts is written.
+  private(set) var nextPlace = 0
   private var nextShort = 0
   private var openingDebt = 0.0
   /// Flow numbers in use so far.

@@ -28,6 +28,8 @@ public enum TrafficNode {
     /// How often to tell how far it is, in nanoseconds; nil: not at all.
     public var sampleInterval: UInt64?
     public var takeSample: @Sendable (TrafficSample) -> Void = { _ in }
+    /// Takes what a watch has seen; with it SIGUSR1 begins one, and ends it.
+    public var takeOutage: (@Sendable (TrafficOutage) -> Void)?
 
     public init(port: PortSpec, sink: Sink, isAdaptive: Bool, wait: UInt64, drain: UInt64) {
       self.port = port
@@ -42,6 +44,7 @@ public enum TrafficNode {
   public static func generate(_ plan: TrafficPlan, _ settings: Settings, share: HostShare, logger: Logger) throws -> TrafficReport
   {
     if let fault = plan.fault { throw NodeError("this traffic cannot be made: \(fault)") }
+    if settings.takeOutage != nil { TrafficMark.listen() }
     var specs = [settings.port]
     if case .port(let spec) = settings.sink, spec != settings.port { specs.append(spec) }
     let environment = try share.start(

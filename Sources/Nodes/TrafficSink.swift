@@ -44,10 +44,12 @@ struct TrafficSink: ~Copyable {
   private(set) var hasBeenGreeted = false
   private(set) var firstArrival: UInt64?
   private(set) var lastArrival: UInt64 = 0
+  private let watch: TrafficWatch?
 
-  init(plan: TrafficPlan, run: UInt16) {
+  init(plan: TrafficPlan, run: UInt16, watch: TrafficWatch? = nil) {
     self.plan = plan
     self.run = run
+    self.watch = watch
     unsafe seen = .allocate(capacity: plan.flows)
     for place in 0..<plan.flows { unsafe (seen + place).initialize(to: Seen(flow: UInt32(place))) }
   }
@@ -116,6 +118,7 @@ struct TrafficSink: ~Copyable {
     withSameLatency &+= 1
     if firstArrival == nil { firstArrival = now.nanoseconds }
     lastArrival = now.nanoseconds
+    if let watch { watch.noteReceived(place: plan.place(of: record.flow), written: record.time, at: now.nanoseconds) }
   }
 
   private enum Order { case inOrder, late, duplicate }

@@ -74,6 +74,8 @@ public struct MigrationWorld {
     settings.migration.longestPacket = 16
     settings.migration.largestMessage = 4_000
     settings.migration.stepDeadline = chance.within(200_000...3_000_000)
+    settings.migration.prepareDeadline = settings.migration.stepDeadline
+    settings.migration.longWay = chance.below(2) == 0 ? .max : 100_000
     witness = Witness(flows: settings.flows, isStrict: harm != .deaths, keepsOrder: harm == .network)
     let places = switchCount + runtimeCount
     inboxes = Array(repeating: [], count: places)

@@ -214,6 +214,9 @@ final class ReplicatedLife {
   var channels: SimulatedChannels { outbox.channels }
   var addressesTaken: Set<UInt32> { pool.taken }
   var unprotected: Int { source.unprotected(of: flows.count) }
+  var isReplicating: Bool { source.isOn }
+  /// Whether the holder has confirmed that it has every flow there was.
+  var isProtected: Bool { source.isOn && source.isProtected }
   var isRecovering: Bool { held.values.contains { $0.use == .recovering } }
 
   private func life(of peer: Int) -> FlowOwner {
@@ -269,10 +272,7 @@ final class ReplicatedLife {
   func receive(_ frame: UnsafeRawBufferPointer, from peer: Int, now: Tick) {
     guard let end = channels.ends[peer] else { return }
     let before = end.channel.peerIncarnation
-    if case .sessionBegan = end.channel.receive(frame, now: now) {
-      if before != 0 { mourn(peer) }
-      beginAwaited()
-    }
+    if case .sessionBegan = end.channel.receive(frame, now: now), before != 0 { mourn(peer) }
     while let message = end.channel.nextMessage() { take(message, from: peer, now: now) }
   }
 
@@ -330,8 +330,11 @@ final class ReplicatedLife {
     beginAwaited()
   }
 
+  /// What is sent before there is a session with this very life could reach the next one.
   private func beginAwaited() {
-    guard let (stream, holder) = awaited, life(of: Int(holder.node) - 1) == holder else { return }
+    guard let (stream, holder) = awaited, case let peer = Int(holder.node) - 1, life(of: peer) == holder,
+      channels.ends[peer]?.channel.isEstablished == true
+    else { return }
     source.begin(stream: stream, holder: UInt8(holder.node - 1))
     awaited = nil
   }
@@ -348,6 +351,7 @@ final class ReplicatedLife {
     let peer = Int(lost.node) - 1
     if defect != .recoversUnfenced { channels.ends[peer]?.channel.fence(lost.incarnation) }
     if life(of: peer) == lost { mourn(peer) }
+    if awaited?.holder == lost { awaited = nil }
     guard by == owner else {
       held[lost] = nil
       return
@@ -403,6 +407,7 @@ final class ReplicatedLife {
         witness.giveBackForOwner(ConnectionState(store.store.state(of: place)).address)
       }
     }
+    beginAwaited()
     if source.isOn { source.advance(flows: &flows, outbox: &outbox) }
     _ = source.takeProtected()
     while let (peer, stream, isHeld) = answers.first {

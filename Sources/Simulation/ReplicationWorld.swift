@@ -50,6 +50,8 @@ public struct ReplicationWorld {
   private var lives: [ReplicatedLife?] = []
   private var inboxes: [[VirtualNetwork.Arrival]] = []
   private var paused: Set<Int> = []
+  /// When those who were taken for dead while they stood still go on.
+  private var wakes: [Int: UInt64] = [:]
   private var words: [(time: UInt64, place: Int?, life: FlowOwner?, word: Word)] = []
   private var lastWord: [Int: UInt64] = [:]
   private var obituaries: [(time: UInt64, life: FlowOwner)] = []
@@ -63,7 +65,7 @@ public struct ReplicationWorld {
   private var incarnations: UInt64 = 0
   /// Recoveries that were ordered and whose end has not been heard of.
   private var outstanding: [FlowOwner: FlowOwner] = [:]
-  private var flowsAtEnd: [FlowOwner: (flows: Int, unprotected: Int)] = [:]
+  private var flowsAtEnd: [FlowOwner: (flows: Int, isProtected: Bool)] = [:]
   /// Of lives that are over: replicas that were found, once whoever is to take them over knows of it; `nil` if nobody will.
   private var found: [FlowOwner: Int?] = [:]
   private var unsettled: Set<FlowOwner> = []
@@ -122,6 +124,7 @@ public struct ReplicationWorld {
     network.faults = .none
     network.cut = []
     paused = []
+    wakes = [:]
     // Whoever was taken for dead learns it, and is gone.
     for life in lives { if let life, witness.over.contains(life.owner) { vanish(life.place) } }
     var quiet = 0
@@ -143,7 +146,9 @@ public struct ReplicationWorld {
   private mutating func pass(_ nanoseconds: UInt64) throws(Violation) {
     now = Tick(nanoseconds: now.nanoseconds + nanoseconds)
     while let index = obituaries.firstIndex(where: { $0.time <= now.nanoseconds }) { bury(obituaries.remove(at: index).life) }
-    while let index = words.indices.filter({ words[$0].time <= now.nanoseconds }).min(by: { words[$0].time < words[$1].time }) {
+    while let index = words.indices.filter({ words[$0].time <= now.nanoseconds && !isAsleep(words[$0].place) })
+      .min(by: { words[$0].time < words[$1].time })
+    {
       hear(words.remove(at: index))
       try check()
     }
@@ -163,6 +168,9 @@ public struct ReplicationWorld {
       channels.fill(buffer, now: now) { frame, peer in network.send(frame, from: place, to: peer, now: now, chance: &chance) }
     }
   }
+
+  /// Who stands still hears nothing either.
+  private func isAsleep(_ place: Int?) -> Bool { place.map(paused.contains) ?? false }
 
   private func check() throws(Violation) { if let text = witness.violation { throw violation(text) } }
 
@@ -232,20 +240,36 @@ public struct ReplicationWorld {
         kill(other.place)
       }
     }
-    if harm == .zombies, chance.happens(15), let life = lives[chance.below(places)], members[life.place] == life.owner {
-      // It lives; it was only slow to answer.
+    for (place, time) in wakes.sorted(by: { $0.key < $1.key }) where time <= now.nanoseconds {
+      wakes[place] = nil
+      paused.remove(place)
+    }
+    if harm == .zombies, chance.happens(15), let life = zombie() {
+      // It lives; it was only slow to answer. Often it stands still, and goes on with what came for it meanwhile.
       summary.zombies += 1
+      if chance.happens(700) {
+        paused.insert(life.place)
+        wakes[life.place] = now.nanoseconds + 1_200_000
+        for flow in 0..<flowCount where edge.routes[flow] == life.owner { inject(flow) }
+      }
       bury(life.owner)
     }
     for place in 0..<places where chance.happens(25) {
       if let life = lives[place] {
-        guard witness.over.contains(life.owner), members[place] == nil else { continue }
+        guard witness.over.contains(life.owner), members[place] == nil, wakes[place] == nil else { continue }
         vanish(place)
       }
       guard members[place] == nil else { continue }
       start(place)
       assignHolders()
     }
+  }
+
+  /// Who is taken for dead: rather somebody whose packets leave by themselves, without a holder.
+  private mutating func zombie() -> ReplicatedLife? {
+    let alone = lives.compactMap { $0 }.filter { members[$0.place] == $0.owner && !$0.isReplicating && $0.flows.count > 0 }
+    if !alone.isEmpty, chance.happens(500) { return alone[chance.below(alone.count)] }
+    return lives[chance.below(lives.count)].flatMap { members[$0.place] == $0.owner ? $0 : nil }
   }
 
   /// The process is gone.
@@ -260,11 +284,12 @@ public struct ReplicationWorld {
   private mutating func vanish(_ place: Int) {
     guard let life = lives[place] else { return }
     witness.dies(life.owner)
-    flowsAtEnd[life.owner] = (life.flows.count, life.unprotected)
+    flowsAtEnd[life.owner] = (life.flows.count, life.isProtected)
     summary.takenOver += life.takenOver
     lives[place] = nil
     inboxes[place] = []
     paused.remove(place)
+    wakes[place] = nil
   }
 
   private mutating func start(_ place: Int) {
@@ -321,9 +346,9 @@ public struct ReplicationWorld {
       unsettled.remove(lost)
       // One that was taken for dead may still have gone on for a while.
       let living = lives[Int(lost.node) - 1].flatMap { $0.owner == lost ? $0 : nil }
-      let end: (flows: Int, unprotected: Int) = living.map { ($0.flows.count, $0.unprotected) } ?? flowsAtEnd[lost] ?? (0, 0)
+      let end: (flows: Int, isProtected: Bool) = living.map { ($0.flows.count, $0.isProtected) } ?? flowsAtEnd[lost] ?? (0, true)
       let store = outstanding[lost].flatMap { lives[Int($0.node) - 1]?.held[lost] }
-      witness.judge(lost, store, isSaid: replicas.map { end.unprotected > 0 || $0 < end.flows } ?? true)
+      witness.judge(lost, store, isSaid: replicas.map { !end.isProtected || $0 < end.flows } ?? (defect != .hidesLosses))
     }
   }
 

@@ -12,6 +12,12 @@ public enum Scenario: String, CaseIterable, Sendable {
   case migrationDeaths = "migration-deaths"
   /// Replication with output commit while the network does harm and nodes pause.
   case replicationNetwork = "replication-network"
+  /// The same, and runtimes die, one after another.
+  case replicationDeaths = "replication-deaths"
+  /// The same, and often a runtime and its holder die at once.
+  case replicationPairs = "replication-pairs"
+  /// The same, and some that live are taken for dead.
+  case replicationZombies = "replication-zombies"
   /// The workers that ship, with a NAT whose endpoints travel.
   case workers
 
@@ -20,7 +26,7 @@ public enum Scenario: String, CaseIterable, Sendable {
     switch self {
     case .channelLoss, .channelRestarts: 2_500
     case .migrationNetwork, .migrationReordering, .migrationDeaths: 2_000
-    case .replicationNetwork: 1_500
+    case .replicationNetwork, .replicationDeaths, .replicationPairs, .replicationZombies: 1_500
     case .workers: 100
     }
   }
@@ -42,6 +48,9 @@ public enum Scenario: String, CaseIterable, Sendable {
     case .migrationReordering: return try migrate(seed, .reordering, defect)
     case .migrationDeaths: return try migrate(seed, .deaths, defect)
     case .replicationNetwork: return try replicate(seed, .network, defect)
+    case .replicationDeaths: return try replicate(seed, .deaths, defect)
+    case .replicationPairs: return try replicate(seed, .pairs, defect)
+    case .replicationZombies: return try replicate(seed, .zombies, defect)
     case .workers:
       var world = WorkerWorld(seed: seed, defect: defect.flatMap(ReturnDefect.init))
       try world.play()
@@ -71,7 +80,7 @@ public enum Scenario: String, CaseIterable, Sendable {
     switch self {
     case .channelLoss, .channelRestarts: []
     case .migrationNetwork, .migrationReordering, .migrationDeaths: MigrationDefect.allCases.map(\.rawValue)
-    case .replicationNetwork: ReplicationDefect.allCases.map(\.rawValue)
+    case .replicationNetwork, .replicationDeaths, .replicationPairs, .replicationZombies: ReplicationDefect.allCases.map(\.rawValue)
     case .workers: ReturnDefect.allCases.map(\.rawValue)
     }
   }
@@ -86,6 +95,9 @@ public enum Scenario: String, CaseIterable, Sendable {
       case .migrationReordering: ["moved", "held", "late"]
       case .migrationDeaths: ["moved", "held", "deaths"]
       case .replicationNetwork: ["outputs", "ended"]
+      case .replicationDeaths: ["outputs", "ended", "deaths", "taken over"]
+      case .replicationPairs: ["outputs", "deaths", "taken over", "lost"]
+      case .replicationZombies: ["outputs", "deaths", "taken over", "zombies"]
       case .workers: ["moved", "returned"]
       }
     return wanted.first { tally[$0, default: 0] == 0 }

@@ -128,7 +128,7 @@ final class SimulatedRuntime {
       isWellFormed = target.receive(message, from: peer, now: now, flows: &flows, outbox: &channels)
     case .prepared, .routeChanged, .installed:
       isWellFormed = source.receive(message, from: peer, now: now, flows: &flows, outbox: &channels)
-    case .changeRoute, .claim, .claimed, .returned, nil:
+    case .changeRoute, .claim, .claimed, .returned, .census, .counted, .routes, nil:
       isWellFormed = false
     }
     if !isWellFormed { flows.witness.complain("a message at \(place) was malformed") }

@@ -13,15 +13,19 @@ public enum Checksum {
       offset = count & ~15
       total = unsafe add(total, sumMany(bytes, count: offset))
     }
-    while offset &+ 8 <= count {
+    while offset &+ 16 <= count {
       total = unsafe add(total, bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
-      offset &+= 8
+      total = unsafe add(total, bytes.loadUnaligned(fromByteOffset: offset &+ 8, as: UInt64.self))
+      offset &+= 16
     }
-    // The last eight bytes once more, without those that were added already.
+    // What is left, eight bytes or not and some more, without a jump: nobody foresees how long the next packet is. The last
+    // eight bytes are loaded once more, and those dropped that were added already.
     let rest = count &- offset
-    guard rest > 0 else { return total }
-    return unsafe add(
-      total, bytes.loadUnaligned(fromByteOffset: count &- 8, as: UInt64.self) &>> UInt64(truncatingIfNeeded: 64 &- rest &* 8))
+    let few = rest & 7
+    let last = unsafe bytes.loadUnaligned(fromByteOffset: count &- 8, as: UInt64.self)
+    let eight = unsafe bytes.loadUnaligned(fromByteOffset: count &- 8 &- few, as: UInt64.self)
+    total = add(total, eight & (0 &- UInt64(truncatingIfNeeded: rest &>> 3)))
+    return add(total, (last &>> 1) &>> UInt64(truncatingIfNeeded: 63 &- few &* 8))
   }
 
   /// One's complement addition: the carry comes in again at the other end.

@@ -53,6 +53,7 @@ public struct DropReason: Hashable, Sendable, BitwiseCopyable {
   public static let unresolvedNextHop = DropReason(code: 32)
   public static let waitingForNextHop = DropReason(code: 33)
   public static let noRoute = DropReason(code: 34)
+  public static let standsBy = DropReason(code: 35)
   // The port.
   public static let transmitQueueFull = DropReason(code: 40)
   public static let notServing = DropReason(code: 41)
@@ -92,11 +93,12 @@ public struct DropReason: Hashable, Sendable, BitwiseCopyable {
     .init(.unresolvedNextHop, "unresolved-next-hop", "The next hop did not answer ARP."),
     .init(.waitingForNextHop, "waiting-for-next-hop", "Too many packets already wait for the next hop's address."),
     .init(.noRoute, "no-route", "The destination is on no attached network and there is no gateway."),
+    .init(.standsBy, "stands-by", "Another switch has the uplinks, and this one does not know the packet's flow."),
     .init(.transmitQueueFull, "transmit-queue-full", "The port did not accept the packet."),
     .init(.notServing, "not-serving", "The node is not (or no longer) configured to serve."),
-    .init(.fenced, "fenced", "A packet of a runtime whose life was declared over."),
+    .init(.fenced, "fenced", "A packet of a runtime or switch whose life was declared over."),
     .init(.replicationBusy, "replication-busy", "The channel to the holder of the flow's replica had no room."),
-    .init(.awaitsRecovery, "awaits-recovery", "The flow's runtime is gone, and who recovers its flows is not known yet."),
+    .init(.awaitsRecovery, "awaits-recovery", "After a failure it is not known yet who has the packet's flow."),
   ]
 }
 

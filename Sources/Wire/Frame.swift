@@ -180,7 +180,9 @@ extension Frame {
 
   /// The key of an IPv6 packet; meaningless for another family.
   @inlinable public var ipv6FiveTuple: IPv6FiveTuple {
-    IPv6FiveTuple(source: sourceAddress, destination: destinationAddress, transport: fiveTuple.transport)
+    @inline(__always) get {
+      IPv6FiveTuple(source: sourceAddress, destination: destinationAddress, transport: fiveTuple.transport)
+    }
   }
 
   /// The bytes of the IP packet, its header included: what flow statistics count.

@@ -1,4 +1,5 @@
 import ArgumentParser
+import DPDKPorts
 import Glibc
 import Lab
 import NodeSupport
@@ -56,6 +57,33 @@ struct LabCommand: ParsableCommand {
       "Kill a runtime with SIGKILL every so often, one after another, whenever all flows have replicas.", valueName: "seconds"))
   var killRuntimeEvery: Int?
 
+  @Option(help: "Switches: one has the uplinks, the others stand by.")
+  var switches = 1
+
+  @Option(
+    help: ArgumentHelp(
+      "Kill the switch that has the uplinks with SIGKILL every so often, whenever everything serves.", valueName: "seconds"))
+  var killSwitchEvery: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Freeze a runtime (SIGSTOP) after so many seconds of traffic: its agent has to see it.", valueName: "second"))
+  var freezeRuntimeAt: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Freeze a runtime and its agent, and let both go on when the runtime's flows are another's: a zombie.", valueName: "second"))
+  var zombieAt: Int?
+
+  @Option(help: ArgumentHelp("Pull out a runtime's cable to the fabric, until its flows are another's.", valueName: "second"))
+  var cutFabricAt: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Give one runtime a host of its own, and cut that host off the bus for six seconds: nobody may be declared dead.",
+      valueName: "second"))
+  var cutBusAt: Int?
+
   @Option(
     help: ArgumentHelp(
       "Instead of the usual clients so many long downloads at once, with a packet counter behind the chain that must see neither gap nor reordering.",
@@ -70,6 +98,11 @@ struct LabCommand: ParsableCommand {
       "Harm frames on their way to a runtime or the switch with tc netem: \"delay 1ms 200us loss 0.1%\".", valueName: "words"))
   var netem: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "The same by the nodes' own ports, on any kernel: \"loss=0.1%;delay=1ms;jitter=200us\".", valueName: "clauses"))
+  var impair: String?
+
   func validate() throws {
     guard (1...16).contains(runtimes) else { throw ValidationError("--runtimes is a number from 1 to 16") }
     guard (1...86_400).contains(seconds ?? 1) else { throw ValidationError("--seconds is a number from 1 to 86400") }
@@ -80,6 +113,16 @@ struct LabCommand: ParsableCommand {
     guard replicas == 0 || runtimes > 1 else { throw ValidationError("--replicas needs two runtimes") }
     guard (1...86_400).contains(killRuntimeEvery ?? 1) else { throw ValidationError("--kill-runtime-every is a number from 1 to 86400") }
     guard killRuntimeEvery == nil || replicas > 0 else { throw ValidationError("--kill-runtime-every needs --replicas 1") }
+    guard (1...4).contains(switches) else { throw ValidationError("--switches is a number from 1 to 4") }
+    guard (1...86_400).contains(killSwitchEvery ?? 1) else { throw ValidationError("--kill-switch-every is a number from 1 to 86400") }
+    if let impair { do { _ = try PortSpec("null;\(impair)") } catch { throw ValidationError("--impair: \(error)") } }
+    for (name, second) in [
+      ("--freeze-runtime-at", freezeRuntimeAt), ("--zombie-at", zombieAt), ("--cut-fabric-at", cutFabricAt), ("--cut-bus-at", cutBusAt),
+    ] {
+      guard let second else { continue }
+      guard (0...86_400).contains(second) else { throw ValidationError("\(name) is a number of seconds") }
+      guard replicas > 0, runtimes > 2 else { throw ValidationError("\(name) needs --replicas 1 and three runtimes") }
+    }
     guard (1...300).contains(transfers ?? 1) else { throw ValidationError("--transfers is a number from 1 to 300") }
     guard migrateEvery == nil || runtimes > 1 else { throw ValidationError("--migrate-every needs two runtimes") }
   }
@@ -102,8 +145,15 @@ struct LabCommand: ParsableCommand {
     settings.migrateEvery = migrateEvery
     settings.replicas = replicas
     settings.killRuntimeEvery = killRuntimeEvery
+    settings.switches = switches
+    settings.killSwitchEvery = killSwitchEvery
+    settings.freezeRuntimeAt = freezeRuntimeAt
+    settings.zombieAt = zombieAt
+    settings.cutFabricAt = cutFabricAt
+    settings.cutBusAt = cutBusAt
     settings.transfers = transfers
     settings.ipv6Clients = ipv6Clients
+    settings.impairment = impair
     settings.netem = netem.map { $0.split(separator: " ").map(String.init) } ?? []
     if let obstacle = Lab.obstacle(settings) { fail(obstacle, ExitStatus.unavailable) }
     let result = Lab(settings) { Shutdown.isRequested }.run()

@@ -20,7 +20,7 @@ struct NFVActor: ParsableCommand {
       """,
     subcommands: [
       AgentCommand.self, RuntimeCommand.self, SwitchCommand.self, ProcessCommand.self, RulesCommand.self, TrafficCommand.self,
-      LabCommand.self, ScalingCommand.self, SoakCommand.self, SimulateCommand.self,
+      LabCommand.self, ScalingCommand.self, RecoveryCommand.self, SoakCommand.self, SimulateCommand.self,
     ])
 
   static func main() {

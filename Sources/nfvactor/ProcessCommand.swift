@@ -2,6 +2,7 @@ import ArgumentParser
 import CaptureFiles
 import Configuration
 import ControlMessages
+import DPDKPorts
 import Foundation
 import NodeSupport
 import Nodes
@@ -13,7 +14,9 @@ struct ProcessCommand: ParsableCommand {
     abstract: "Sends a capture through a chain, offline.",
     discussion: """
       The chain file has the keys 'chain' and 'flows' of a cluster file. Packets that pass are written to --out with \
-      their timestamps. Every packet is accounted for: in = out + dropped by reason.
+      their timestamps. Every packet is accounted for: in = out + dropped by reason + fragments put together.
+
+      Fragments are dropped, unless --reassemble starts DPDK to put them together as the ports of nodes do.
 
       Example: nfvactor process --chain examples/chains/pass-through.yaml --in a.pcap --out b.pcap --stats json
 
@@ -38,13 +41,19 @@ struct ProcessCommand: ParsableCommand {
   @Flag(name: .long, help: "Let packets with wrong checksums pass: for captures taken before the NIC filled them in.")
   var trustChecksums = false
 
+  @Flag(name: .long, help: "Put fragments together, as nodes do. Starts DPDK, on ordinary pages.")
+  var reassemble = false
+
   func run() throws {
     let processing: CaptureProcessing
     do {
       processing = try CaptureProcessing(
-        spec: loadChainSpec(chain), input: input, output: output, checksums: trustChecksums ? .trust : .verify)
+        spec: loadChainSpec(chain), input: input, output: output, checksums: trustChecksums ? .trust : .verify,
+        reassembly: reassemble ? CaptureReassembly() : nil)
     } catch let error as CaptureError {
       fail("\(error)", 66)
+    } catch let error as PortError {
+      fail("\(error)", ExitStatus.failure)
     } catch let error as SettingsError {
       fail("\(chain):\(error.line): \(error.path): \(error.message)", ExitStatus.usage)
     }

@@ -49,6 +49,7 @@ struct RulesCommand: ParsableCommand {
       for (reason, count) in report.refusedByReason { print("         \(count)  \(reason)") }
       print(
         "memory   \(memory.automatonBytes) bytes for \(memory.states) states of the automaton, \(memory.ruleBytes) for the rules")
+      print("         \(ips.streamMemory) bytes of each flow's streams, if 'stream-memory' says nothing else")
       if list { for refused in report.refused { print(refused) } }
       if strict, !report.refused.isEmpty { throw ExitCode(1) }
     }

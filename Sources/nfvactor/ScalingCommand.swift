@@ -26,7 +26,7 @@ struct ScalingCommand: ParsableCommand {
   var flows = 4_000
 
   @Option(help: ArgumentHelp("A worker's share of a core, in thousandths.", valueName: "share"))
-  var workerShare: UInt64 = 100
+  var workerShare: UInt64 = 50
 
   @Option(help: ArgumentHelp("Where the data goes, as JSON lines.", valueName: "file"))
   var data = "scaling.jsonl"

@@ -72,6 +72,11 @@ struct TrafficCommand: ParsableCommand {
       "So often, print a line of JSON with the packets offered, sent and received so far.", valueName: "seconds"))
   var every: Double?
 
+  @Flag(
+    help: ArgumentHelp(
+      "Print a line of JSON about the packets written between one SIGUSR1 and the next: which were lost, when, and of how many flows."))
+  var watch = false
+
   @Option(help: "Bytes of a frame with its check sequence, or 'imix' (7 x 64, 4 x 594, 1 x 1518).")
   var size = "64"
 
@@ -107,6 +112,9 @@ struct TrafficCommand: ParsableCommand {
   @OptionGroup var log: LogOptions
 
   func validate() throws {
+    guard !watch || (newFlows == 0 && transport == .udp && sink != "none") else {
+      throw ValidationError("--watch needs a sink, and flows that last: UDP without --new-flows")
+    }
     guard every ?? 1 >= 0.01 else { throw ValidationError("--every is a number of seconds, at least 0.01") }
     for (name, value) in [("--seconds", seconds ?? 0), ("--every", every ?? 0), ("--wait", wait), ("--drain", drain)] {
       guard (0...86_400).contains(value) else { throw ValidationError("\(name) is a number of seconds, at most 86400") }
@@ -141,6 +149,13 @@ struct TrafficCommand: ParsableCommand {
       }
     var settings = TrafficNode.Settings(
       port: spec, sink: target, isAdaptive: polling == .adaptive, wait: Self.nanoseconds(wait), drain: Self.nanoseconds(drain))
+    if watch {
+      settings.takeOutage = { outage in
+        guard let line = try? JSONEncoder().encode(outage) else { return }
+        print(String(decoding: line, as: UTF8.self))
+        fflush(nil)
+      }
+    }
     if let every {
       settings.sampleInterval = Self.nanoseconds(every)
       settings.takeSample = { sample in

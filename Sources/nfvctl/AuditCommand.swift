@@ -9,7 +9,7 @@ struct AuditCommand: OperatorCommand {
     commandName: "audit",
     abstract: "Tell who did what, when, why, for how long, and how it ended.",
     discussion: """
-      nodes: every life of every runtime and switch. recoveries: nodes that failed, who took their flows over, how \
+      nodes: every life of every runtime and switch. recoveries: nodes that failed, who took their flows or uplinks over, how \
       many and how fast, and when another life served in their place. scaling: what operators asked for, and when it was so. migrations: flows that moved between runtimes: who or \
       which policy asked, how many moved, how long it took, and how it ended.
 
@@ -174,14 +174,15 @@ struct RecoveryListing: Audited {
 
   var cells: [String] {
     let (failed, successor) = (recovery.failed, recovery.successor)
+    let numbers = recovery.flows?.numbers ?? recovery.takeover?.numbers
     return [
       "\(cluster)", "\(failed.kind)", "\(failed.node)", "\(failed.incarnation)", failed.endedAt?.iso8601 ?? "-", failed.ending,
       "\(failed.host)",
       successor.map { "\($0.incarnation)" } ?? "-", successor.map { "\($0.host)" } ?? "-", successor.map { "\($0.slot)" } ?? "-",
-      recovery.downtime.map { Quantity.span(milliseconds: $0) } ?? "-", recovery.flows.map { "\($0.recovered)" } ?? "-",
-      recovery.flows?.recovery.by.map { "\($0.node)" } ?? "-", recovery.flows?.numbers.map { "\($0.refused)" } ?? "-",
+      recovery.downtime.map { Quantity.span(milliseconds: $0) } ?? "-", (recovery.flows?.recovered ?? numbers?.recovered).map { "\($0)" } ?? "-",
+      (recovery.flows?.recovery.by ?? recovery.takeover?.by).map { "\($0.node)" } ?? "-", numbers.map { "\($0.refused)" } ?? "-",
       recovery.flowsDown.map { Quantity.span(milliseconds: $0) } ?? "-",
-      recovery.flows?.numbers.map { "\($0.microseconds) us" } ?? "-",
+      numbers.map { "\($0.microseconds) us" } ?? "-",
       recovery.flows?.outcome.problem ?? successor?.reason ?? "not launched again",
     ]
   }
@@ -191,6 +192,7 @@ struct RecoveryListing: Audited {
       "cluster": .text(cluster), "failed": LifeListing.json(cluster, recovery.failed),
       "successor": recovery.successor.map { LifeListing.json(cluster, $0) },
       "downMilliseconds": recovery.downtime.map { JSON.number($0) }, "flows": recovery.flows.map { Self.json($0) },
+      "takeover": recovery.takeover.map { Self.json($0) },
       "flowsDownMilliseconds": recovery.flowsDown.map { JSON.number($0) },
     ])
   }
@@ -201,6 +203,14 @@ struct RecoveryListing: Audited {
       "by": flows.recovery.by.map { JSON.number($0.node.number) }, "state": .string(flows.outcome.word),
       "problem": flows.outcome.problem.map { JSON.string($0) }, "recovered": .number(flows.recovered),
       "endedAt": flows.endedAt.map { JSON.string($0.iso8601) }, "numbers": flows.numbers.map { json($0) },
+    ])
+  }
+
+  private static func json(_ takeover: UplinkTakeover) -> JSON {
+    .object([
+      "slot": .number(takeover.slot.number), "askedAt": .string(takeover.askedAt.iso8601), "reason": .string(takeover.reason),
+      "by": .number(takeover.by.node.number), "endedAt": takeover.endedAt.map { JSON.string($0.iso8601) },
+      "numbers": takeover.numbers.map { json($0) },
     ])
   }
 

@@ -11,12 +11,19 @@ struct NodeListing: Listed, Equatable {
   let heardAgo: UInt64
   /// Why its flows would not all survive its end; nil when they would, or are not to.
   let unprotected: String?
+  /// Of a switch: whether it has the uplinks; nil where nobody has chosen.
+  let hasUplinks: Bool?
 
   init(_ node: ClusterState.Node, of state: ClusterState) {
     cluster = state.cluster
     self.node = node
     poolShares = state.spec?.poolShares
     unprotected = state.unprotected.first { $0.node == node.id }?.reason
+    if node.kind == .virtualSwitch, case .only(let holder) = state.table.uplinks {
+      hasUplinks = holder == node.life
+    } else {
+      hasUplinks = nil
+    }
     heardAgo = state.clock.elapsed - min(state.clock.elapsed, node.lastHeard)
   }
 
@@ -56,8 +63,9 @@ struct NodeListing: Listed, Equatable {
     ]
   }
 
-  /// Where the replicas of its flows are.
+  /// Where the replicas of its flows are; of a switch, whether another would have to take over from it.
   private var replicas: String {
+    if let hasUplinks { return hasUplinks ? "has the uplinks" : "stands by" }
     guard let holder = node.protection?.holder else { return unprotected == nil ? "-" : "none" }
     return unprotected == nil ? "on \(holder.node)" : "going to \(holder.node)"
   }
@@ -90,7 +98,7 @@ struct NodeListing: Listed, Equatable {
           ])
         }),
       "replicasOn": node.protection?.holder.map { JSON.number($0.node.number) },
-      "protected": node.protection.map { JSON.bool($0.isComplete) }, "unprotected": unprotected.map { JSON.string($0) },
+      "hasUplinks": hasUplinks.map { JSON.bool($0) }, "protected": node.protection.map { JSON.bool($0.isComplete) }, "unprotected": unprotected.map { JSON.string($0) },
     ])
   }
 

@@ -85,6 +85,12 @@ enum Samples {
       .init(node: NodeID(4)!, kind: .runtime, incarnation: Incarnation(1), host: host, state: .stopping),
     ])
 
+  private static func table(withUplinks holder: NodeLife?) -> ClusterTable {
+    var table = table
+    table.uplinks = .only(holder)
+    return table
+  }
+
   static let tableWithShares: ClusterTable = {
     var shared = table
     shared.members[1].poolShare = PoolShare(index: 0, of: 4)
@@ -259,6 +265,8 @@ enum Samples {
     ("recover", .cluster, .recover(Recovery(lost: NodeLife(node, Incarnation(9)), by: NodeLife(NodeID(4)!, Incarnation(1))))),
     ("recover-none", .cluster, .recover(Recovery(lost: NodeLife(node, Incarnation(9)), by: nil))),
     ("launch-runtime-replicated", .host(host), .launchRuntime(replicatedLaunch)),
+    ("notify-with-uplinks", .cluster, .notifyClusterConfig(table(withUplinks: NodeLife(node, Incarnation(9))))),
+    ("notify-without-uplinks", .cluster, .notifyClusterConfig(table(withUplinks: nil))),
   ]
 
   static let commands: [(name: String, command: Command)] = orders.enumerated().map { index, sample in

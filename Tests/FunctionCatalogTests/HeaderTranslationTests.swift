@@ -338,7 +338,7 @@ import Wire
       .icmpEchoRequest(Self.client, Self.server, id: 1), .icmpEchoReply(Self.server4, Self.external, id: 1),
       Self.about4(3, 1), Self.about6(1, 4), Self.about4(12, 0), Self.about6(2, 0),
     ]
-    for _ in 0..<2_000 {
+    for _ in 0..<3_000 {
       var packet = samples.randomElement(using: &random)!
       for _ in 0..<Int.random(in: 1..<5, using: &random) {
         packet.bytes[Int.random(in: 12..<packet.bytes.count, using: &random)] = .random(in: 0...255, using: &random)
@@ -367,6 +367,6 @@ import Wire
       }
       if isTranslated { translated += 1 }
     }
-    #expect(translated > 10, "some bytes do not matter")
+    #expect(translated > 40, "some bytes do not matter")
   }
 }

@@ -15,12 +15,14 @@ import Wire
     #"alert icmp any any <> 192.0.2.1-192.0.2.9 any (itype:>8; icode:0; icmp_id:5; ttl:<10; fragbits:!D; sameip; ip_proto:!udp; sid:8;)"#,
     #"pass tcp ![10.0.0.1,2001:db8::/32] !21:23 -> any any (flags:*SF,12; window:!55808; ack:0; flowbits:isset,a|b; flowbits:set,c; noalert; sid:9;)"#,
     #"reject tcp-pkt any any -> any $HTTP_PORTS (content:"a\;b\"c|0d 0A|"; fast_pattern:1,2; startswith; content:"z"; endswith; priority:2; detection_filter: track by_dst, count 4, seconds 20; sid:10;)"#,
+    #"alert http any any -> $HTTP_SERVERS any (flow:to_server; urilen:<90,raw; http.method; content:"POST"; http.uri; content:"USER"; bsize:!3; content:"aab"; http_header; http.request_body; content:"root"; distance:1; content:!"z"; sid:11;)"#,
+    #"alert tcp any any -> any any (flow:to_client; http.stat_code; content:"200"; file_data; content:"ab"; within:9; pkt_data; content:"HTTP"; depth:4; sid:12;)"#,
   ]
 
   /// Pieces of the language in wrong places.
   private static let tokens = [
     "(", ")", ";", ":", ",", "!", "|", "\"", "\\", "\\;", "[", "]", "$", "<>", "->", "-", "any", "content:", "nocase;",
-    "depth:1;", "within:2;",
+    "depth:1;", "within:2;", "http.uri;", "http_cookie;", "file.data;", "bsize:2;", "urilen:>1;",
     "distance:-1;", "flowbits:set,q;", "99999999999", "65535", "0", "-1", "\n", "\\\n", "\t", "\u{0}", "é",
   ]
 
@@ -49,7 +51,8 @@ import Wire
   private func tryRules(_ text: [UInt8]) -> RuleSetReport {
     let set = RuleSet(text: text)
     if set.report.loaded > 0 {
-      let runtime = TestRuntime(IntrusionPrevention(set))
+      let ips = IntrusionPrevention(set)
+      let runtime = ips.needsStreams ? TestRuntime(StreamInspection<512>(ips)) : TestRuntime(ips)
       for packet in Self.packets { runtime.send(packet) }
     }
     return set.report
@@ -57,7 +60,13 @@ import Wire
 
   private static let packets: [TestPacket] = {
     let text = Array("xUSER aab root\r\na;b\"c z".utf8) + [0, 1, 0xc3, 0x28]
+    let request = Array("POST /aab%20USER HTTP/1.1\r\nHost: aab\r\nContent-Length: 9\r\n\r\n root z ab".utf8)
+    let answer = Array("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n".utf8)
     return [
+      .tcp("10.0.0.1:5001", "192.0.2.1:80", .syn), .tcp("192.0.2.1:80", "10.0.0.1:5001", [.syn, .ack], seq: 9, ack: 1),
+      .tcp("10.0.0.1:5001", "192.0.2.1:80", .ack, seq: 1, ack: 10, payload: Array(request.prefix(30))),
+      .tcp("10.0.0.1:5001", "192.0.2.1:80", .ack, seq: 31, ack: 10, payload: Array(request.dropFirst(30))),
+      .tcp("192.0.2.1:80", "10.0.0.1:5001", .ack, seq: 10, ack: 90, payload: answer),
       .udp("10.0.0.1:5000", "192.0.2.1:53", payload: text), .tcp("10.0.0.1:5000", "192.0.2.1:21", .syn),
       .tcp("192.0.2.1:21", "10.0.0.1:5000", [.syn, .ack], seq: 9, ack: 1),
       .tcp("10.0.0.1:5000", "192.0.2.1:21", .ack, seq: 1, ack: 10, payload: Array(text.prefix(9))),

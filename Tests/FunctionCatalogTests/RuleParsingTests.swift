@@ -83,9 +83,9 @@ import Wire
   }
 
   @Test(arguments: [
-    (#"alert http any any -> any any (content:"a"; sid:1;)"#, "protocol 'http'"),
+    (#"alert tls any any -> any any (content:"a"; sid:1;)"#, "protocol 'tls'"),
     (#"alert tcp any any -> any any (pcre:"/a/"; sid:1;)"#, "keyword 'pcre'"),
-    (#"alert tcp any any -> any any (http.uri; content:"a"; sid:1;)"#, "keyword 'http.uri'"),
+    (#"alert tcp any any -> any any (dns.query; content:"a"; sid:1;)"#, "keyword 'dns.query'"),
     (#"alert tcp any any -> any any (byte_test:1,>,2,3; sid:1;)"#, "keyword 'byte_test'"),
     (#"alert tcp any any -> any any (frobnicate; sid:1;)"#, "keyword 'frobnicate'"),
     (#"alert tcp any any -> any any (flow:sideways; sid:1;)"#, "keyword 'flow:sideways'"),

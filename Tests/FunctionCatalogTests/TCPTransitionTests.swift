@@ -47,6 +47,15 @@ import Wire
     }
   }
 
+  @Test func `the table that is read is the one that is written`() {
+    let table = TCPStepTable()
+    for state in TCPState.allCases {
+      for direction in [Direction.forward, .reverse] {
+        for kind in TCPSegment.Kind.allCases { #expect(table[state, direction, kind] == state.step(direction, kind)) }
+      }
+    }
+  }
+
   @Test func `only six combinations of SYN, FIN, RST and ACK mean anything`() {
     var meanings: [TCPSegment.Kind: [UInt8]] = [:]
     for bits in UInt8(0)..<64 { meanings[TCPSegment.kind(of: TCPFlags(rawValue: bits)), default: []].append(bits & 0b01_0111) }

@@ -35,17 +35,30 @@ struct Line {
 struct Conversations {
   var random: SplitMix
   private var nextPort: UInt16 = 2000
+  private let isIPv6: Bool
 
-  init(seed: UInt64) { random = SplitMix(state: seed) }
+  init(seed: UInt64, isIPv6: Bool = false) {
+    random = SplitMix(state: seed)
+    self.isIPv6 = isIPv6
+  }
 
-  private mutating func client() -> Endpoint {
+  mutating func client() -> Endpoint {
     nextPort += 2
-    return Endpoint(IPv4Address(0x0a00_0001 + .random(in: 0..<3, using: &random)), port: nextPort)
+    return address(0x0a00_0001, 0x2001_0db8_0001_0000, nextPort)
   }
 
-  private mutating func server(_ port: UInt16) -> Endpoint {
-    Endpoint(IPv4Address(0xc000_0201 + .random(in: 0..<3, using: &random)), port: port)
+  mutating func server(_ port: UInt16) -> Endpoint { address(0xc000_0201, 0x2001_0db8_0002_0000, port) }
+
+  /// One of the first three hosts of a network.
+  private mutating func address(_ ipv4: UInt32, _ ipv6: UInt64, _ port: UInt16) -> Endpoint {
+    let host = UInt32.random(in: 0..<3, using: &random)
+    return isIPv6
+      ? Endpoint(IPAddress(high: ipv6, low: UInt64(host) + 1), port: port) : Endpoint(IPv4Address(ipv4 + host), port: port)
   }
+
+  /// Somebody on the way, outside and inside.
+  private var routerOutside: Endpoint { isIPv6 ? "[2001:db8:3::7]" : "198.51.100.7" }
+  private var routerInside: Endpoint { isIPv6 ? "[2001:db8:1::9]" : "10.0.0.9" }
 
   /// Every kind once and in turn, so that a short run has them all.
   mutating func next(_ number: Int) -> [Line] {
@@ -234,7 +247,7 @@ struct Conversations {
   mutating func udp() -> [Line] {
     let (client, server) = (client(), server(53))
     let stranger = self.server(53)
-    return [
+    let lines: [Line] = [
       .client("UDP query", .udp(client, server, payload: [1, 2, 3])),
       .server("UDP answer", to: client, IPProtocol.udp) { .udp(server, $0, payload: [4]) },
       .client("UDP query again", .udp(client, server, payload: [5])),
@@ -243,17 +256,22 @@ struct Conversations {
       .client("UDP to another server", .udp(client, stranger, payload: [6])),
       .client("UDP denied", .udp(client, Endpoint(server.address, port: 99))),
     ]
+    return lines.map { isIPv6 && $0.name == "UDP without checksum" ? $0.again("UDP without checksum over IPv6") : $0 }
   }
 
   mutating func echo() -> [Line] {
     let (client, server) = (client(), server(0))
-    return [
+    let number = isIPv6 ? IPProtocol.icmpv6 : IPProtocol.icmp
+    var lines: [Line] = [
       .client("echo request", .icmpEchoRequest(client, server, id: client.port, payload: [1, 2, 3, 4])),
-      .server("echo reply", to: client, IPProtocol.icmp) { .icmpEchoReply(server, $0, id: $0.port, payload: [1, 2, 3, 4]) },
+      .server("echo reply", to: client, number) { .icmpEchoReply(server, $0, id: $0.port, payload: [1, 2, 3, 4]) },
       .client("echo request again", .icmpEchoRequest(client, server, id: client.port, seq: 2)),
-      .server("echo reply of another identifier", to: client, IPProtocol.icmp) { .icmpEchoReply(server, $0, id: $0.port &+ 1) },
-      .client("timestamp request", .icmp(client, server, type: 13, body: Array(repeating: 0, count: 16))),
+      .server("echo reply of another identifier", to: client, number) { .icmpEchoReply(server, $0, id: $0.port &+ 1) },
     ]
+    if !isIPv6 {
+      lines.append(.client("timestamp request", .icmp(client, server, type: 13, body: Array(repeating: 0, count: 16))))
+    }
+    return lines
   }
 
   mutating func errors() -> [Line] {
@@ -279,15 +297,15 @@ struct Conversations {
     }
     lines += [
       .client("data", data(talk.client)),
-      outside("error about data, short", "198.51.100.7", talk.client, IPProtocol.tcp, quoting: 28, about: data),
+      outside("error about data, short", routerOutside, talk.client, IPProtocol.tcp, quoting: isIPv6 ? 48 : 28, about: data),
       outside("error about data, whole", server, talk.client, IPProtocol.tcp, about: data),
-      outside("error about data of an impossible number", "198.51.100.7", talk.client, IPProtocol.tcp, about: never),
+      outside("error about data of an impossible number", routerOutside, talk.client, IPProtocol.tcp, about: never),
       .client("UDP query", query(udpClient)),
-      outside("error about a query", "198.51.100.7", udpClient, IPProtocol.udp, about: query),
+      outside("error about a query", routerOutside, udpClient, IPProtocol.udp, about: query),
       .server("UDP answer", to: udpClient, IPProtocol.udp, answer),
       inside("error about an answer, from the client", udpClient),
-      inside("error about an answer, from a router inside", "10.0.0.9"),
-      outside("error about what nobody sent", "198.51.100.7", udpClient, IPProtocol.udp, about: unsent),
+      inside("error about an answer, from a router inside", routerInside),
+      outside("error about what nobody sent", routerOutside, udpClient, IPProtocol.udp, about: unsent),
     ]
     return lines
   }

@@ -35,7 +35,7 @@ final class TapDevice {
   func receive(milliseconds: Int32) -> [UInt8]? {
     var poll = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
     guard Glibc.poll(&poll, 1, milliseconds) == 1 else { return nil }
-    var buffer = [UInt8](repeating: 0, count: 4096)
+    var buffer = [UInt8](repeating: 0, count: 16_384)
     let count = read(descriptor, &buffer, buffer.count)
     return count > 0 ? Array(buffer.prefix(count)) : nil
   }

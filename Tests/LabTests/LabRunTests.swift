@@ -67,6 +67,21 @@ struct LabRunTests {
     #expect(run.leftovers() == [])
   }
 
+  /// Also the one that took over first: the other is back by then, and has stood by.
+  @Test(.timeLimit(.minutes(4)))
+  func `transfers outlive the switch that they go through, and the next one`() throws {
+    let run = try LabRun(["--switches", "2", "--transfers", "60", "--kill-switch-every", "4", "--seconds", "14"])
+    defer { run.removeFiles() }
+    let ending = run.finish(within: .seconds(200))
+    let summary = try run.summary()
+    #expect(ending == .code(0), "\(run.output)")
+    #expect(summary.fresh.requests >= 60 && summary.fresh.failed == 0)
+    #expect(summary.takeovers.count >= 2)
+    // A real host's ARP cache has followed every time.
+    #expect(summary.takeovers.linkAddresses.count == summary.takeovers.count + 1, "\(summary.takeovers)")
+    #expect(run.leftovers() == [])
+  }
+
   @Test(.timeLimit(.minutes(3)))
   func `the bus is killed under traffic, and packets do not care`() throws {
     let run = try LabRun(["--seconds", "9", "--replicas", "1", "--kill-bus-at", "2"])
@@ -99,6 +114,22 @@ struct LabRunTests {
     #expect(summary.fresh.bytes == summary.fresh.requests << 20)
     #expect(summary.migrations.count >= 4 && summary.migrations.moved >= 20, "\(summary.migrations)")
     #expect(summary.nodes.allSatisfy { $0.lives == 1 })
+    #expect(run.leftovers() == [])
+  }
+
+  /// As with netem, which many kernels come without: a link that loses, delays and reorders what goes over the fabric.
+  @Test(.timeLimit(.minutes(4)))
+  func `two hundred transfers are moved over a bad fabric, and every checksum matches`() throws {
+    let run = try LabRun([
+      "--seconds", "8", "--transfers", "200", "--migrate-every", "1", "--impair", "loss=0.1%;delay=1ms;jitter=200us",
+    ])
+    defer { run.removeFiles() }
+    let ending = run.finish(within: .seconds(230))
+    let summary = try run.summary()
+    #expect(ending == .code(0), "\(run.output)")
+    #expect(summary.fresh.failed == 0 && summary.fresh.requests >= 200)
+    #expect(summary.fresh.bytes == summary.fresh.requests << 20)
+    #expect(summary.migrations.count >= 2 && summary.migrations.moved >= 200, "\(summary.migrations)")
     #expect(run.leftovers() == [])
   }
 

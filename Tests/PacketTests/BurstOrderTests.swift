@@ -137,6 +137,7 @@ import Wire
     for port in 0..<3_000 {
       let outcome = runtime.send(.tcp(endpoint("10.0.0.1", 1 + port), "198.51.100.1:80", .syn))
       #expect(outcome.packet != nil, "SYN \(port): \(outcome)")
+      runtime.wait(milliseconds: 16, step: 16)
     }
     #expect(runtime.observed("nat.pool.203.0.113.1.tcp.used") == 64)
     #expect(runtime.observed("nat.mappings") == 64)

@@ -6,7 +6,7 @@ import NetworkFunctions
 import Simulation
 import Wire
 
-/// A virtual switch and runtimes, the workers that ship, with a fabric between them that keeps the order of each link but
+/// Virtual switches and runtimes, the workers that ship, with a fabric between them that keeps the order of each link but
 /// takes its time, and loses and doubles frames of channels.
 ///
 /// Packets are told apart by flow and number, written into their payload: what goes in at one uplink has to come out at
@@ -23,16 +23,58 @@ final class ClusterOfWorkers {
     let worker: Worker
     let address: FabricAddress
     var isDead = false
+    /// Its life is over by the coordinator's word.
+    var isOver = false
   }
 
-  let client: WirePort
-  let server: WirePort
-  private let fabric: WirePort
-  private let switchRings = WorkerRings()
-  private let switchWorker: Worker
+  /// What a life of a switch is made of.
+  private struct SwitchPlan {
+    let seed: UInt64
+    let rules: FlowRules
+    let isReplicated: Bool
+    let entrance: ServerSideEntrance
+    let memory: WireMemory
+  }
+
+  private struct Switch {
+    let client: WirePort
+    let server: WirePort
+    let fabric: WirePort
+    let rings = WorkerRings()
+    let worker: Worker
+    let address: FabricAddress
+    let owner: FlowOwner
+    var isDead = false
+
+    func port(_ side: Side) -> WirePort { side == .client ? client : server }
+
+    init(_ index: Int, life: UInt64, _ plan: SwitchPlan) {
+      func port(_ name: String, _ number: UInt64) -> WirePort {
+        WirePort("\(name) \(index)", MACAddress(0x02_00_00_00_00_00 | UInt64(index) << 8 | number), memory: plan.memory)
+      }
+      (client, server, fabric) = (port("client", 1), port("server", 2), port("fabric", 3))
+      owner = FlowOwner(node: UInt32(1 + index), incarnation: life)
+      address = FabricAddress(cluster: 1, node: owner.node)
+      var clientSide = UplinkSettings(interfaces: [.init(address: IPv4Address("10.1.0.1")!, prefixLength: 24)])
+      clientSide.ipv6.interfaces = [(IPAddress("2001:db8:1::1")!, AddressBlock("2001:db8:1::/64")!)]
+      worker = Worker.virtualSwitch(
+        ports: SwitchPorts(client: client, server: server, fabric: fabric), address: address, identity: owner,
+        entrance: plan.entrance,
+        client: clientSide,
+        server: UplinkSettings(interfaces: [.init(address: IPv4Address("10.2.0.1")!, prefixLength: 24)]),
+        rules: plan.rules, isReplicated: plan.isReplicated, seed: plan.seed &+ UInt64(index) &+ life << 8, rings: rings, now: .zero,
+        memory: .plain)
+    }
+  }
+
+  private var switches: [Switch] = []
+  /// The switch that has the uplinks.
+  private var holder = 0
+  /// The link address by which the hosts of either side know the switch.
+  private(set) var gateways: (client: MACAddress, server: MACAddress) = (.zero, .zero)
   private var runtimes: [Runtime] = []
-  private let switchAddress = FabricAddress(cluster: 1, node: 1)
   private let memory = WireMemory()
+  private let plan: SwitchPlan
   /// Frames on each link, by destination and source.
   private var links: [[UInt64]: [Frame]] = [:]
   private var numbers: SeededNumbers
@@ -48,30 +90,22 @@ final class ClusterOfWorkers {
   /// Streams whose every flow is on its holder.
   private(set) var protectedStreams: Set<UInt32> = []
   private var version: UInt64 = 0
+  private var serving: [Int] = []
 
   private static let clientMAC = MACAddress(0x02_00_00_00_0c_01)
   private static let serverMAC = MACAddress(0x02_00_00_00_05_01)
 
   /// - Parameter chain: of each runtime, by its share of the pools.
   init(
-    runtimes count: Int, seed: UInt64, isReplicated: Bool = false, entrance: ServerSideEntrance = .closed,
+    switches switchCount: Int = 1, runtimes count: Int, seed: UInt64, isReplicated: Bool = false, entrance: ServerSideEntrance = .closed,
     chain: (RuntimeShare) -> ServiceChain = { ServiceChain([ServiceStage("packet-counter", PacketCounter(), share: $0)]) }
   ) {
     numbers = SeededNumbers(seed: seed)
-    client = WirePort("client", MACAddress(0x02_00_00_00_00_01), memory: memory)
-    server = WirePort("server", MACAddress(0x02_00_00_00_00_02), memory: memory)
-    fabric = WirePort("fabric", MACAddress(0x02_00_00_00_00_03), memory: memory)
     var rules = FlowRules()
     rules.capacity = 4_096
     rules.ipv6Capacity = 64
-    var clientSide = UplinkSettings(interfaces: [.init(address: IPv4Address("10.1.0.1")!, prefixLength: 24)])
-    clientSide.ipv6.interfaces = [(IPAddress("2001:db8:1::1")!, AddressBlock("2001:db8:1::/64")!)]
-    switchWorker = Worker.virtualSwitch(
-      ports: SwitchPorts(client: client, server: server, fabric: fabric), address: switchAddress,
-      identity: FlowOwner(node: 1, incarnation: 1), entrance: entrance,
-      client: clientSide,
-      server: UplinkSettings(interfaces: [.init(address: IPv4Address("10.2.0.1")!, prefixLength: 24)]),
-      rules: rules, isReplicated: isReplicated, seed: seed, rings: switchRings, now: .zero, memory: .plain)
+    plan = SwitchPlan(seed: seed, rules: rules, isReplicated: isReplicated, entrance: entrance, memory: memory)
+    switches = (0..<switchCount).map { Switch($0, life: 1, plan) }
     for index in 0..<count {
       let node = UInt32(11 + index)
       let address = FabricAddress(cluster: 1, node: node)
@@ -84,33 +118,58 @@ final class ClusterOfWorkers {
         rings: rings, now: .zero, memory: .plain)
       runtimes.append(Runtime(port: port, rings: rings, worker: worker, address: address))
     }
-    client.incoming.append(.arp(.reply, from: Self.clientMAC, "10.1.0.9", to: client.address, "10.1.0.1"))
-    server.incoming.append(.arp(.reply, from: Self.serverMAC, "10.2.0.9", to: server.address, "10.2.0.1"))
-    // The switch believes what it has asked for only.
-    client.incoming.append(.arp(.request, from: Self.clientMAC, "10.1.0.9", to: .zero, "10.1.0.1"))
-    server.incoming.append(.arp(.request, from: Self.serverMAC, "10.2.0.9", to: .zero, "10.2.0.1"))
+    introduceHosts(to: 0..<switchCount)
     announce(serving: Array(0..<count))
     run(microseconds: 2_000)
-    _ = client.takeSent()
-    _ = server.takeSent()
+    _ = takeSent(.client)
+    _ = takeSent(.server)
+  }
+
+  /// A switch learns neighbors from questions for its addresses, also while it stands by.
+  private func introduceHosts(to switches: Range<Int>) {
+    for index in switches {
+      self.switches[index].client.incoming.append(.arp(.request, from: Self.clientMAC, "10.1.0.9", to: .zero, "10.1.0.1"))
+      self.switches[index].server.incoming.append(.arp(.request, from: Self.serverMAC, "10.2.0.9", to: .zero, "10.2.0.1"))
+    }
   }
 
   /// Tells everybody who is in the cluster; new flows go to the first of `serving`.
   func announce(serving: [Int]) {
+    self.serving = serving
     version += 1
-    var peers = [Peer(node: 1, incarnation: 1, isSwitch: true, isAlive: true)]
+    var peers = switches.map { Peer(node: $0.owner.node, incarnation: $0.owner.incarnation, isSwitch: true, isAlive: !$0.isDead) }
     var entries: [RuntimeTable.Entry] = []
     for (index, runtime) in runtimes.enumerated() {
       let node = UInt32(11 + index)
-      peers.append(Peer(node: node, incarnation: 1, isSwitch: false, isAlive: !runtime.isDead))
+      peers.append(Peer(node: node, incarnation: 1, isSwitch: false, isAlive: !runtime.isOver))
       entries.append(
         .init(
           node: node, incarnation: 1, input: runtime.address.address(of: .client), output: runtime.address.address(of: .server),
-          isServing: serving.contains(index), isAlive: !runtime.isDead, flows: UInt64(index) * 1_000_000,
+          isServing: serving.contains(index), isAlive: !runtime.isOver, flows: UInt64(index) * 1_000_000,
           share: RuntimeShare(index: index, count: runtimes.count)))
     }
-    let members = WorkerCommand.Members(version: version, entries: entries, peers: peers)
-    for rings in [switchRings] + runtimes.map(\.rings) { _ = rings.commands.put(.members(members)) }
+    let members = WorkerCommand.Members(version: version, entries: entries, peers: peers, uplinks: .only(switches[holder].owner))
+    for rings in livingSwitches + runtimes.map(\.rings) { _ = rings.commands.put(.members(members)) }
+  }
+
+  private var livingSwitches: [WorkerRings] { switches.filter { !$0.isDead }.map(\.rings) }
+
+  /// A process that gets no turn any more. Hosts go on sending to it until they hear otherwise.
+  func killSwitch(_ index: Int) { switches[index].isDead = true }
+
+  /// It was only asleep, and goes on where it was.
+  func wakeSwitch(_ index: Int) { switches[index].isDead = false }
+
+  /// A later life of a switch that was killed.
+  func restartSwitch(_ index: Int) {
+    switches[index] = Switch(index, life: switches[index].owner.incarnation + 1, plan)
+    introduceHosts(to: index..<index + 1)
+  }
+
+  /// The coordinator's word that a switch has the uplinks now.
+  func giveUplinks(to index: Int) {
+    holder = index
+    announce(serving: serving)
   }
 
   func migrate(_ flows: Int, from source: Int, to target: Int, run: UInt32) {
@@ -132,40 +191,76 @@ final class ClusterOfWorkers {
 
   /// The coordinator's word to all who live.
   func recover(_ lost: Int, by: Int?, run: UInt32) {
+    runtimes[lost].isOver = true
     let order = RecoveryOrder(run: run, lost: owner(lost), by: by.map(owner))
-    for rings in [switchRings] + runtimes.filter({ !$0.isDead }).map(\.rings) { _ = rings.commands.put(.recover(order)) }
+    for rings in livingSwitches + runtimes.filter({ !$0.isDead }).map(\.rings) { _ = rings.commands.put(.recover(order)) }
   }
 
   func counters(_ runtime: Int) -> Counters { runtimes[runtime].worker.published.read() }
   func drops(_ runtime: Int) -> [(code: UInt8, count: UInt64)] { runtimes[runtime].worker.published.drops() }
-  var switchCounters: Counters { switchWorker.published.read() }
-  var switchDrops: [(code: UInt8, count: UInt64)] { switchWorker.published.drops() }
+  var switchCounters: Counters { switches[holder].worker.published.read() }
+  var switchDrops: [(code: UInt8, count: UInt64)] { switches[holder].worker.published.drops() }
 
   // MARK: Traffic
 
   /// A datagram of a flow, with its number.
   func clientSends(flow: Int, number: UInt32) {
     let packet = TestPacket.udp(endpoint("10.1.0.9", 2_000 + flow), "10.2.0.9:53", payload: Self.payload(flow, number))
-    client.incoming.append(packet.link(to: client.address, from: Self.clientMAC))
+    send(packet, from: .client)
   }
 
   func serverSends(flow: Int, number: UInt32) {
     let packet = TestPacket.udp("10.2.0.9:53", endpoint("10.1.0.9", 2_000 + flow), payload: Self.payload(flow, number))
-    server.incoming.append(packet.link(to: server.address, from: Self.serverMAC))
+    send(packet, from: .server)
   }
 
   func clientSends(_ packet: TestPacket) {
-    client.incoming.append(packet.link(to: client.address, from: Self.clientMAC))
+    send(packet, from: .client)
   }
 
   func serverSends(_ packet: TestPacket) {
-    server.incoming.append(packet.link(to: server.address, from: Self.serverMAC))
+    send(packet, from: .server)
   }
 
-  /// What came out at one side since the last call, without its link addresses, ARP left out.
+  /// To the link address that the hosts of this side know. With nobody behind it the packet is lost.
+  private func send(_ packet: TestPacket, from side: Side) {
+    let (gateway, source) = side == .client ? (gateways.client, Self.clientMAC) : (gateways.server, Self.serverMAC)
+    for station in switches where !station.isDead && station.port(side).address == gateway {
+      station.port(side).incoming.append(packet.link(to: gateway, from: source))
+    }
+  }
+
+  /// A datagram that a switch has all the same, as if it had come before.
+  func slip(flow: Int, number: UInt32, into index: Int) {
+    let packet = TestPacket.udp(endpoint("10.1.0.9", 2_000 + flow), "10.2.0.9:53", payload: Self.payload(flow, number))
+    let port = switches[index].client
+    port.incoming.append(packet.link(to: port.address, from: Self.clientMAC))
+  }
+
+  /// A frame that somebody on this side sends to the holder of the uplinks.
+  func appear(on side: Side, _ frame: (MACAddress) -> TestPacket) {
+    let port = switches[holder].port(side)
+    port.incoming.append(frame(port.address))
+  }
+
+  /// The longest packet that a side's link takes, in bytes.
+  func limit(_ side: Side, to longest: Int) { for station in switches { station.port(side).longest = longest } }
+
+  /// What switches have sent to one side since the last call. Its hosts believe who announces the switch's address.
+  func takeSent(_ side: Side) -> [TestPacket] {
+    switches.flatMap { station in
+      let sent = station.port(side).takeSent()
+      for packet in sent where packet.bytes[12] == 8 && packet.bytes[13] == 6 && packet.bytes[28..<32] == packet.bytes[38..<42] {
+        if side == .client { gateways.client = packet.sourceMAC } else { gateways.server = packet.sourceMAC }
+      }
+      return sent
+    }
+  }
+
+  /// What came out at one side since the last call, without its link addresses; ARP and what is for everybody left out.
   func takePackets(_ side: Side) -> [TestPacket] {
-    (side == .client ? client : server).takeSent().compactMap { packet in
-      packet.bytes[12] == 8 && packet.bytes[13] == 6 ? nil : packet.link(to: MACAddress(0x02_00_00_00_00_02), from: MACAddress(0x02_00_00_00_00_01))
+    takeSent(side).compactMap { packet in
+      packet.bytes[0] & 1 == 1 || packet.bytes[12] == 8 && packet.bytes[13] == 6 ? nil : packet.link(to: MACAddress(0x02_00_00_00_00_02), from: MACAddress(0x02_00_00_00_00_01))
     }
   }
 
@@ -202,8 +297,11 @@ final class ClusterOfWorkers {
     let end = now + microseconds
     while now < end {
       now += 5 + UInt64(numbers.below(20))
-      _ = switchWorker.pass(at: Tick(nanoseconds: now * 1_000))
-      carry(fabric.takeSent())
+      for station in switches where !station.isDead {
+        _ = station.worker.pass(at: Tick(nanoseconds: now * 1_000))
+        carry(station.fabric.takeSent())
+        while station.rings.events.take() != nil {}
+      }
       for runtime in runtimes where !runtime.isDead {
         // Now and then a process does not get its turn.
         if numbers.below(10) == 0 { continue }
@@ -217,7 +315,6 @@ final class ClusterOfWorkers {
         }
       }
       deliver()
-      while switchRings.events.take() != nil {}
     }
   }
 
@@ -239,8 +336,10 @@ final class ClusterOfWorkers {
     for link in links.keys.sorted(by: { $0.lexicographicallyPrecedes($1) }) {
       let count = links[link]!.prefix { $0.due <= now }.count
       guard count > 0 else { continue }
-      let port = runtimes.first { $0.address.control.value >> 8 == link[0] }?.port ?? fabric
-      port.incoming += links[link]!.prefix(count).map(\.packet)
+      // What arrives at a dead process is lost with it.
+      let station = switches.first { $0.address.control.value >> 8 == link[0] }
+      let port = runtimes.first { $0.address.control.value >> 8 == link[0] }?.port ?? station.flatMap { $0.isDead ? nil : $0.fabric }
+      port?.incoming += links[link]!.prefix(count).map(\.packet)
       links[link]!.removeFirst(count)
     }
   }

@@ -153,11 +153,36 @@ import Wire
   @Test func `a full table lets half open connections go for new flows`() {
     let runtime = runtime { $0.capacity = 64 }
     let syns = (0..<200).map { TestPacket.tcp(endpoint("10.0.0.1", 5000 + $0), "10.0.0.2:80", .syn) }
-    for syn in syns { #expect(runtime.send(syn).direction == .forward) }
+    for syn in syns {
+      #expect(runtime.send(syn).direction == .forward)
+      runtime.wait(milliseconds: 16, step: 16)
+    }
     #expect(runtime.flowCount == 64)
     #expect(runtime.core.counters.flowsEvicted == 136)
     #expect(books.begun - books.freed == 64)
     #expect(runtime.send(.udp("10.0.0.7:1", "10.0.0.2:53")).direction == .forward)
+  }
+
+  @Test func `a half open connection has a second before it must make room, a closing one has not`() {
+    let runtime = runtime { $0.capacity = 64 }
+    let syns = (0..<64).map { TestPacket.tcp(endpoint("10.0.0.1", 5000 + $0), "10.0.0.2:80", .syn, seq: 1) }
+    for syn in syns { #expect(runtime.send(syn).direction == .forward) }
+    // However many ask: those that are half open are left the time for their handshake.
+    for port in 1..<400 {
+      #expect(runtime.send(.tcp(endpoint("10.9.0.1", port), "10.0.0.2:80", .syn)).reason == "flow-table-full")
+      if port % 100 == 0 { runtime.wait(milliseconds: 200, step: 200) }
+    }
+    #expect(runtime.core.counters.flowsEvicted == 0)
+    #expect(runtime.send(syns[7].answered([.syn, .ack], seq: 7)).direction == .reverse)
+    #expect(runtime.send(.tcp(syns[9].source, syns[9].destination, .rst, seq: 2)).direction == .forward)
+    runtime.wait(milliseconds: 1, step: 1)
+    #expect(runtime.send(.tcp("10.9.0.1:999", "10.0.0.2:80", .syn)).direction == .forward, "one was closing")
+    #expect(runtime.send(.tcp("10.9.0.1:998", "10.0.0.2:80", .syn)).reason == "flow-table-full")
+    runtime.wait(milliseconds: 400, step: 400)
+    #expect(runtime.send(.tcp("10.9.0.1:998", "10.0.0.2:80", .syn)).direction == .forward, "the others have had their second")
+    #expect(runtime.send(syns[7].answered(.ack)).direction == .reverse, "the established one stays")
+    #expect(runtime.core.counters.flowsEvicted == 2)
+    #expect(runtime.booksBalance)
   }
 
   @Test func `a flood of SYNs does not keep established connections from serving, nor new ones from opening`() {
@@ -172,6 +197,7 @@ import Wire
     for number in 0..<1_000 {
       let outcome = runtime.send(.tcp(endpoint("10.9.0.1", 1000 + number), "10.0.0.2:80", .syn))
       #expect(outcome.direction == .forward, "SYN \(number) of the flood: \(outcome)")
+      runtime.wait(milliseconds: 11, step: 11)
     }
     for syn in connections {
       #expect(runtime.send(.tcp(syn.source, syn.destination, .ack, seq: 2, ack: 8)).direction == .forward)

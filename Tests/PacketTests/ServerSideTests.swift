@@ -39,8 +39,7 @@ import Wire
     cluster.clientSends(.udp("10.1.0.9:5000", "10.2.0.77:9999", payload: [1]))
     // Its neighbor is asked for first, and answers.
     cluster.run(microseconds: 1_000)
-    cluster.server.incoming.append(
-      .arp(.reply, from: MACAddress(0x02_00_00_00_07_07), "10.2.0.77", to: cluster.server.address, "10.2.0.1"))
+    cluster.appear(on: .server) { .arp(.reply, from: MACAddress(0x02_00_00_00_07_07), "10.2.0.77", to: $0, "10.2.0.1") }
     #expect(exchange(cluster).server == [.udp(out.source, "10.2.0.77:9999", payload: [1], ttl: 63)])
     #expect(cluster.counters(0).flowsCreated == 0 && cluster.counters(1).flowsCreated == 2)
 
@@ -139,10 +138,10 @@ import Wire
           }, to: 0)
       }
       cluster.run(microseconds: 50)
-      ledger.hear(cluster.server.takeSent())
+      ledger.hear(cluster.takeSent(.server))
     }
     cluster.run(microseconds: 2_000)
-    ledger.hear(cluster.server.takeSent())
+    ledger.hear(cluster.takeSent(.server))
     #expect(cluster.errandsDone.count == 20)
     #expect(ledger.faults == [] && ledger.isComplete)
 

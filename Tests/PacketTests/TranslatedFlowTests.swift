@@ -112,10 +112,11 @@ import Wire
     // The client's station is asked for once, and answers.
     let station = MACAddress(0x02_00_00_00_0c_01)
     for number in 1...40 {
-      cluster.client.incoming.append(
+      cluster.appear(on: .client) { _ in
         SwitchWorkerTests.neighbor(
           135, from: Endpoint(Self.client(number).address), to: "[ff02::1:ff00:1]:0", target: "2001:db8:1::1", link: station
-        ).link(to: MACAddress(0x3333_ff00_0001), from: station))
+        ).link(to: MACAddress(0x3333_ff00_0001), from: station)
+      }
     }
     _ = exchange(cluster)
     return cluster
@@ -138,7 +139,7 @@ import Wire
 
   @Test func `what would be too long behind the longer header is reported before`() throws {
     let cluster = cluster()
-    cluster.client.longest = 1_500
+    cluster.limit(.client, to: 1_500)
     cluster.clientSends(.udp(Self.client(1), Self.server6))
     let external = try #require(exchange(cluster).server.first).source
     func answer(_ size: Int) -> TestPacket { .udp("10.2.0.9:53", external, payload: Array(repeating: 7, count: size - 28)) }

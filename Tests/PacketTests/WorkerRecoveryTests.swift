@@ -83,11 +83,11 @@ private struct StampingFunction: NetworkFunction {
     /// Flows that the functions of these runtimes take for theirs.
     func booked(at runtimes: [Int]) -> Int { runtimes.reduce(0) { $0 + books[$1].flows } }
 
-    init(seed: UInt64, runtimes: Int = 3, flows: Int = 200, loss: Int = 0, doubling: Int = 0, delay: Int = 50) {
+    init(seed: UInt64, switches: Int = 1, runtimes: Int = 3, isReplicated: Bool = true, flows: Int = 200, loss: Int = 0, doubling: Int = 0, delay: Int = 50) {
       random = SeededNumbers(seed: seed)
       self.flows = flows
       var books: [StampingFunction.Books] = []
-      cluster = ClusterOfWorkers(runtimes: runtimes, seed: seed, isReplicated: true) {
+      cluster = ClusterOfWorkers(switches: switches, runtimes: runtimes, seed: seed, isReplicated: isReplicated) {
         books.append(.init())
         return ServiceChain([ServiceStage("stamping", StampingFunction(books: books.last!), share: $0)])
       }
@@ -116,8 +116,8 @@ private struct StampingFunction: NetworkFunction {
 
     func run(_ microseconds: UInt64) {
       cluster.run(microseconds: microseconds)
-      outward.hear(cluster.server.takeSent())
-      homeward.hear(cluster.client.takeSent())
+      outward.hear(cluster.takeSent(.server))
+      homeward.hear(cluster.takeSent(.client))
     }
 
     /// One packet of every flow that ever was, each way; all have to come out.

@@ -19,26 +19,6 @@ struct LargePacketTests {
       ? .udp("[2001:db8::1]:5000", "[2001:db8::2]:53", payload: payload) : .udp("10.0.0.1:5000", "10.0.0.2:53", payload: payload)
   }
 
-  /// A part of a packet's IP payload as a fragment, written byte by byte (RFC 791 §3.2, RFC 8200 §4.5).
-  static func fragment(_ packet: TestPacket, _ part: Range<Int>, id: UInt16 = 7, isLast: Bool? = nil) -> TestPacket {
-    let isIPv6 = packet.bytes[12] == 0x86
-    let header = isIPv6 ? 54 : 34
-    let more = !(isLast ?? (header + part.upperBound == packet.bytes.count))
-    let body = packet.bytes[header + part.lowerBound..<header + part.upperBound]
-    func words(_ values: Int...) -> [UInt8] { values.flatMap { [UInt8($0 >> 8 & 255), UInt8($0 & 255)] } }
-    var bytes = Array(packet.bytes[..<header])
-    if isIPv6 {
-      bytes.replaceSubrange(18..<21, with: words(8 + part.count) + [44])
-      bytes += [packet.bytes[20], 0] + words(part.lowerBound | (more ? 1 : 0), 0, Int(id))
-      return TestPacket(bytes: bytes + body)
-    }
-    bytes.replaceSubrange(16..<22, with: words(20 + part.count, Int(id), part.lowerBound / 8 | (more ? 0x2000 : 0)))
-    bytes.replaceSubrange(24..<26, with: [0, 0])
-    let sum = TestPacket.checksum(bytes[14..<34])
-    bytes.replaceSubrange(24..<26, with: words(Int(sum)))
-    return TestPacket(bytes: bytes + body)
-  }
-
   static func parts(_ packet: TestPacket, size: Int) -> [Range<Int>] {
     let end = packet.bytes.count - (packet.bytes[12] == 0x86 ? 54 : 34)
     return stride(from: 0, to: end, by: size).map { $0..<min(end, $0 + size) }
@@ -78,7 +58,7 @@ struct LargePacketTests {
         let parts = Self.parts(packet, size: size)
         guard (2...8).contains(parts.count) else { continue }
         for _ in 0..<6 {
-          let fragments = parts.shuffled(using: &random).map { Self.fragment(packet, $0) }
+          let fragments = parts.shuffled(using: &random).map { packet.fragment($0) }
           let result = receive(fragments)
           #expect(result.whole == [Self.expected(packet)] && result.refused == 0, "\(count) bytes in \(parts.count)")
           #expect(result.whole.allSatisfy { $0.checksumsHold })
@@ -90,7 +70,7 @@ struct LargePacketTests {
   @Test func `datagrams that are mixed are told apart`() {
     let packets = (0..<20).map { Self.datagram(3_000, isIPv6: $0 % 2 == 0, seed: $0) }
     let fragments = (0..<3).flatMap { part in
-      packets.enumerated().map { Self.fragment($1, Self.parts($1, size: 1_200)[part], id: UInt16(100 + $0)) }
+      packets.enumerated().map { $1.fragment(Self.parts($1, size: 1_200)[part], id: UInt16(100 + $0)) }
     }
     let result = receive(fragments)
     #expect(result.refused == 0)
@@ -100,13 +80,13 @@ struct LargePacketTests {
   @Test(arguments: [false, true]) func `overlapping, tiny and contradictory fragments come to nothing`(isIPv6: Bool) {
     let packet = Self.datagram(1_000, isIPv6: isIPv6)
     let end = Self.parts(packet, size: 65_535)[0].upperBound
-    func of(_ parts: [Range<Int>], id: UInt16) -> [TestPacket] { parts.map { Self.fragment(packet, $0, id: id) } }
+    func of(_ parts: [Range<Int>], id: UInt16) -> [TestPacket] { parts.map { packet.fragment($0, id: id) } }
     let cases: [(String, [TestPacket])] = [
       ("an overlap at the end", of([0..<504, 496..<end], id: 1)),
       ("an overlap in the middle", of([0..<400, 800..<end, 392..<808], id: 2)),
       ("one twice", of([0..<400, 400..<800, 400..<800, 800..<end], id: 3)),
-      ("two ends", of([0..<400], id: 4) + [Self.fragment(packet, 408..<800, id: 4, isLast: true)] + of([800..<end], id: 4)),
-      ("a length that no other can follow", [Self.fragment(packet, 0..<404, id: 6), Self.fragment(packet, 408..<end, id: 6)]),
+      ("two ends", of([0..<400], id: 4) + [packet.fragment(408..<800, id: 4, isLast: true)] + of([800..<end], id: 4)),
+      ("a length that no other can follow", [packet.fragment(0..<404, id: 6), packet.fragment(408..<end, id: 6)]),
       ("nine", of(stride(from: 0, to: end, by: 120).map { $0..<min(end, $0 + 120) }, id: 8)),
     ]
     for (name, fragments) in cases {
@@ -115,14 +95,14 @@ struct LargePacketTests {
     }
     // TCP's flags must be in the first fragment (RFC 1858), and nothing may come in their place (RFC 3128).
     let segment = TestPacket.tcp("10.0.0.1:5000", "10.0.0.2:80", .ack, payload: Array(repeating: 1, count: 100))
-    for part in [0..<16, 8..<64, 16..<64] { #expect(receive([Self.fragment(segment, part, id: 9)]).refused == 1, "\(part)") }
+    for part in [0..<16, 8..<64, 16..<64] { #expect(receive([segment.fragment(part, id: 9)]).refused == 1, "\(part)") }
     // After all that, a sound one goes through.
     #expect(receive(of([0..<504, 504..<end], id: 10)).whole.count == 1)
   }
 
   @Test func `a fragment that is the whole packet, and bytes that are none`() {
     let packet = Self.datagram(100, isIPv6: true)
-    #expect(receive([Self.fragment(packet, 0..<108)]).whole == [packet], "RFC 6946")
+    #expect(receive([packet.fragment(0..<108)]).whole == [packet], "RFC 6946")
     var generator = SystemRandomNumberGenerator()
     for size in 1..<400 {
       var bytes = (0..<size).map { _ in UInt8.random(in: 0...255, using: &generator) }
@@ -134,7 +114,7 @@ struct LargePacketTests {
 
   @Test func `fragments that stay alone do not use up the memory`() {
     for id in 0..<5_000 as Range<UInt16> {
-      _ = receive([Self.fragment(Self.datagram(1_000, isIPv6: id % 2 == 0), 0..<504, id: id)])
+      _ = receive([Self.datagram(1_000, isIPv6: id % 2 == 0).fragment(0..<504, id: id)])
     }
     let batch = PacketBatch()
     var lengths: [UInt16] = Array(repeating: 60, count: 64)
@@ -145,7 +125,7 @@ struct LargePacketTests {
     // A second later they are forgotten.
     usleep(1_100_000)
     let packet = Self.datagram(1_000, isIPv6: false)
-    #expect(receive([0..<504, 504..<1_008].map { Self.fragment(packet, $0) }).whole == [Self.expected(packet)])
+    #expect(receive([0..<504, 504..<1_008].map { packet.fragment($0) }).whole == [Self.expected(packet)])
   }
 
   @Test(arguments: [false, true]) func `what is too long for the link leaves in fragments, and comes together again`(isIPv6: Bool) throws {
@@ -154,7 +134,7 @@ struct LargePacketTests {
     let whole = PacketBatch()
     let batch = PacketBatch()
     for part in Self.parts(packet, size: 1_400) {
-      let piece = Self.fragment(packet, part)
+      let piece = packet.fragment(part)
       #expect(port.makeFrame(in: batch, length: piece.bytes.count, now: .zero))
       piece.bytes.withUnsafeBytes { batch[batch.count - 1].write($0.baseAddress!, count: $0.count) }
     }

@@ -6,10 +6,13 @@
 /// the worker is compared with what leaves the C loop, byte for byte, and every checksum in it is computed anew.
 struct ChainBenchmark {
   let isQuick: Bool
+  private let report = Report(name: "chain")
+  private var repeats: Int { isQuick ? 7 : 21 }
+  private var packets: Int { isQuick ? 320_000 : 960_000 }
+
+  init(isQuick: Bool) { self.isQuick = isQuick }
 
   func run() throws {
-    let report = Report(name: "chain")
-    let (repeats, packets) = isQuick ? (7, 320_000) : (21, 960_000)
     for flows in isQuick ? [64_000] : [1_000, 64_000, 1_000_000] {
       for mix in [TrafficMix.steady(flows), .opening(flows), .paper(flows)] {
         try ChainTrial(.whole, mix).run(report, repeats: repeats, packets: packets)
@@ -23,10 +26,19 @@ struct ChainBenchmark {
       try ChainTrial(.intrusionPrevention, .steady(isQuick ? 16_000 : 64_000), payload: payload)
         .run(report, repeats: repeats, packets: packets)
     }
-    try FirstPacketTrial(flows: 64_000).run(report, repeats: repeats)
+    try runFirstPackets()
     try TimerTrial(flows: 64_000).run(report, repeats: repeats, packets: packets)
-    try FloodTrial(capacity: 128_000).run(report, repeats: repeats, packets: packets)
+    try runFlood()
     try MemoryTrial().run(report)
     try AllocationLedger.close()
   }
+
+  /// One kind of traffic with few, more and many flows.
+  func run(_ mix: (Int) -> TrafficMix) throws {
+    for flows in [1_000, 64_000, 1_000_000] { try ChainTrial(.whole, mix(flows)).run(report, repeats: repeats, packets: packets) }
+  }
+
+  func runFirstPackets() throws { try FirstPacketTrial(flows: 64_000).run(report, repeats: repeats) }
+
+  func runFlood() throws { try FloodTrial(capacity: 128_000).run(report, repeats: repeats, packets: packets) }
 }

@@ -17,16 +17,19 @@ final class Contender {
   private let pass: (ReplayPort, Tick) -> Int
   /// Packets dropped so far.
   let drops: () -> UInt64
+  /// Of these, packets whose flow could not be opened for want of room.
+  let refusals: () -> UInt64
   private(set) var now = Tick(milliseconds: 1)
   private let finish: () -> Void
 
   private init(
-    _ name: String, drops: @escaping () -> UInt64 = { 0 }, finish: @escaping () -> Void = {},
+    _ name: String, drops: @escaping () -> UInt64 = { 0 }, refusals: @escaping () -> UInt64 = { 0 }, finish: @escaping () -> Void = {},
     pass: @escaping (ReplayPort, Tick) -> Int
   ) {
     self.name = name
     self.pass = pass
     self.drops = drops
+    self.refusals = refusals
     self.finish = finish
   }
 
@@ -48,15 +51,21 @@ final class Contender {
   static func worker(_ chain: ChainUnderTest, rules: FlowRules, address: FabricAddress) throws -> Contender {
     let memory = MeasuredMemory()
     let serviceChain = try chain.makeChain(mappings: rules.capacity)
-    // The worker is made with its port.
-    final class Holder { var worker: Worker? }
+    // The worker is made with its port. It is called without being retained, which is not its own work.
+    final class Holder {
+      var worker: Worker? { didSet { unretained.pointee = worker.map { .passUnretained($0) } } }
+      let unretained = UnsafeMutablePointer<Unmanaged<Worker>?>.allocate(capacity: 1)
+    }
     let holder = Holder()
+    let unretained = holder.unretained
+    unretained.initialize(to: nil)
     let contender = Contender(
-      chain.name, drops: { holder.worker!.published.read().dropped },
+      chain.name, drops: { holder.worker!.published.read().dropped }, refusals: { holder.worker!.published.read().flowsRefused },
       finish: {
         holder.worker = nil
+        unretained.deallocate()
         memory.free()
-      }, pass: { _, now in holder.worker!.pass(at: now) })
+      }, pass: { _, now in unretained.pointee!._withUnsafeGuaranteedRef { $0.pass(at: now) } })
     holder.worker = Worker.runtime(
       port: contender.port, address: address, chain: serviceChain, rules: rules, seed: 42, rings: WorkerRings(), now: .zero,
       memory: memory.source)

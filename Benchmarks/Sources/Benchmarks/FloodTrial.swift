@@ -18,12 +18,14 @@ struct FloodTrial {
     _ = worker.time(packets, step: mix.step)
     let alone = worker.time(packets, step: mix.step).sample.nanoseconds
 
-    // Per packet of a connection: SYNs in the time that it takes alone.
+    // Per packet of a connection: SYNs in the time that it takes alone. So many different ones that each comes again only when
+    // it has been evicted.
     let share = Double(10 * capacity) * alone / 1e9
-    let flood = PreparedFrames(capacity: Int(Double(calm.count) * (1 + share)) + 1)
+    let rounds = Int((Double(2 * capacity) / (Double(calm.count) * share)).rounded(.up))
+    let flood = PreparedFrames(capacity: Int(Double(rounds * calm.count) * (1 + share)) + 1)
     var (owed, next) = (0.0, staying)
-    for index in 0..<calm.count {
-      flood.append().copyMemory(from: calm.base + index * calm.stride, byteCount: calm.stride)
+    for index in 0..<rounds * calm.count {
+      flood.append().copyMemory(from: calm.base + index % calm.count * calm.stride, byteCount: calm.stride)
       owed += share
       while owed >= 1 {
         owed -= 1
@@ -31,31 +33,37 @@ struct FloodTrial {
         next = next + 1 == stage.connections.count ? staying : next + 1
       }
     }
-    // As many rounds as it takes to fill the table.
-    let rounds = max(1, capacity * 2 / max(1, flood.count - calm.count))
+    // Until the table is full.
     worker.port.insert(flood)
-    worker.play(flood.count * rounds, step: mix.step)
+    worker.play(flood.count, step: mix.step)
 
-    let flooded = packets / calm.count * flood.count
+    let flooded = Int(Double(packets) * (1 + share))
     var samples: [[Sample]] = [[], []]
-    let dropsBefore = worker.drops()
+    worker.rest(milliseconds: 2)
+    let (dropsBefore, refusalsBefore) = (worker.drops(), worker.refusals())
+    var position: UInt64 = 0
     for _ in 0..<repeats {
       worker.port.insert(calm)
-      samples[0].append(worker.time(packets / calm.count * calm.count, step: mix.step).sample)
-      worker.port.insert(flood)
+      samples[0].append(worker.time(packets, step: mix.step).sample)
+      worker.port.insert(flood, at: position)
       let (sample, allocations) = worker.time(flooded, step: mix.step)
+      position = worker.port.position
       samples[1].append(sample)
       AllocationLedger.add(allocations, packets: flooded, "SYN flood")
     }
     worker.rest(milliseconds: 2)
-    let perConnectionPacket = Double(flood.count) / Double(calm.count)
+    let perConnectionPacket = 1 + share
     let values = [samples[0].map(\.nanoseconds), samples[1].map { $0.nanoseconds * perConnectionPacket }]
     try report.add(
       Measurement("chain/syn-flood/\(flowCount(capacity))", values[1], unit: "ns/packet", baseline: "without flood", values[0]))
     let kept = zip(values[0], values[1]).map { $0 / $1 * 100 }
     try report.add(Measurement("chain/syn-flood/throughput-kept", kept, unit: "%"))
-    let lost = Double(worker.drops() - dropsBefore)
-    try report.add(Measurement("chain/syn-flood/packets-dropped", [lost], unit: "packets"))
+    let refused = worker.refusals() - refusalsBefore
+    let syns = Double(flooded * repeats) * share / (1 + share)
+    try report.add(Measurement("chain/syn-flood/syns-refused", [Double(refused) / syns * 100], unit: "%"))
+    // Whatever else was dropped was a connection's.
+    try report.add(
+      Measurement("chain/syn-flood/packets-dropped", [Double(worker.drops() - dropsBefore - refused)], unit: "packets"))
     report.noteNoise(samples[0])
   }
 }

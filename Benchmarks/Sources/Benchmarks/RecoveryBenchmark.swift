@@ -8,7 +8,7 @@ import FlowActors
 /// Before the command packets are lost: those are counted, and so is the time. After it every packet must come out; the wait of
 /// each flow's first one is what its recovery costs, beside the wait of packets before the death. Then a new life takes the
 /// place of the dead one and holds the replicas of the next to die. Switch, holder and traffic share one core; times are of that
-/// core. Detection and decision are not in it.
+/// core. Detection and decision are not in it: they are in `RecoveryOfProcesses`, which comes behind it.
 struct RecoveryBenchmark {
   let isQuick: Bool
 
@@ -18,6 +18,11 @@ struct RecoveryBenchmark {
 
   func run() throws {
     let report = Report(name: "recovery")
+    try runInProcess(report)
+    try RecoveryOfProcesses(isQuick: isQuick).run(report)
+  }
+
+  private func runInProcess(_ report: Report) throws {
     print("  switch, holder and traffic share one core; times are of that core")
     for flows in isQuick ? [10_000, 100_000] : [10_000, 100_000, 300_000] {
       let cluster = try ReplicatedCluster(flows: flows, isReplicated: true)

@@ -68,14 +68,17 @@ final class ReplayPort: PacketPort {
     memory.deallocate()
   }
 
-  /// Plays these from their beginning.
-  func insert(_ frames: PreparedFrames) {
+  /// Where the next frame comes from.
+  var position: UInt64 { memory.pointee.next }
+
+  /// Plays these from their beginning, or from where they were left.
+  func insert(_ frames: PreparedFrames, at position: UInt64 = 0) {
     self.frames = frames
     memory.pointee.frames = frames.base.assumingMemoryBound(to: UInt8.self)
     memory.pointee.count = UInt64(frames.count)
     memory.pointee.length = UInt32(frames.length)
     memory.pointee.stride = UInt32(frames.stride)
-    memory.pointee.next = 0
+    memory.pointee.next = position
   }
 
   override func receive(into batch: PacketBatch, now: Tick) {

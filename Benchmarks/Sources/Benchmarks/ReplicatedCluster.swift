@@ -45,12 +45,14 @@ final class ReplicatedCluster {
   let isReplicated: Bool
   private let connections: Connections
   private let frames = FrameMemory(capacity: 65_536)
-  private let switchMemory = MeasuredMemory()
+  private var switchMemory = MeasuredMemory()
   private let client: OutsidePort
   private let server: OutsidePort
   private let fabric: FabricPort
-  private let switchRings = WorkerRings()
-  private let switchWorker: Worker
+  private var switchRings = WorkerRings()
+  private var switchWorker: Worker
+  private var switchLife: UInt64 = 1
+  private(set) var takeovers: [RecoveryReport] = []
   private var rules: FlowRules
   /// By place; `nil` while it is dead.
   private(set) var runtimes: [Life?] = []
@@ -101,33 +103,54 @@ final class ReplicatedCluster {
     client = uplink("client", 1, isForward: false)
     server = uplink("server", 2, isForward: true)
     fabric = FabricPort("fabric", MACAddress(0x02_00_00_00_00_03), memory: memory)
+    switchWorker = Self.makeSwitch(
+      SwitchPorts(client: client, server: server, fabric: fabric), life: 1, flows: flows, isReplicated: isReplicated, switchRings,
+      switchMemory, now: .zero)
     rules = FlowRules()
-    // A switch has a route for each key of a flow.
-    rules.capacity = flows * 2 + flows / 4 + 128
     rules.ipv6Capacity = 0
-    switchWorker = Worker.virtualSwitch(
-      ports: SwitchPorts(client: client, server: server, fabric: fabric), address: FabricAddress(cluster: 1, node: 1),
-      identity: FlowOwner(node: 1, incarnation: 1),
-      client: UplinkSettings(interfaces: [.init(address: IPv4Address("10.3.255.254")!, prefixLength: 16)]),
-      server: UplinkSettings(interfaces: [.init(address: IPv4Address("10.2.255.254")!, prefixLength: 16)]),
-      rules: rules, isReplicated: isReplicated, seed: 42, rings: switchRings, now: .zero, memory: switchMemory.source)
     rules.capacity = flows + flows / 8 + 64
     templates = [PreparedFrames(capacity: flows), PreparedFrames(capacity: flows)]
     sent = Array(repeating: 0, count: flows * 2)
     runtimes = try (0..<2).map { try Life(place: $0, incarnation: 1, isReplicated: isReplicated, rules: rules, memory: frames, now: .zero) }
     announce()
-    for _ in 0..<100 { turn() }
+    // Until the runtimes have told the switch that they have no flows.
+    for _ in 0..<2_000 { turn() }
     if isReplicated { try protect() }
     try open()
   }
 
+  private static func makeSwitch(
+    _ ports: SwitchPorts, life: UInt64, flows: Int, isReplicated: Bool, _ rings: WorkerRings, _ memory: MeasuredMemory, now: Tick
+  ) -> Worker {
+    var rules = FlowRules()
+    // A switch has a route for each key of a flow.
+    rules.capacity = flows * 2 + flows / 4 + 128
+    rules.ipv6Capacity = 0
+    return Worker.virtualSwitch(
+      ports: ports, address: FabricAddress(cluster: 1, node: 1), identity: FlowOwner(node: 1, incarnation: life),
+      client: UplinkSettings(interfaces: [.init(address: IPv4Address("10.3.255.254")!, prefixLength: 16)]),
+      server: UplinkSettings(interfaces: [.init(address: IPv4Address("10.2.255.254")!, prefixLength: 16)]),
+      rules: rules, isReplicated: isReplicated, seed: 42 &+ life, rings: rings, now: now, memory: memory.source)
+  }
+
   // MARK: Who there is
+
+  /// Another switch has the uplinks, and knows no flow.
+  func replaceSwitch() {
+    let old = switchMemory
+    (switchRings, switchMemory, switchLife) = (WorkerRings(), MeasuredMemory(), switchLife + 1)
+    switchWorker = Self.makeSwitch(
+      SwitchPorts(client: client, server: server, fabric: fabric), life: switchLife, flows: flows, isReplicated: isReplicated,
+      switchRings, switchMemory, now: now())
+    old.free()
+    announce()
+  }
 
   private func announce() {
     version += 1
     let living = runtimes.compactMap { $0 }
     FabricPort.connect([(1, fabric)] + living.map { ($0.node, $0.port) })
-    let peers = [Peer(node: 1, incarnation: 1, isSwitch: true, isAlive: true)] + living.map {
+    let peers = [Peer(node: 1, incarnation: switchLife, isSwitch: true, isAlive: true)] + living.map {
       Peer(node: $0.node, incarnation: $0.incarnation, isSwitch: false, isAlive: true)
     }
     let entries = living.map {
@@ -201,7 +224,7 @@ final class ReplicatedCluster {
       before = after
       hear(runtime)
     }
-    while switchRings.events.take() != nil {}
+    while let event = switchRings.events.take() { if case .tookOver(let report) = event { takeovers.append(report) } }
   }
 
   private func hear(_ runtime: Life) {

@@ -9,6 +9,7 @@ let benchmarks: [String: (Bool) throws -> Void] = [
   "detection": { try DetectionBenchmark(isQuick: $0).run() },
   "migration": { try MigrationBenchmark(isQuick: $0).run() },
   "recovery": { try RecoveryBenchmark(isQuick: $0).run() },
+  "takeover": { try TakeoverBenchmark(isQuick: $0).run() },
   "replication": { try ReplicationBenchmark(isQuick: $0).run() },
   "scaling": { try ScalingBenchmark(isQuick: $0).run() },
   "vhost": { try VhostBenchmark(isQuick: $0).run() },
@@ -16,6 +17,11 @@ let benchmarks: [String: (Bool) throws -> Void] = [
 // What scripts and other benchmarks run, and `make bench` without a name does not.
 let tools: [String: (Bool) throws -> Void] = [
   "vhost-worker": { _ in try VhostWorker.run() },
+  // One line of the chain's table at a time.
+  "chain-steady": { try ChainBenchmark(isQuick: $0).run { .steady($0) } },
+  "chain-opening": { try ChainBenchmark(isQuick: $0).run { .opening($0) } },
+  "chain-first-packets": { try ChainBenchmark(isQuick: $0).runFirstPackets() },
+  "chain-flood": { try ChainBenchmark(isQuick: $0).runFlood() },
   "instructions": { _ in try InstructionTrial().run(.steady(InstructionTrial.flows)) },
   "instructions-c-loop": { _ in try InstructionTrial().run(.steady(InstructionTrial.flows), inC: true) },
   "instructions-migration": { _ in try InstructionTrial().runMigration() },

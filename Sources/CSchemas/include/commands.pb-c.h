@@ -19,6 +19,7 @@ PROTOBUF_C__BEGIN_DECLS
 typedef struct Nfvactor__V1__Command Nfvactor__V1__Command;
 typedef struct Nfvactor__V1__WholeCluster Nfvactor__V1__WholeCluster;
 typedef struct Nfvactor__V1__ClusterTable Nfvactor__V1__ClusterTable;
+typedef struct Nfvactor__V1__UplinkHolder Nfvactor__V1__UplinkHolder;
 typedef struct Nfvactor__V1__Member Nfvactor__V1__Member;
 typedef struct Nfvactor__V1__Launch Nfvactor__V1__Launch;
 typedef struct Nfvactor__V1__FlowMove Nfvactor__V1__FlowMove;
@@ -130,10 +131,27 @@ struct  Nfvactor__V1__ClusterTable
   uint64_t version;
   size_t n_members;
   Nfvactor__V1__Member **members;
+  /*
+   * Which switch answers for the addresses of the cluster's networks. Absent: the living one with the lowest number.
+   */
+  Nfvactor__V1__UplinkHolder *uplinks;
 };
 #define NFVACTOR__V1__CLUSTER_TABLE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__cluster_table__descriptor) \
-    , 0, 0,NULL }
+    , 0, 0,NULL, NULL }
+
+
+struct  Nfvactor__V1__UplinkHolder
+{
+  ProtobufCMessage base;
+  /*
+   * Absent: no switch serves.
+   */
+  Nfvactor__V1__NodeLife *life;
+};
+#define NFVACTOR__V1__UPLINK_HOLDER__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__uplink_holder__descriptor) \
+    , NULL }
 
 
 struct  Nfvactor__V1__Member
@@ -336,6 +354,25 @@ Nfvactor__V1__ClusterTable *
 void   nfvactor__v1__cluster_table__free_unpacked
                      (Nfvactor__V1__ClusterTable *message,
                       ProtobufCAllocator *allocator);
+/* Nfvactor__V1__UplinkHolder methods */
+void   nfvactor__v1__uplink_holder__init
+                     (Nfvactor__V1__UplinkHolder         *message);
+size_t nfvactor__v1__uplink_holder__get_packed_size
+                     (const Nfvactor__V1__UplinkHolder   *message);
+size_t nfvactor__v1__uplink_holder__pack
+                     (const Nfvactor__V1__UplinkHolder   *message,
+                      uint8_t             *out);
+size_t nfvactor__v1__uplink_holder__pack_to_buffer
+                     (const Nfvactor__V1__UplinkHolder   *message,
+                      ProtobufCBuffer     *buffer);
+Nfvactor__V1__UplinkHolder *
+       nfvactor__v1__uplink_holder__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   nfvactor__v1__uplink_holder__free_unpacked
+                     (Nfvactor__V1__UplinkHolder *message,
+                      ProtobufCAllocator *allocator);
 /* Nfvactor__V1__Member methods */
 void   nfvactor__v1__member__init
                      (Nfvactor__V1__Member         *message);
@@ -499,6 +536,9 @@ typedef void (*Nfvactor__V1__WholeCluster_Closure)
 typedef void (*Nfvactor__V1__ClusterTable_Closure)
                  (const Nfvactor__V1__ClusterTable *message,
                   void *closure_data);
+typedef void (*Nfvactor__V1__UplinkHolder_Closure)
+                 (const Nfvactor__V1__UplinkHolder *message,
+                  void *closure_data);
 typedef void (*Nfvactor__V1__Member_Closure)
                  (const Nfvactor__V1__Member *message,
                   void *closure_data);
@@ -532,6 +572,7 @@ typedef void (*Nfvactor__V1__Recovery_Closure)
 extern const ProtobufCMessageDescriptor nfvactor__v1__command__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__whole_cluster__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__cluster_table__descriptor;
+extern const ProtobufCMessageDescriptor nfvactor__v1__uplink_holder__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__member__descriptor;
 extern const ProtobufCEnumDescriptor    nfvactor__v1__member__state__descriptor;
 extern const ProtobufCMessageDescriptor nfvactor__v1__launch__descriptor;

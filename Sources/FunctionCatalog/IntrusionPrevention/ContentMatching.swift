@@ -54,6 +54,8 @@ struct CompiledContent: BitwiseCopyable {
   var isAtEnd = false
   /// `isdataat`: `from` bytes have to be there.
   var asksForData = false
+  /// `bsize`: the buffer has `from` to `room` bytes.
+  var asksForSize = false
   /// Where this content stands decides where the next may: if that fails, another place for this one is tried.
   var isFollowedByRelative = false
 
@@ -70,6 +72,8 @@ struct CompiledContent: BitwiseCopyable {
     asksForData = content.dataAt != nil
     from = Int32(content.dataAt ?? content.offset ?? content.distance ?? 0)
     if let room = content.depth ?? content.within { self.room = Int32(room) }
+    guard let size = content.size else { return }
+    (asksForSize, from, room) = (true, Int32(size.lowerBound), Int32(size.upperBound))
   }
 }
 
@@ -85,23 +89,32 @@ struct ContentMatching {
   private let window: ContentWindow
   /// Places still to be looked at; below zero, the search was given up.
   private(set) var budget = 262_144
+  /// What is found has to end behind this place: what ends before it has been found before.
+  private let behind: Int
 
   /// Good while `program` is, whose rules it looks into without a copy.
-  init(_ program: borrowing RuleProgram, _ window: ContentWindow) {
+  init(_ program: borrowing RuleProgram, _ window: ContentWindow, behind: Int = -1) {
+    self.behind = behind
     unsafe contents = UnsafePointer(program.contents.base)
     unsafe contentBytes = UnsafePointer(program.contentBytes.base)
     self.window = window
   }
 
-  /// Whether the contents of `list` from `index` on are there, the one before having ended at `end`.
-  mutating func matches(_ list: ListPart, _ index: UInt32 = 0, after end: Int = 0) -> Bool {
-    guard index < list.count else { return true }
+  /// Whether the contents of `list` from `index` on are there, the one before having ended at `end`, and the furthest at `furthest`.
+  mutating func matches(_ list: ListPart, _ index: UInt32 = 0, after end: Int = 0, furthest: Int = 0) -> Bool {
+    guard index < list.count else { return furthest > behind }
     let content = unsafe contents[Int(list.start + index)]
+    if content.asksForSize {
+      let holds = Int(content.from) <= window.count && window.count <= Int(content.room)
+      return holds != content.isNegated && matches(list, index + 1, after: end, furthest: furthest)
+    }
     // Offsets count from the beginning of the packet or stream, which may lie before the window.
     let base = content.isRelative ? end : -window.position
     if content.asksForData {
-      let isThere = content.isRelative ? base + Int(content.from) <= window.count : base + Int(content.from) < window.count
-      return isThere != content.isNegated && matches(list, index + 1, after: end)
+      let place = base + Int(content.from)
+      let isThere = content.isRelative ? place <= window.count : place < window.count
+      let reached = isThere ? max(furthest, place) : furthest
+      return isThere != content.isNegated && matches(list, index + 1, after: end, furthest: reached)
     }
     let bytes = unsafe contentBytes + Int(content.bytesStart)
     let length = Int(content.length)
@@ -113,9 +126,9 @@ struct ContentMatching {
     while true {
       let found = unsafe window.find(bytes, length, folded: content.ignoresCase, from: start, before: limit, &budget)
       if budget < 0 { return false }
-      guard let found else { return content.isNegated && matches(list, index + 1, after: end) }
+      guard let found else { return content.isNegated && matches(list, index + 1, after: end, furthest: furthest) }
       if content.isNegated { return false }
-      if matches(list, index + 1, after: found + length) { return true }
+      if matches(list, index + 1, after: found + length, furthest: max(furthest, found + length)) { return true }
       guard content.isFollowedByRelative, budget >= 0 else { return false }
       start = found + 1
     }

@@ -7,6 +7,12 @@ extension IntrusionPrevention {
   /// One call per packet; all of it is compiled in this module.
   @usableFromInline
   func inspect(_ frame: borrowing Frame, _ flow: inout FlowState, _ shared: inout SharedState) -> Verdict {
+    inspect(frame, &flow, &shared, memory: StreamMemory())
+  }
+
+  func inspect(
+    _ frame: borrowing Frame, _ flow: inout FlowState, _ shared: inout SharedState, memory: StreamMemory
+  ) -> Verdict {
     shared.counters.packets &+= 1
     if !flow.flags.isDisjoint(with: [.passed, .dropped]) {
       if flow.flags.contains(.dropped) {
@@ -23,16 +29,62 @@ extension IntrusionPrevention {
       return .drop(Self.outOfOrder)
     }
     if isWatched(frame, &flow) { addUnprompted(frame, &shared.candidates) }
-    // The stream as it was before this segment is what its contents are looked for behind.
-    let before = flow[frame.direction]
-    frame.withPayload { payload in
+    var segment = Segment(place, flow[frame.direction], frame.direction == .forward, memory)
+    return frame.withPayload { payload in
       unsafe payload.withUnsafeBytes { bytes in
-        guard let start = unsafe bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), bytes.count > 0 else { return }
-        unsafe scan(start, bytes.count, place, frame, &flow, &shared)
+        let start = unsafe bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
+        if memory.count > 0, case .inOrder(let skipped) = place, isOfStream(frame, bytes.count, flow) {
+          let text = unsafe start ?? UnsafePointer(shared.joined.base)
+          return unsafe inspectStream(text + skipped, bytes.count - skipped, frame, &segment, &flow, &shared)
+        }
+        if let start = unsafe start, bytes.count > 0 { unsafe scan(start, bytes.count, place, frame, &flow, &shared) }
+        return shared.candidates.isEmpty ? .forward : judge(frame, &segment, &flow, &shared)
       }
     }
-    if shared.candidates.isEmpty { return .forward }
-    return judge(frame, place, before, &flow, &shared)
+  }
+
+  /// Whether the segment has bytes of its stream, or its end.
+  private func isOfStream(_ frame: borrowing Frame, _ count: Int, _ flow: FlowState) -> Bool {
+    guard frame.protocolNumber == IPProtocol.tcp else { return false }
+    return count > 0 || (frame.tcpFlags.contains(.fin) && frame.tcpSequence == flow[frame.direction].next)
+  }
+
+  /// The same with a memory for more of the stream than the automaton's state.
+  @unsafe
+  private func inspectStream(
+    _ text: UnsafePointer<UInt8>, _ count: Int, _ frame: borrowing Frame, _ segment: inout Segment, _ flow: inout FlowState,
+    _ shared: inout SharedState
+  ) -> Verdict {
+    let (isForward, before, memory) = (segment.isForward, segment.before, segment.memory)
+    // What was kept of another connection with these ports means nothing, though its numbers may have gone on to these.
+    if !memory.flow[isForward].isTrue || memory.flow[isForward].next != before.next || before.position == 0 {
+      let hasBegun = before.position == 0 && flow.flags.contains(isForward ? .sawSYN : .sawSYNACK)
+      if isForward, hasBegun { (memory.flow.requests, memory.flow.requestCount) = (0, 0) }
+      memory.flow[isForward].begin(at: before.next, isBeginning: hasBegun)
+    }
+    let end = unsafe scan(text, count, from: before.automaton, &shared)
+    unsafe flow[frame.direction].advance(over: text, count: count, state: end, depth: program.automaton.depth(of: end))
+    if memory.flow[isForward].isPrompted { promptByTail(segment, &shared) }
+    if program.speaksOfHTTP {
+      let endsStream = frame.tcpFlags.contains(.fin)
+      if let verdict = unsafe readMessages(text, count, endsStream: endsStream, frame, &segment, &flow, &shared) {
+        return verdict
+      }
+    }
+    let verdict = judgeMessage(frame, &segment, &flow, &shared)
+    if program.speaksOfHTTP { finishMessage(segment, shared) }
+    unsafe keepStream(text, count, segment)
+    memory.flow[isForward].next = flow[frame.direction].next
+    return verdict
+  }
+
+  /// Finds again the patterns, in what is kept of the stream, of rules whose other contents may be in what comes now.
+  private func promptByTail(_ segment: Segment, _ shared: inout SharedState) {
+    let notes = segment.memory.flow[segment.isForward]
+    segment.memory.flow[segment.isForward].isPrompted = false
+    guard segment.before.next &- notes.promptEnd < UInt32(notes.tail) else { return }
+    _ = unsafe scan(
+      UnsafePointer(segment.memory.half(segment.isForward)), Int(notes.tail), from: PatternAutomaton.root, &shared)
   }
 
   // MARK: Flow
@@ -127,15 +179,14 @@ extension IntrusionPrevention {
   // MARK: Judging
 
   /// Judges the candidates in order until one decides; none are left behind.
-  private func judge(
-    _ frame: borrowing Frame, _ place: DirectionState.Place, _ before: DirectionState, _ flow: inout FlowState,
-    _ shared: inout SharedState
+  func judge(
+    _ frame: borrowing Frame, _ segment: inout Segment, _ flow: inout FlowState, _ shared: inout SharedState
   ) -> Verdict {
     while let number = shared.candidates.popFirst() {
       let rule = program.rules[Int(number)]
       guard suits(rule, frame, flow) else { continue }
       shared.counters.judged &+= 1
-      guard contentsMatch(rule, frame, place, before, &shared) else { continue }
+      guard contentsMatch(rule, number, frame, flow, &segment, &shared) else { continue }
       flow.flowbits = rule.flowbits.apply(to: flow.flowbits)
       if rule.flowbits.isSilent { continue }
       let consequence = rule.threshold.map { shared.thresholds.count(number, $0, frame) } ?? .alert
@@ -179,36 +230,87 @@ extension IntrusionPrevention {
   // MARK: Contents
 
   private func contentsMatch(
-    _ rule: CompiledRule, _ frame: borrowing Frame, _ place: DirectionState.Place, _ before: DirectionState,
+    _ rule: CompiledRule, _ number: UInt32, _ frame: borrowing Frame, _ flow: FlowState, _ segment: inout Segment,
     _ shared: inout SharedState
   ) -> Bool {
+    if rule.application == .http, !flow.flags.contains(.http) {
+      leaveOpen(rule, frame, segment)
+      return false
+    }
+    if rule.buffers.count > 0 { return buffersMatch(rule, number, frame, &segment, &shared) }
     if rule.contents.count == 0 { return true }
     // What was sent before has been looked at before.
-    if place == .retransmitted { return false }
-    let isStream = frame.protocolNumber == IPProtocol.tcp
+    if segment.place == .retransmitted { return false }
+    if packetMatches(rule, frame, segment, &shared) { return true }
+    guard rule.hasSeveralContents, segment.memory.count > 0, case .inOrder = segment.place,
+      frame.protocolNumber == IPProtocol.tcp
+    else { return false }
+    // What came before it was known to be HTTP has not been found yet.
+    let behind = segment.isRecognized && rule.application == .http ? -1 : nil
+    if streamMatches(rule, frame, segment, behind: behind, &shared) { return true }
+    leaveOpen(rule, frame, segment)
+    return false
+  }
+
+  /// The rule's pattern is here; perhaps the rest comes in another segment.
+  private func leaveOpen(_ rule: CompiledRule, _ frame: borrowing Frame, _ segment: Segment) {
+    guard rule.hasFastPattern, rule.fastBuffer == .raw, segment.memory.count > 0, case .inOrder = segment.place,
+      frame.protocolNumber == IPProtocol.tcp
+    else { return }
+    segment.memory.flow[segment.isForward].isPrompted = true
+    segment.memory.flow[segment.isForward].promptEnd = segment.before.next &+ UInt32(truncatingIfNeeded: frame.payloadLength)
+  }
+
+  /// In the packet, or in the stream as far as the automaton's state stands for it.
+  private func packetMatches(
+    _ rule: CompiledRule, _ frame: borrowing Frame, _ segment: Segment, _ shared: inout SharedState
+  ) -> Bool {
+    let (isStream, before) = (frame.protocolNumber == IPProtocol.tcp, segment.before)
     return frame.withPayload { payload in
       unsafe payload.withUnsafeBytes { bytes in
         // A packet without payload can only satisfy contents that must not be there.
         let start = unsafe bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) ?? UnsafePointer(shared.joined.base)
         if !isStream || rule.scope != .stream {
           let packet = unsafe ContentWindow(start, count: bytes.count, position: 0)
-          if contentsMatch(rule, packet, &shared) { return true }
+          if contentsMatch(rule.contents, packet, behind: -1, &shared) { return true }
         }
-        guard isStream, rule.scope != .packet, case .inOrder(let skipped) = place else { return false }
+        guard isStream, rule.scope != .packet, case .inOrder(let skipped) = segment.place else { return false }
         // Often the stream's window would be the packet's, counted from the same beginning.
         let carried = unsafe carry(before, shared.joined.base)
         let isElsewhere = rule.isAnchored && before.position > 0
         guard carried > 0 || skipped > 0 || isElsewhere || rule.scope == .stream else { return false }
         let (new, count) = unsafe (start + skipped, bytes.count - skipped)
         let stream = unsafe join(new, count, carried, shared.joined.base, position: before.position - carried)
-        return contentsMatch(rule, stream, &shared)
+        return contentsMatch(rule.contents, stream, behind: -1, &shared)
       }
     }
   }
 
-  private func contentsMatch(_ rule: CompiledRule, _ window: ContentWindow, _ shared: inout SharedState) -> Bool {
-    var matching = ContentMatching(program, window)
-    let holds = matching.matches(rule.contents)
+  /// In the stream as far as it is kept, up to and with this segment.
+  ///
+  /// - Parameter behind: -1 if what is found may all have been there before; `nil` if not.
+  func streamMatches(
+    _ rule: CompiledRule, _ frame: borrowing Frame, _ segment: Segment, behind: Int?, _ shared: inout SharedState
+  ) -> Bool {
+    guard case .inOrder(let skipped) = segment.place else { return false }
+    let tail = Int(segment.memory.flow[segment.isForward].tail)
+    return frame.withPayload { payload in
+      unsafe payload.withUnsafeBytes { bytes in
+        let room = unsafe shared.joined.base
+        unsafe room.update(from: segment.memory.half(segment.isForward), count: tail)
+        let new = bytes.count - skipped
+        if new > 0, let start = unsafe bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) {
+          unsafe (room + tail).update(from: start + skipped, count: new)
+        }
+        let window = unsafe ContentWindow(room, count: tail + max(0, new), position: segment.before.position - tail)
+        return contentsMatch(rule.contents, window, behind: behind ?? tail, &shared)
+      }
+    }
+  }
+
+  func contentsMatch(_ contents: ListPart, _ window: ContentWindow, behind: Int, _ shared: inout SharedState) -> Bool {
+    var matching = ContentMatching(program, window, behind: behind)
+    let holds = matching.matches(contents)
     if matching.budget < 0 { shared.counters.searchesGivenUp &+= 1 }
     return holds
   }

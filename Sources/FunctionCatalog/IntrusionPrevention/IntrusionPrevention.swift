@@ -31,6 +31,8 @@ public struct IntrusionPrevention: NetworkFunction {
     public var alertCapacity = 4096
     /// Counts of rules with a threshold, of one rule and address each.
     public var thresholdCapacity = 16_384
+    /// Bytes that are kept of a flow's streams: 0, 512, 2,048 or 8,192; `nil`: as many as suffice for most, if any rule needs them.
+    public var streamMemory: Int?
     public init() {}
   }
 
@@ -38,10 +40,16 @@ public struct IntrusionPrevention: NetworkFunction {
   public let options: Options
   let program: RuleProgram
 
+  /// Whether some rule needs more of a stream than the automaton's state.
+  public var needsStreams: Bool { program.speaksOfHTTP || program.hasSeveralContents }
+
+  /// Bytes to keep of a flow's streams (`StreamInspection`).
+  public var streamMemory: Int { options.streamMemory ?? (needsStreams ? 2_048 : 0) }
+
   /// What the rules take, once for all flows: in bytes.
   public var memory: (states: Int, automatonBytes: Int, ruleBytes: Int) {
-    let automaton = program.automaton.statistics
-    return (automaton.states, automaton.bytes, program.byteCount)
+    let (automaton, buffers) = (program.automaton.statistics, program.bufferAutomaton.statistics)
+    return (automaton.states + buffers.states, automaton.bytes + buffers.bytes, program.byteCount)
   }
 
   public init(_ rules: RuleSet, options: Options = Options()) {
@@ -63,6 +71,9 @@ public struct IntrusionPrevention: NetworkFunction {
     let alertsByRule: FixedMemory<UInt64>
     /// Where the end of a stream's earlier bytes and a segment are put together.
     let joined: FixedMemory<UInt8>
+    /// The head and the body of the HTTP message that is being looked at.
+    var head: HTTPHead
+    let body: FixedMemory<UInt8>
     var counters = Counters()
 
     struct Counters: BitwiseCopyable {
@@ -76,6 +87,8 @@ public struct IntrusionPrevention: NetworkFunction {
       var holesFilled: UInt64 = 0
       var searchesGivenUp: UInt64 = 0
       var foreignStates: UInt64 = 0
+      var headsCut: UInt64 = 0
+      var bodiesEncoded: UInt64 = 0
     }
   }
 
@@ -101,20 +114,28 @@ public struct IntrusionPrevention: NetworkFunction {
       thresholds: RuleThresholds(capacity: hasThresholds ? options.thresholdCapacity : 0),
       candidates: CandidateRules(capacity: program.rules.count),
       alertsByRule: FixedMemory(count: program.rules.count, repeating: 0),
-      joined: FixedMemory(count: PatternAutomaton.longestPattern + 65_536, repeating: 0))
+      joined: FixedMemory(count: Self.mostMemory + 65_536, repeating: 0), head: HTTPHead(isNeeded: program.speaksOfHTTP),
+      body: FixedMemory(count: program.speaksOfHTTP ? Self.mostMemory + 65_536 : 0, repeating: 0))
   }
 
   public func makeFlowState() -> FlowState { IntrusionPreventionState(fingerprint: program.fingerprint) }
 
   /// A state of other rules means nothing here; the connection goes on as one met in its middle.
-  private func adopt(_ flow: inout FlowState, _ shared: inout SharedState) {
-    guard flow.fingerprint != program.fingerprint else { return }
+  ///
+  /// - Returns: whether it was one.
+  @discardableResult
+  func adopt(_ flow: inout FlowState, _ shared: inout SharedState) -> Bool {
+    guard flow.fingerprint != program.fingerprint else { return false }
     shared.counters.foreignStates &+= 1
     flow = makeFlowState()
+    return true
   }
 
   public func flowMigratesIn(_ flow: inout FlowState, shared: inout SharedState) { adopt(&flow, &shared) }
   public func flowRecovers(_ flow: inout FlowState, shared: inout SharedState) { adopt(&flow, &shared) }
+
+  /// Bytes that are kept of a flow's streams at most.
+  static let mostMemory = 8_192
 
   // MARK: Alerts
 
@@ -135,7 +156,8 @@ public struct IntrusionPrevention: NetworkFunction {
       Observation("ips.tcp.retransmitted", counters.retransmitted), Observation("ips.tcp.out-of-order", counters.outOfOrder),
       Observation("ips.tcp.holes-filled", counters.holesFilled), Observation("ips.searches.given-up", counters.searchesGivenUp),
       Observation("ips.thresholds.displaced", shared.thresholds.displaced),
-      Observation("ips.flows.foreign", counters.foreignStates),
+      Observation("ips.flows.foreign", counters.foreignStates), Observation("ips.http.heads-cut", counters.headsCut),
+      Observation("ips.http.bodies-encoded", counters.bodiesEncoded),
     ]
     for index in 0..<program.rules.count where shared.alertsByRule[index] > 0 {
       let rule = program.rules[index]

@@ -23,6 +23,8 @@ struct Rule: Hashable, Sendable {
   /// `<>`: also with source and destination exchanged.
   var isBidirectional = false
 
+  /// Only in connections that speak it.
+  var application = Application.any
   var flow = FlowCondition()
   var tests: [FieldTest] = []
   var contents: [Content] = []
@@ -65,6 +67,9 @@ extension Rule {
     /// `isdataat` instead of a content: this many bytes from the beginning, or from the content before.
     var dataAt: Int?
     var isRelativeDataAt = false
+    /// `bsize` instead of a content: how long its buffer is.
+    var size: ClosedRange<UInt32>?
+    var buffer = Buffer.raw
 
     var isRelative: Bool { distance != nil || within != nil || isRelativeDataAt }
     /// Whether it matters where the data begins.

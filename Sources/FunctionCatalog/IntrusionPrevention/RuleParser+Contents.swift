@@ -2,9 +2,10 @@
 
 extension RuleParser {
   /// `content:"GET |2f|x";`, `content:!"…";`
-  func readContent(_ value: ArraySlice<UInt8>, _ rule: inout Rule) throws(RuleRefusal) {
+  func readContent(_ value: ArraySlice<UInt8>, in buffer: Rule.Buffer, _ rule: inout Rule) throws(RuleRefusal) {
     var value = value
     var content = Rule.Content(bytes: [])
+    content.buffer = buffer
     if value.first == UInt8(ascii: "!") {
       content.isNegated = true
       value = RuleText.trimmed(value.dropFirst())
@@ -61,7 +62,8 @@ extension RuleParser {
   func modify(_ keyword: String, _ rule: inout Rule, _ change: (inout Rule.Content) throws(RuleRefusal) -> Void)
     throws(RuleRefusal)
   {
-    guard let last = rule.contents.indices.last, rule.contents[last].dataAt == nil else {
+    // The size of the buffer may be said in between.
+    guard let last = rule.contents.indices.last(where: { rule.contents[$0].size == nil }), !rule.contents[last].bytes.isEmpty else {
       throw RuleRefusal("syntax", "\(keyword) without a content before it")
     }
     try change(&rule.contents[last])
@@ -87,6 +89,7 @@ extension RuleParser {
   func readDataAt(_ option: RuleText.Option, _ rule: inout Rule) throws(RuleRefusal) {
     var parts = option.text.split(separator: ",", omittingEmptySubsequences: false).map { $0.trimmed }
     var condition = Rule.Content(bytes: [])
+    condition.buffer = buffer
     if parts[0].first == "!" {
       condition.isNegated = true
       parts[0] = parts[0].dropFirst().trimmed
@@ -97,7 +100,9 @@ extension RuleParser {
     condition.dataAt = number
     for part in parts.dropFirst() {
       switch part {
-      case "relative": condition.isRelativeDataAt = true
+      case "relative":
+        condition.isRelativeDataAt = true
+        condition.buffer = rule.contents.last?.buffer ?? buffer
       case "rawbytes": break
       default: throw RuleRefusal("syntax", "isdataat knows no '\(part)'")
       }

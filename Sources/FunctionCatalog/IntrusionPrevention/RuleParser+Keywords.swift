@@ -8,7 +8,7 @@ extension RuleParser {
   private static let needingParsers: [String] = [
     "http", "http2", "file", "tls", "ssl", "dns", "ssh", "smb", "dcerpc", "ja3", "ja3s", "ja4", "krb5", "sip", "snmp", "smtp",
     "ftp", "ftpdata",
-    "rdp", "rfb", "mqtt", "ike", "quic", "modbus", "dnp3", "cip", "enip", "nfs", "mime", "bsize", "urilen", "uricontent",
+    "rdp", "rfb", "mqtt", "ike", "quic", "modbus", "dnp3", "cip", "enip", "nfs", "mime",
     "app-layer-protocol",
     "app-layer-event", "filestore", "filename", "fileext", "filemagic", "filesize", "filemd5", "filesha1", "filesha256",
   ]
@@ -23,7 +23,18 @@ extension RuleParser {
     case "classtype": ignored["classtype", default: 0] += 1
     case let keyword where Self.forPeople.contains(keyword): ignored[keyword, default: 0] += 1
 
-    case "content": try readContent(option.value, &rule)
+    case "content": try readContent(option.value, in: buffer, &rule)
+    case "uricontent": try readContent(option.value, in: .uri, &rule)
+    case "bsize": try readSize(option, buffer, &rule)
+    case "urilen": try readURILength(option, &rule)
+    case "app-layer-protocol":
+      guard option.text == "http" || option.text == "http1", rule.transport == .tcp || rule.transport == .any else {
+        throw refusal(of: option.keyword)
+      }
+      (rule.transport, rule.application) = (.tcp, .http)
+    case let keyword where Self.stickyBuffers[keyword] != nil: buffer = Self.stickyBuffers[keyword] ?? .raw
+    case let keyword where Self.bufferModifiers[keyword] != nil:
+      try modify(keyword, &rule) { c throws(RuleRefusal) in c.buffer = Self.bufferModifiers[keyword] ?? .raw }
     case "nocase":
       try modify("nocase", &rule) { content throws(RuleRefusal) in
         content.ignoresCase = true

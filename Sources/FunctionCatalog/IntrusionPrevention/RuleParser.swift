@@ -9,6 +9,8 @@ struct RuleParser {
   var flowbitNames: [String] = []
   /// Keywords that were read and have no effect here, and how many rules have them.
   var ignored: [String: Int] = [:]
+  /// What the contents that follow are looked for in.
+  var buffer = Rule.Buffer.raw
 
   init(variables: RuleVariables) { self.variables = variables }
 
@@ -18,6 +20,7 @@ struct RuleParser {
     rule.line = number
     try readHeader(text.header, &rule)
     var parser = self
+    parser.buffer = .raw
     for option in text.options { try parser.read(option, &rule) }
     try finish(&rule)
     // Names and notes of a refused rule do not stay.
@@ -56,6 +59,7 @@ struct RuleParser {
     case "tcp": rule.transport = .tcp
     case "tcp-pkt": (rule.transport, rule.scope) = (.tcp, .packet)
     case "tcp-stream": (rule.transport, rule.scope) = (.tcp, .stream)
+    case "http", "http1": (rule.transport, rule.application) = (.tcp, .http)
     case "udp": rule.transport = .udp
     case "icmp": rule.transport = .icmp
     case "ip4", "ipv4": rule.tests.append(.init(field: .addressFamily, low: 4, high: 4))
@@ -66,7 +70,8 @@ struct RuleParser {
       rule.tests.append(.init(field: .addressFamily, low: family, high: family))
     default:
       throw RuleRefusal(
-        "protocol '\(name)'", "the protocol '\(name)' would need a parser of that application; tcp, udp, icmp and ip are known")
+        "protocol '\(name)'",
+        "the protocol '\(name)' would need a parser of that application; tcp, udp, icmp, ip and http are known")
     }
   }
 
@@ -90,8 +95,14 @@ struct RuleParser {
       guard rule.scope != .stream else { throw RuleRefusal("syntax", "dsize in a rule for tcp-stream") }
       rule.scope = .packet
     }
+    try finishBuffers(&rule)
     // A single byte is everywhere: it would prompt the rule for every packet, and weaken the filter for all others.
-    let positive = rule.contents.indices.filter { !rule.contents[$0].isNegated && rule.contents[$0].bytes.count > 1 }
+    // A rule with buffers of HTTP is judged when those are there: what prompts it has to be in one of them.
+    let hasBuffers = rule.contents.contains { $0.buffer != .raw }
+    let positive = rule.contents.indices.filter {
+      let content = rule.contents[$0]
+      return !content.isNegated && content.bytes.count > 1 && (content.buffer != .raw) == hasBuffers
+    }
     rule.fastPattern =
       positive.first { rule.contents[$0].isFastPattern }
       ?? positive.max { rule.contents[$0].bytes.count < rule.contents[$1].bytes.count }

@@ -6,6 +6,7 @@ struct ProgramMemory {
   var ports: [PortRange] = []
   var tests: [Rule.FieldTest] = []
   var contents: [CompiledContent] = []
+  var bufferContents: [BufferContents] = []
   var bytes: [UInt8] = []
   private var knownAddresses: [AddressSet: ListPart] = [:]
   private var knownPorts: [RulePorts: ListPart] = [:]
@@ -16,7 +17,7 @@ struct ProgramMemory {
     compiled.transport = rule.transport
     compiled.scope = rule.scope
     compiled.isBidirectional = rule.isBidirectional
-    compiled.isAnchored = rule.contents.contains(where: \.isAnchored)
+    compiled.isAnchored = rule.contents.contains { $0.buffer == .raw && $0.isAnchored }
     compiled.priority = rule.priority
     compiled.flow = rule.flow
     compiled.source = part(of: rule.source)
@@ -24,18 +25,41 @@ struct ProgramMemory {
     compiled.sourcePorts = part(of: rule.sourcePorts)
     compiled.destinationPorts = part(of: rule.destinationPorts)
     compiled.tests = Self.append(rule.tests, to: &tests)
-    let parts = rule.contents.enumerated().map { index, content in
-      CompiledContent(
-        content, bytesStart: append(content.bytes),
-        isFollowedByRelative: index + 1 < rule.contents.count && rule.contents[index + 1].isRelative)
+    compiled.contents = compile(rule.contents.filter { $0.buffer == .raw })
+    compiled.hasSeveralContents =
+      (compiled.contents.count > 1 || (compiled.contents.count == 1 && rule.application == .http))
+      && (rule.transport == .tcp || rule.transport == .any) && rule.scope != .packet
+    compiled.application = rule.application
+    var buffers: [Rule.Buffer] = []
+    for content in rule.contents where content.buffer != .raw && !buffers.contains(content.buffer) {
+      buffers.append(content.buffer)
     }
-    compiled.contents = Self.append(parts, to: &contents)
+    let bufferParts = buffers.map { buffer in
+      BufferContents(buffer: buffer, contents: compile(rule.contents.filter { $0.buffer == buffer }))
+    }
+    compiled.buffers = Self.append(bufferParts, to: &bufferContents)
+    for content in rule.contents where content.buffer.isBody {
+      compiled.asksForBody = true
+      // What must not be there can come until the end.
+      if content.isNegated || content.size != nil || content.isAtEnd { compiled.asksForWholeBody = true }
+    }
+    compiled.hasFastPattern = rule.fastPattern != nil
+    compiled.fastBuffer = rule.fastPattern.map { rule.contents[$0].buffer } ?? .raw
     compiled.flowbits = rule.flowbits
     compiled.threshold = rule.threshold
     compiled.sid = rule.sid
     compiled.gid = rule.gid
     compiled.revision = rule.revision
     return compiled
+  }
+
+  /// Contents of one buffer.
+  private mutating func compile(_ list: [Rule.Content]) -> ListPart {
+    let parts = list.enumerated().map { index, content in
+      CompiledContent(
+        content, bytesStart: append(content.bytes), isFollowedByRelative: index + 1 < list.count && list[index + 1].isRelative)
+    }
+    return Self.append(parts, to: &contents)
   }
 
   private mutating func part(of set: AddressSet) -> ListPart {

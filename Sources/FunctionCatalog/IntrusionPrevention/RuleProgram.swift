@@ -9,15 +9,29 @@ import Wire
 /// A rule without a content to look for has no pattern; it is in `unprompted` and judged for every packet of its transport.
 struct RuleProgram {
   let automaton: PatternAutomaton
+  /// Over the fast patterns of rules with buffers of HTTP.
+  let bufferAutomaton: PatternAutomaton
   let rules: FixedMemory<CompiledRule>
   let ranges: FixedMemory<AddressRange>
   let ports: FixedMemory<PortRange>
   let tests: FixedMemory<Rule.FieldTest>
   let contents: FixedMemory<CompiledContent>
   let contentBytes: FixedMemory<UInt8>
+  let bufferContents: FixedMemory<BufferContents>
+  /// Which buffers of HTTP any rule has contents for, and in which some rule has its fast pattern: bits.
+  let buffers: UInt32
+  let fastBuffers: UInt32
+  /// Whether any rule is of HTTP, and whether any has several contents in a stream.
+  let speaksOfHTTP: Bool
+  let hasSeveralContents: Bool
   /// By pattern, where its rules begin in `prompted`; one more at the end.
   let promptedStart: FixedMemory<UInt32>
   let prompted: FixedMemory<UInt32>
+  /// The same by pattern of `bufferAutomaton`.
+  let bufferPromptedStart: FixedMemory<UInt32>
+  let bufferPrompted: FixedMemory<UInt32>
+  /// With buffers of HTTP, and no pattern among them.
+  let unpromptedOfHTTP: FixedMemory<UInt32>
   /// By transport (`Rule.Transport`), likewise.
   let unpromptedStart: FixedMemory<UInt32>
   let unprompted: FixedMemory<UInt32>
@@ -28,42 +42,48 @@ struct RuleProgram {
     var memory = ProgramMemory()
     let rules = set.rules.map { memory.compile($0) }
 
-    var patternNumbers: [[UInt8]: Int] = [:]
-    var patterns: [[UInt8]] = []
-    var rulesOfPattern: [[UInt32]] = []
+    var stream = PromptingPatterns()
+    var buffer = PromptingPatterns()
     var unpromptedRules: [[UInt32]] = Array(repeating: [], count: 4)
+    var unpromptedOfHTTP: [UInt32] = []
     for (index, rule) in set.rules.enumerated() {
-      guard let fast = rule.fastPattern else {
+      let hasBuffers = rules[index].buffers.count > 0
+      if let fast = rule.fastPattern {
+        let pattern = rule.contents[fast].bytes.map(PatternAutomaton.fold)
+        if hasBuffers { buffer.add(pattern, UInt32(index)) } else { stream.add(pattern, UInt32(index)) }
+      } else if hasBuffers {
+        unpromptedOfHTTP.append(UInt32(index))
+      } else {
         // A rule for any transport is judged for all of them.
         for transport in 0..<4 where rule.transport == .any || rule.transport.rawValue == transport {
           unpromptedRules[transport].append(UInt32(index))
         }
-        continue
-      }
-      let pattern = rule.contents[fast].bytes.map(PatternAutomaton.fold)
-      if let number = patternNumbers[pattern] {
-        rulesOfPattern[number].append(UInt32(index))
-      } else {
-        patternNumbers[pattern] = patterns.count
-        patterns.append(pattern)
-        rulesOfPattern.append([UInt32(index)])
       }
     }
-    automaton = PatternAutomaton(patterns)
+    automaton = PatternAutomaton(stream.patterns)
+    bufferAutomaton = PatternAutomaton(buffer.patterns)
+    buffers = memory.bufferContents.reduce(0) { $0 | $1.buffer.bit }
+    fastBuffers = rules.reduce(0) { $0 | ($1.fastBuffer == .raw ? 0 : $1.fastBuffer.bit) }
+    speaksOfHTTP = rules.contains { $0.application == .http }
+    hasSeveralContents = rules.contains(where: \.hasSeveralContents)
     self.rules = FixedMemory(rules, or: CompiledRule())
     ranges = FixedMemory(memory.ranges, or: AddressRange(low: 0, high: 0))
     ports = FixedMemory(memory.ports, or: PortRange(low: 0, high: 0))
     tests = FixedMemory(memory.tests, or: Rule.FieldTest(field: .sameAddress, low: 0, high: 0))
     contents = FixedMemory(memory.contents, or: CompiledContent())
     contentBytes = FixedMemory(memory.bytes, or: 0)
-    (promptedStart, prompted) = Self.flatten(rulesOfPattern)
+    bufferContents = FixedMemory(memory.bufferContents, or: BufferContents(buffer: .raw, contents: ListPart()))
+    (promptedStart, prompted) = Self.flatten(stream.rules)
+    (bufferPromptedStart, bufferPrompted) = Self.flatten(buffer.rules)
+    self.unpromptedOfHTTP = FixedMemory(unpromptedOfHTTP, or: 0)
     (unpromptedStart, unprompted) = Self.flatten(unpromptedRules)
     fingerprint = Self.fingerprint(of: set.rules)
   }
 
-  /// Without the automaton.
+  /// Without the automata.
   var byteCount: Int {
-    rules.byteCount + ranges.byteCount + ports.byteCount + tests.byteCount + contents.byteCount + contentBytes.byteCount
+    bufferContents.byteCount + bufferPromptedStart.byteCount + bufferPrompted.byteCount + unpromptedOfHTTP.byteCount
+      + rules.byteCount + ranges.byteCount + ports.byteCount + tests.byteCount + contents.byteCount + contentBytes.byteCount
       + promptedStart.byteCount + prompted.byteCount + unpromptedStart.byteCount + unprompted.byteCount
   }
 
@@ -82,6 +102,7 @@ struct RuleProgram {
       for content in rule.contents {
         content.bytes.forEach(mix)
         mix(content.isNegated ? 1 : 0)
+        mix(content.buffer.rawValue)
       }
       let bits = rule.flowbits
       for word in [bits.set, bits.unset, bits.toggled, bits.required, bits.forbidden, bits.anyOf] {
@@ -150,6 +171,20 @@ struct RuleProgram {
   }
 }
 
+/// Patterns while they are collected, and the rules that each prompts.
+private struct PromptingPatterns {
+  private var numbers: [[UInt8]: Int] = [:]
+  private(set) var patterns: [[UInt8]] = []
+  private(set) var rules: [[UInt32]] = []
+
+  mutating func add(_ pattern: [UInt8], _ rule: UInt32) {
+    if let number = numbers[pattern] { return rules[number].append(rule) }
+    numbers[pattern] = patterns.count
+    patterns.append(pattern)
+    rules.append([rule])
+  }
+}
+
 /// A stretch of one of the program's lists. Of addresses and ports an empty one means any.
 struct ListPart: BitwiseCopyable {
   var start: UInt32 = 0
@@ -164,6 +199,12 @@ struct AddressRange: BitwiseCopyable {
 struct PortRange: BitwiseCopyable {
   var low: UInt16
   var high: UInt16
+}
+
+/// What has to be in one buffer of an HTTP message.
+struct BufferContents: BitwiseCopyable {
+  var buffer: Rule.Buffer
+  var contents: ListPart
 }
 
 /// A rule with its lists elsewhere.
@@ -181,7 +222,17 @@ struct CompiledRule: BitwiseCopyable {
   var destination = ListPart()
   var destinationPorts = ListPart()
   var tests = ListPart()
+  /// Of the packet or stream.
   var contents = ListPart()
+  /// Of parts of an HTTP message.
+  var buffers = ListPart()
+  var application = Rule.Application.any
+  /// The buffer with the fast pattern.
+  var fastBuffer = Rule.Buffer.raw
+  var hasFastPattern = false
+  var hasSeveralContents = false
+  var asksForBody = false
+  var asksForWholeBody = false
   var flowbits = Rule.Flowbits()
   var threshold: Rule.Threshold?
   var sid: UInt32 = 0

@@ -108,6 +108,8 @@ public struct IntrusionPreventionState: BitwiseCopyable, Sendable {
     static let endedForward = Flags(rawValue: 4096)
     static let endedReverse = Flags(rawValue: 8192)
     static let reset = Flags(rawValue: 16_384)
+    /// A message of HTTP was recognized, in either direction.
+    static let http = Flags(rawValue: 32_768)
 
     /// A SYN may begin anew.
     var isOver: Bool { contains(.reset) || isSuperset(of: [.endedForward, .endedReverse]) }
@@ -170,7 +172,7 @@ public struct IntrusionPreventionState: BitwiseCopyable, Sendable {
     switch (frame.direction, frame.tcpFlags.contains(.ack)) {
     case (.forward, false):
       guard flags.contains(.sawSYN), !flags.isOver else {
-        flags.subtract([.established, .sawSYNACK, .sawOtherSYN, .beganReverse, .endedForward, .endedReverse, .reset])
+        flags.subtract([.established, .sawSYNACK, .sawOtherSYN, .beganReverse, .endedForward, .endedReverse, .reset, .http])
         flags.insert([.sawSYN, .beganForward])
         flowbits = 0
         forward = DirectionState(first: first)

@@ -106,6 +106,8 @@ public struct NodeRecovery: Hashable, Sendable {
   public let failed: RecordedLife
   /// nil: the cluster has no replicas, or the node no flows.
   public let flows: FlowRecovery?
+  /// Of a switch that had the uplinks; nil: it had none, or nobody has taken them over.
+  public let takeover: UplinkTakeover?
   /// The life that took its place; nil: none yet.
   public let successor: RecordedLife?
 
@@ -115,8 +117,10 @@ public struct NodeRecovery: Hashable, Sendable {
     return started.since(ended)
   }
 
-  /// Milliseconds from the end of the life to the moment its last flow was served by another, in the time of the log.
+  /// Milliseconds from the end of the life to the moment its last flow was served by another, or a switch knew all of its flows, in the
+  /// time of the log.
   public var flowsDown: UInt64? {
+    if let takeover, let known = takeover.endedAt { return known.since(min(failed.endedAt ?? takeover.askedAt, takeover.askedAt)) }
     guard let flows, case .completed = flows.outcome, let taken = flows.endedAt else { return nil }
     return taken.since(min(failed.endedAt ?? flows.askedAt, flows.askedAt))
   }
@@ -130,7 +134,7 @@ public struct NodeRecovery: Hashable, Sendable {
       guard life.hasFailed || hadFlows || life.stopSlot != nil && life.startedAt == nil && life.endedAt != nil else { return nil }
       let successor = lives[(index + 1)...].first { $0.node == life.node }
       guard life.hasFailed || hadFlows || successor != nil else { return nil }
-      return NodeRecovery(failed: life, flows: recovery, successor: successor)
+      return NodeRecovery(failed: life, flows: recovery, takeover: flows.takeover(from: life.life), successor: successor)
     }
   }
 }

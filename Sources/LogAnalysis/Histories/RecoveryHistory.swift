@@ -23,17 +23,40 @@ public struct FlowRecovery: Hashable, Sendable {
   public internal(set) var numbers: RecoveryFinished?
 }
 
+/// A switch that took the uplinks over from another life, by a table, and what it said when it knew the flows.
+public struct UplinkTakeover: Hashable, Sendable {
+  public let former: NodeLife
+  public let by: NodeLife
+  public let slot: Slot
+  public let askedAt: Timestamp
+  public let reason: String
+  public internal(set) var numbers: RecoveryFinished?
+  public internal(set) var endedAt: Timestamp?
+}
+
 /// The recoveries of a cluster's flows, by the life that was lost. Commands first, then the events.
 public struct RecoveryHistory: Sendable {
   private var recoveries: [Slot: FlowRecovery] = [:]
   private var slots: [NodeLife: Slot] = [:]
+  private var takeovers: [NodeLife: UplinkTakeover] = [:]
+  private var uplinkHolder: NodeLife?
 
   public init() {}
+
+  /// What became of the uplinks that a life of a switch had.
+  public func takeover(from life: NodeLife) -> UplinkTakeover? { takeovers[life] }
 
   public subscript(life: NodeLife) -> FlowRecovery? { slots[life].flatMap { recoveries[$0] } }
 
   /// A command as a reader took it.
   public mutating func take(_ record: CommandRecord) {
+    if case .notifyClusterConfig(let table) = record.command.body, case .only(let holder?) = table.uplinks, holder != uplinkHolder {
+      if let uplinkHolder {
+        takeovers[uplinkHolder] = UplinkTakeover(
+          former: uplinkHolder, by: holder, slot: record.command.slot, askedAt: record.timestamp, reason: record.command.reason)
+      }
+      uplinkHolder = holder
+    }
     guard case .recover(let recovery) = record.command.body, slots[recovery.lost] == nil else { return }
     slots[recovery.lost] = record.command.slot
     recoveries[record.command.slot] = FlowRecovery(
@@ -43,6 +66,10 @@ public struct RecoveryHistory: Sendable {
 
   public mutating func take(_ record: EventRecord) {
     switch record.event.body {
+    case .recoveryFinished(let numbers) where takeovers[numbers.lost]?.slot == numbers.slot:
+      guard takeovers[numbers.lost]?.numbers == nil else { return }
+      takeovers[numbers.lost]?.numbers = numbers
+      takeovers[numbers.lost]?.endedAt = record.timestamp
     case .recoveryFinished(let numbers):
       guard recoveries[numbers.slot]?.numbers == nil else { return }
       recoveries[numbers.slot]?.numbers = numbers
