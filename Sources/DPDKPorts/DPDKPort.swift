@@ -149,7 +149,9 @@ public final class DPDKPort: PacketPort {
 
   public override func transmit(_ batch: PacketBatch, mask: UInt64) -> UInt64 {
     if framesAreResized { resize(batch, mask) }
-    guard let large, large.haveCome || large.largestMTU > linkMTU || framesAreResized else { return transmitAsTheyAre(batch, mask) }
+    guard let large, large.haveCome || large.largestMTU > linkMTU || framesAreResized else {
+      return transmitAsTheyAre(batch, mask)
+    }
     let cut = cut(batch, mask, large)
     return transmitAsTheyAre(batch, mask & ~cut.large) | cut.refused
   }

@@ -38,7 +38,8 @@ public struct ChainChange: Sendable {
         var plan = balancers < present.count ? present[balancers] : LoadBalancerPlan(begun)
         balancers += 1
         if balancer.hasIPv6Services, !begun.contains(where: \.isIPv6) {
-          throw reader.error("this chain began without an IPv6 service and has no room for the addresses; that takes effect when it begins anew")
+          throw reader.error(
+            "this chain began without an IPv6 service and has no room for the addresses; that takes effect when it begins anew")
         }
         if before != after, !plan.change(to: balancer.services) {
           throw reader.error("too many backends have come and gone for the counters of this chain")

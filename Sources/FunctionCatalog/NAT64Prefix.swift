@@ -25,7 +25,8 @@ public struct NAT64Prefix: Hashable, Sendable, CustomStringConvertible {
     let block = try reader.addressBlock()
     guard let prefix = NAT64Prefix(block) else {
       throw reader.error(
-        "'\(block)' is not an IPv6 prefix of 96 bits such as 64:ff9b::/96, with bits 64 to 71 zero; other lengths are not supported")
+        "'\(block)' is not an IPv6 prefix of 96 bits such as 64:ff9b::/96, with bits 64 to 71 zero; "
+          + "other lengths are not supported")
     }
     self = prefix
   }
