@@ -14,7 +14,8 @@ extension IntrusionPrevention {
     _ frame: borrowing Frame, _ flow: inout FlowState, _ shared: inout SharedState, memory: StreamMemory
   ) -> Verdict {
     shared.counters.packets &+= 1
-    if !flow.flags.isDisjoint(with: [.passed, .dropped]) {
+    // One after the other: a set of two would be made of an array.
+    if flow.flags.contains(.passed) || flow.flags.contains(.dropped) {
       if flow.flags.contains(.dropped) {
         shared.counters.packetsDropped &+= 1
         return .drop(Self.flowDroppedByRule)
@@ -29,18 +30,25 @@ extension IntrusionPrevention {
       return .drop(Self.outOfOrder)
     }
     if isWatched(frame, &flow) { addUnprompted(frame, &shared.candidates) }
-    var segment = Segment(place, flow[frame.direction], frame.direction == .forward, memory)
+    let segment = Segment(place, flow[frame.direction], frame.direction == .forward, memory)
     return frame.withPayload { payload in
-      unsafe payload.withUnsafeBytes { bytes in
-        let start = unsafe bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
-        if memory.count > 0, case .inOrder(let skipped) = place, isOfStream(frame, bytes.count, flow) {
-          let text = unsafe start ?? UnsafePointer(shared.joined.base)
-          return unsafe inspectStream(text + skipped, bytes.count - skipped, frame, &segment, &flow, &shared)
-        }
-        if let start = unsafe start, bytes.count > 0 { unsafe scan(start, bytes.count, place, frame, &flow, &shared) }
-        return shared.candidates.isEmpty ? .forward : judge(frame, &segment, &flow, &shared)
-      }
+      unsafe payload.withUnsafeBytes { unsafe inspect($0, segment, frame, &flow, &shared) }
     }
+  }
+
+  @unsafe
+  private func inspect(
+    _ payload: UnsafeRawBufferPointer, _ before: Segment, _ frame: borrowing Frame, _ flow: inout FlowState,
+    _ shared: inout SharedState
+  ) -> Verdict {
+    var segment = before
+    let start = unsafe payload.baseAddress?.assumingMemoryBound(to: UInt8.self)
+    if segment.memory.count > 0, case .inOrder(let skipped) = segment.place, isOfStream(frame, payload.count, flow) {
+      let text = unsafe start ?? UnsafePointer(shared.joined.base)
+      return unsafe inspectStream(text + skipped, payload.count - skipped, frame, &segment, &flow, &shared)
+    }
+    if let start = unsafe start, payload.count > 0 { unsafe scan(start, payload.count, segment.place, frame, &flow, &shared) }
+    return shared.candidates.isEmpty ? .forward : judge(frame, &segment, &flow, &shared)
   }
 
   /// Whether the segment has bytes of its stream, or its end.

@@ -177,7 +177,7 @@ extension IntrusionPrevention {
       guard segment.view.isEnd, at < count else { continue }
       segment.memory.flow[segment.isForward].message = state
       let verdict = judgeMessage(frame, &segment, &flow, &shared)
-      if !flow.flags.isDisjoint(with: [.passed, .dropped]) { return verdict }
+      if flow.flags.contains(.passed) || flow.flags.contains(.dropped) { return verdict }
       state = segment.memory.flow[segment.isForward].message
       if state.phase != .other { state.beginNext() }
       segment.view = MessageView()
