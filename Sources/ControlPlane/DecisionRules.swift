@@ -17,6 +17,8 @@ public enum DecisionRules {
   public static let liveSettings: UInt32 = 5
   /// One switch has the uplinks; when it ends, another one takes them over.
   public static let switchTakeover: UInt32 = 6
+  /// A worker stands still only while its node is heard: what was silent and is heard again starts afresh.
+  public static let excusedSilence: UInt32 = 7
   /// The newest that this program can follow.
-  public static let newest = switchTakeover
+  public static let newest = excusedSilence
 }

@@ -3,7 +3,7 @@ import ControlMessages
 // Which lives are declared dead, from rules 2 on, and on what evidence.
 //
 //   the agent saw the process end          enough alone (`processExited`)
-//   heartbeats come, the worker stands     enough alone: the node says so itself
+//   heartbeats come, the worker stands     enough alone: the node says so itself (from rules 7 on only while they come)
 //   silence in log time                    only with a second witness: a peer on the data plane, or its host silent too
 //
 // Many silent at once are held back: more likely it is the log that some of them cannot reach.
@@ -71,9 +71,19 @@ extension ClusterState {
   static let rememberedDeaths = 64
 
   mutating func heard(nodeAt index: Int) {
+    excuseSilence(at: index)
     nodes[index].lastHeard = clock.elapsed
     nodes[index].peerWitness = nil
     if nodes[index].isSilent { wake.at = 0 }
+  }
+
+  /// From rules 7 on: nobody knows what a worker did while its node was silent. What comes first when the node is heard
+  /// again may be a record of before the silence, repeated, and with the count of loops of then.
+  private mutating func excuseSilence(at index: Int) {
+    guard rules >= DecisionRules.excusedSilence else { return }
+    let gap = clock.elapsed - nodes[index].lastHeard
+    let pause = Patience.speechPause(heartbeatInterval: spec?.heartbeatInterval ?? 10)
+    if gap > pause { nodes[index].loopsMovedAt = min(clock.elapsed, nodes[index].loopsMovedAt + gap - pause) }
   }
 
   mutating func heard(_ heartbeat: Heartbeat, at index: Int) {

@@ -24,6 +24,8 @@ enum Patience {
   static let hostSilence: UInt64 = 2_500
   static func nodeSilence(heartbeatInterval: UInt64) -> UInt64 { max(200, min(heartbeatInterval, 60_000) * 10) }
   static func workerStandstill(heartbeatInterval: UInt64) -> UInt64 { max(500, min(heartbeatInterval, 60_000) * 50) }
+  /// From rules 7 on: between two signs of life that belong together.
+  static func speechPause(heartbeatInterval: UInt64) -> UInt64 { max(100, min(heartbeatInterval, 60_000) * 10) }
   /// A peer's word that a node does not answer is worth something for this long.
   static let witness: UInt64 = 2_000
   /// After a stall everybody has this long to be heard again.

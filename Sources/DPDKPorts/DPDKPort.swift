@@ -13,7 +13,8 @@ public final class DPDKPort: PacketPort {
   private var isOpen = true
   /// Whether frames may be longer or shorter than their buffers say.
   private var framesAreResized = false
-  private var readsUntilCounters = 0
+  private var lastReceive = Tick.zero
+  private var nextReading = Tick.zero
   private var lastMissed: UInt64 = 0
 
   /// Plugs the device in and starts it.
@@ -57,11 +58,10 @@ public final class DPDKPort: PacketPort {
     isOpen = false
   }
 
-  /// The device's own count, asked for every 64th time: it can be a system call.
+  /// The device's own count, asked for every 20 ms: it can be a system call.
   public override var missed: UInt64 {
-    readsUntilCounters -= 1
-    if readsUntilCounters <= 0 {
-      readsUntilCounters = 64
+    if lastReceive >= nextReading {
+      nextReading = lastReceive.advanced(byMilliseconds: 20)
       var counters = nfv_port_counters()
       unsafe nfv_port_read_counters(id, &counters)
       lastMissed = counters.missed
@@ -70,6 +70,7 @@ public final class DPDKPort: PacketPort {
   }
 
   public override func receive(into batch: PacketBatch, now: Tick) {
+    lastReceive = now
     var scattered: UInt64 = 0
     unsafe batch.fill { frames in
       let count = unsafe Int(nfv_receive(id, packets, 32))

@@ -235,7 +235,7 @@ public final class ScalingRun {
     """
     kind: drop-threshold
     drops: 100
-    idle-busy-share: 11%
+    idle-busy-share: 35%
     minimum: 2
     maximum: \(Self.runtimePorts)
     cooldown: \(settings.isQuick ? "1s" : "2s")

@@ -61,6 +61,22 @@ import Testing
     #expect(cluster.state.deaths[0].silence == 500)
   }
 
+  /// A link to the log that comes back brings the records of before once more.
+  @Test(arguments: [UInt64(300), 900, 6_800])
+  func `what a node says after a silence is not held against its worker`(milliseconds: UInt64) {
+    for rules in [DecisionRules.switchTakeover, DecisionRules.excusedSilence] {
+      var cluster = BeatingCluster(rules: rules)
+      let node = cluster.launches[2]
+      let loops = cluster.state.node(node.node)!.workerLoops
+      cluster.beat(milliseconds: milliseconds, except: [node.node])
+      cluster.story.say(
+        .heartbeat(Heartbeat(node: node.node, workerLoops: loops, busyLoops: 0)), by: .node(node.kind, node.cluster, node.node),
+        life: node.incarnation.number)
+      cluster.beat(milliseconds: 300)
+      #expect(cluster.state.deaths.isEmpty == (rules == DecisionRules.excusedSilence || milliseconds < 500))
+    }
+  }
+
   @Test func `a host that falls silent takes its nodes with it`() {
     var cluster = BeatingCluster(hosts: ["a", "b", "c"], runtimes: 5)
     let lost = HostID("b")!
