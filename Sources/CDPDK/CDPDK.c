@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <string.h>
 #include <linux/if_packet.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <rte_dev.h>
@@ -171,6 +172,21 @@ int nfv_make_burst(void *pool, const uint16_t *lengths, struct nfv_packet *packe
 }
 
 void *nfv_reserve(uint64_t bytes, uint32_t alignment) { return rte_zmalloc(NULL, bytes, alignment); }
+
+void *nfv_reserve_ordinary(uint64_t bytes) {
+  const uint64_t large = 2u << 20;
+  if (bytes > UINT64_MAX / 2) return NULL;
+  uint64_t size = (bytes + large - 1) & ~(large - 1);
+  uint8_t *memory = mmap(NULL, size + large, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return NULL;
+  uint64_t before = (large - (uintptr_t)memory % large) % large;
+  if (before > 0) munmap(memory, before);
+  munmap(memory + before + size, large - before);
+  // Neither has to succeed: without them the pages are small, and come when they are first touched.
+  madvise(memory + before, size, MADV_HUGEPAGE);
+  madvise(memory + before, size, MADV_POPULATE_WRITE);
+  return memory + before;
+}
 
 int nfv_bind_thread(uint32_t processor) {
   cpu_set_t set;

@@ -43,3 +43,5 @@ CRC_TARGET uint32_t nfv_crc32c(uint32_t crc, const void *bytes, size_t count) {
 }
 
 int nfv_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
+
+int nfv_memfd_create(const char *name) { return (int)syscall(SYS_memfd_create, name, 1u /* close on exec */); }

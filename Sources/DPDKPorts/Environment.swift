@@ -43,10 +43,12 @@ public final class Environment {
     }
   }
 
-  /// Memory for fixed containers, from wherever DPDK has its own.
+  /// Memory for fixed containers, from wherever DPDK has its own; without huge pages large ones are the process's own.
   public var containerMemory: MemorySource {
-    unsafe MemorySource { byteCount, alignment in
-      unsafe nfv_reserve(UInt64(byteCount), UInt32(alignment))
+    let isOrdinary = memory != .hugePages
+    return unsafe MemorySource { byteCount, alignment in
+      if isOrdinary, byteCount >= 2 << 20 { return unsafe nfv_reserve_ordinary(UInt64(byteCount)) }
+      return unsafe nfv_reserve(UInt64(byteCount), UInt32(alignment))
     }
   }
 

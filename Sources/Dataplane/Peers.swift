@@ -177,6 +177,11 @@ struct Peers: ~Copyable, ReplicationOutbox {
     return unsafe channels[Int(peer)].reserve(count)
   }
 
+  func hasRoomToSpare(to peer: UInt8) -> Bool {
+    guard Int(peer) < known.count else { return false }
+    return unsafe channels[Int(peer)].hasRoomToSpare
+  }
+
   /// Whose a frame was; whether a session began with it; and the life of that peer that is over, if it began a later one.
   struct Arrival {
     var peer: UInt8

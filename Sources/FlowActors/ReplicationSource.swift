@@ -24,6 +24,8 @@ public protocol ReplicationOutbox: MigrationOutbox, ~Copyable {
   /// else is sent; `nil` when it does not fit into a frame of its channel, or there is no room now.
   @unsafe
   mutating func reserve(_ count: Int, to peer: UInt8) -> UnsafeMutableRawPointer?
+  /// Whether messages to this peer that can wait leave room for those that cannot.
+  func hasRoomToSpare(to peer: UInt8) -> Bool
 }
 
 /// A flow's actor (56 bits) and timeout class in one word.
@@ -336,7 +338,8 @@ public struct ReplicationSource: ~Copyable {
     while sweep < capacity, sent < Self.sweptPerPass, looked < 2_048 {
       let slot = UInt32(sweep)
       if flows.isReplicable(slot), unsafe shadow(slot).load(as: Shadow.self).stream != stream {
-        guard unsafe put(slot, UnsafeRawBufferPointer(start: nil, count: 0), flows, &outbox) else { return }
+        // Packets go first: one that the channel has no room for is lost, and a flow that nothing comes of can wait.
+        guard outbox.hasRoomToSpare(to: holder), unsafe put(slot, UnsafeRawBufferPointer(start: nil, count: 0), flows, &outbox) else { return }
         sent += 1
       }
       sweep += 1

@@ -218,6 +218,7 @@ public final class AgentNode {
     guard clusters[partition]!.logTime <= command.expiry else {
       return answer(command.slot, .rejected(reason: "the command has expired"), partition)
     }
+    awaitReleases()
     let grant: HostResources.Grant
     switch resources.grant(spec.kind, polling: spec.polling, to: identity.holder) {
     case .success(let granted): grant = granted
@@ -265,23 +266,22 @@ public final class AgentNode {
   }
 
   /// Ends are told to the log in the moment in which they happen.
-  private func watch(_ process: NodeProcess) { ExitWatch.watch(process.pid) { [consumer] in consumer.wake() } }
+  private func watch(_ process: NodeProcess) { ExitWatch.watch(process.pid, lifeLine: process.lifeLine) { [consumer] in consumer.wake() } }
 
   /// Notices ends, presses those that were asked to end, and ends those that stand still.
   private func supervise() {
     let now = CycleClock.monotonicNanoseconds() / 1_000_000
     for identity in processes.keys {
-      if let ending = processes[identity]!.ending() {
+      let process = processes[identity]!
+      if let ending = process.ending() {
         processes[identity] = nil
         resources.release(identity.holder)
         endedNodes += 1
         logger.notice("Ended.", metadata: ["node": "\(identity)", "ending": "\(ending)"])
-        if let partition = directory.partition(of: identity.cluster) {
-          voice.say(
-            .processExited(
-              ProcessExited(host: configuration.host, node: identity.node, incarnation: identity.incarnation, ending: ending)),
-            to: partition)
-        }
+        if !process.isTold { tell(identity, ending) }
+      } else if !process.isTold, let ending = process.workerEnding() {
+        processes[identity]!.isTold = true
+        tell(identity, ending)
       } else if processes[identity]!.stopping != .no {
         processes[identity]!.stop(now: now)
       } else if processes[identity]!.isStandingStill(now: now) {
@@ -289,6 +289,24 @@ public final class AgentNode {
         logger.error("Stopped by a signal, and ended for it.", metadata: ["node": "\(identity)"])
         processes[identity]!.kill()
       }
+    }
+  }
+
+  private func tell(_ identity: NodeProcess.Identity, _ ending: ProcessExited.Ending) {
+    guard let partition = directory.partition(of: identity.cluster) else { return }
+    voice.say(
+      .processExited(
+        ProcessExited(host: configuration.host, node: identity.node, incarnation: identity.incarnation, ending: ending)),
+      to: partition)
+  }
+
+  /// What a process holds whose worker is over is free in a moment; it may be what the next one is to have.
+  private func awaitReleases() {
+    var turns = 0
+    while turns < 2_000, processes.values.contains(where: \.isTold) {
+      usleep(1_000)
+      supervise()
+      turns += 1
     }
   }
 

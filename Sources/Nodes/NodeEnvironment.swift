@@ -25,7 +25,8 @@ public struct HostShare: Sendable {
     let free = Environment.freeHugePageMegabytes()
     var kind = Environment.Memory.hugePages
     if memory == .ordinary || (memory == .auto && free < megabytes) {
-      kind = .ordinaryPages(megabytes: megabytes)
+      // Large tables are not DPDK's then.
+      kind = .ordinaryPages(megabytes: min(megabytes, 192))
       if memory == .auto {
         logger.notice(
           "Too few huge pages are free; running on ordinary pages, which is slower.",

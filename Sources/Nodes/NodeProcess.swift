@@ -19,6 +19,9 @@ struct NodeProcess {
   var stopping: Stopping = .no
   private var stoppedSince: UInt64?
   private var nextLook: UInt64 = 0
+  let lifeLine: LifeLine?
+  /// Its end has been told, perhaps before the kernel has taken the process apart.
+  var isTold = false
 
   enum Stopping: Equatable {
     case no
@@ -61,10 +64,12 @@ struct NodeProcess {
     words.append(nil)
     defer { for word in words { free(word) } }
     if grant.usesPacketSockets { spreadProcessIDs() }
+    let lifeLine = LifeLine()
+    if let lifeLine { posix_spawn_file_actions_adddup2(&actions, lifeLine.file, LifeLine.descriptor) }
     var pid: pid_t = 0
     let result = posix_spawn(&pid, program, &actions, &attributes, words, environ)
     guard result == 0 else { throw NodeError("\(program) cannot be started: \(String(cString: strerror(result)))") }
-    return NodeProcess(identity: identity, kind: kind, pid: pid, grant: grant, isChild: true)
+    return NodeProcess(identity: identity, kind: kind, pid: pid, grant: grant, isChild: true, lifeLine: lifeLine)
   }
 
   /// Makes the next process's id differ from the last ones' by more than interface indexes do.
@@ -83,12 +88,13 @@ struct NodeProcess {
     fputs("\((last / 64 + 1) * 64)", file)
   }
 
-  private init(identity: Identity, kind: NodeKind, pid: pid_t, grant: HostResources.Grant, isChild: Bool) {
+  private init(identity: Identity, kind: NodeKind, pid: pid_t, grant: HostResources.Grant, isChild: Bool, lifeLine: LifeLine?) {
     self.identity = identity
     self.kind = kind
     self.pid = pid
     self.grant = grant
     self.isChild = isChild
+    self.lifeLine = lifeLine
     startTime = Self.startTime(of: pid)
   }
 
@@ -104,6 +110,14 @@ struct NodeProcess {
     }
     // The status of another's child is not ours to know.
     return Self.startTime(of: pid) == startTime ? nil : .code(255)
+  }
+
+  /// How it is ending, once its worker is over: it does nothing more, and what it holds is not free yet.
+  func workerEnding() -> ProcessExited.Ending? {
+    guard lifeLine?.isOver == true else { return nil }
+    // Field 52 of /proc/pid/stat, as waitpid(2) has it later.
+    guard let fields = Self.status(of: pid), fields.count > 49, let status = UInt32(fields[49]) else { return .code(255) }
+    return status & 0x7f == 0 ? .code(status >> 8 & 0xff) : .signal(status & 0x7f)
   }
 
   /// SIGTERM first, SIGKILL when the deadline has passed.
@@ -140,8 +154,7 @@ struct NodeProcess {
 
   /// State `T` in `/proc/PID/stat`. A process under a debugger is `t`, and its debugger's business.
   private static func isStopped(_ pid: pid_t) -> Bool {
-    guard let text = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8), let name = text.lastIndex(of: ")") else { return false }
-    return text[name...].dropFirst(2).first == "T"
+    status(of: pid)?.first == "T"
   }
 
   // MARK: Finding
@@ -171,17 +184,23 @@ struct NodeProcess {
     }
     let processors = (value("--processors") ?? "").split(separator: ",").compactMap { Int($0) }
     return NodeProcess(
-      identity: identity, kind: kind, pid: pid, grant: HostResources.Grant(ports: ports, processors: processors), isChild: false)
+      identity: identity, kind: kind, pid: pid, grant: HostResources.Grant(ports: ports, processors: processors), isChild: false,
+      lifeLine: LifeLine(of: pid))
   }
 
   /// Field 22 of /proc/pid/stat; `nil` when there is no such process, or a dead one that nobody has reaped.
   private static func startTime(of pid: pid_t) -> String? {
+    guard let fields = status(of: pid), fields.count > 19, fields[0] != "Z" else { return nil }
+    return fields[19]
+  }
+
+  /// The fields of /proc/pid/stat from the third on.
+  private static func status(of pid: pid_t) -> [String]? {
     guard let data = FileManager.default.contents(atPath: "/proc/\(pid)/stat") else { return nil }
     // The name, in parentheses, can hold anything; the fields after it cannot.
     let text = String(decoding: data, as: UTF8.self)
     guard let end = text.lastIndex(of: ")") else { return nil }
-    let fields = text[text.index(after: end)...].split(separator: " ")
-    return fields.count > 19 && fields[0] != "Z" ? String(fields[19]) : nil
+    return text[text.index(after: end)...].split(whereSeparator: { $0 == " " || $0 == "\n" }).map(String.init)
   }
 }
 

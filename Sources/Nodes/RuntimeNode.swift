@@ -145,6 +145,7 @@ struct Launch {
       dropNames: dropNames(of: dropReasons), started: started, capacity: capacity, functions: functions, logger: logger)
     logger.info("Serving.", metadata: ["startup": "\(started.startup) ms", "polling": "\(spec.polling)"])
     let thread = control.start()
+    LifeLine.hold()
     WorkerLoop(worker: worker, clock: clock, polling: spec.polling == .busy ? .busy : .adaptive).run()
     pthread_join(thread, nil)
     logger.info("Stopped.")

@@ -77,6 +77,8 @@ struct ChannelSender: ~Copyable {
   /// Frames that were sent and not acknowledged.
   var underWay: Int { next.since(base) }
   var isIdle: Bool { base == tail && openLength == 0 }
+  /// Whether most slots are free, so that what can wait takes nothing from what cannot.
+  var hasRoomToSpare: Bool { tail.since(base) < capacity / 4 }
 
   private func slot(_ sequence: SequenceNumber) -> UnsafeMutablePointer<Slot> { unsafe slots + Int(sequence.number & mask) }
   private func body(_ sequence: SequenceNumber) -> UnsafeMutableRawPointer {

@@ -95,6 +95,9 @@ public struct ReliableChannel: ~Copyable {
 
   // MARK: Messages
 
+  /// Whether there is so much room that messages which can wait may be sent.
+  public var hasRoomToSpare: Bool { sender.hasRoomToSpare }
+
   /// Takes a message of at most `largestMessage` bytes to be sent; `false` when there is no room for it now.
   ///
   /// Before the peer was ever heard of, messages wait for it. They are copied.

@@ -148,6 +148,8 @@ struct ReplicationChannels: ReplicationOutbox {
   func reserve(_ count: Int, to peer: UInt8) -> UnsafeMutableRawPointer? {
     channels.ends[Int(peer)]?.channel.reserve(count) ?? (isLying ? nowhere : nil)
   }
+
+  func hasRoomToSpare(to peer: UInt8) -> Bool { channels.ends[Int(peer)]?.channel.hasRoomToSpare ?? isLying }
 }
 
 /// The replicas that a runtime holds of one life of another.

@@ -1,3 +1,4 @@
+import DPDKPorts
 import Foundation
 import Glibc
 import ModuleGraphs
@@ -17,6 +18,8 @@ struct ChannelCrossing {
     let isOver = Shared(false)
     let (size, count) = (messageSize, Shared(0))
     let receiver = Thread {
+      // DPDK has bound the thread that began all this to processor 0, and others inherit that.
+      try? Environment.bindThread(to: 1)
       let end = ChannelEnd(node: 2, peer: 1, port: right, messageSize: size, now: .zero)
       while !isOver.value.load(ordering: .relaxed) {
         for _ in 0..<64 {

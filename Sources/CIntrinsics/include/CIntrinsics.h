@@ -77,3 +77,6 @@ uint32_t nfv_crc32c_word(uint32_t crc, uint64_t word);
 
 // A descriptor that becomes readable when the process ends, child or not (pidfd_open(2), Linux 5.3); -1 with `errno`.
 int nfv_pidfd_open(int pid);
+
+// A file in memory alone, closed on exec (memfd_create(2)); -1 with `errno`.
+int nfv_memfd_create(const char *name);
