@@ -157,7 +157,7 @@ let tests: [Target] = [
     dependencies: ["EmbeddedBus", "KafkaLog", .product(name: "NIOCore", package: "swift-nio"), logging]),
   .testTarget(
     name: "ResilienceTests", dependencies: ["CIntrinsics", "Wire", "FixedContainers", "FlowActors", "ReliableChannels", "Simulation"]),
-  .testTarget(name: "PortTests", dependencies: ["DPDKPorts", "FunctionCatalog", "ControlMessages", "ModuleGraphs", "NetworkFunctionTesting", "Nodes", "Simulation", "Wire"]),
+  .testTarget(name: "PortTests", dependencies: ["CIntrinsics", "DPDKPorts", "FunctionCatalog", "ControlMessages", "ModuleGraphs", "NetworkFunctionTesting", "Nodes", "Simulation", "Wire"]),
   .testTarget(
     name: "JudgeTests",
     dependencies: [
