@@ -26,6 +26,12 @@ struct CoreReservation: Sendable {
     var period: UInt64
   }
 
+  /// Makes a thread an ordinary one again. One that is out of time when it gets another share may stay so for ever (seen on Linux 6.18).
+  static func take(from thread: pid_t) {
+    var parameters = sched_param()
+    sched_setscheduler(thread, Int32(SCHED_OTHER), &parameters)
+  }
+
   /// Gives it to a thread; the first one of a process has the process's number.
   func give(to thread: pid_t) throws(LabError) {
     typealias SetAttributes = @convention(c) (Int, Int, UnsafeRawPointer, Int) -> Int

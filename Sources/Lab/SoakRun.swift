@@ -133,7 +133,7 @@ public final class SoakRun {
       note(victim, harm)
       try CoreReservation(budget: 2_000, period: 4_000_000_000).give(to: pid_t(victim.processID))
       try rest(.milliseconds(1_500), platform)
-      try? CoreReservation(budget: 500_000, period: 10_000_000).give(to: pid_t(victim.processID))
+      CoreReservation.take(from: pid_t(victim.processID))
     case .hostLost:
       // The one without the switch, so that the mass guard has others to compare with.
       guard let host = HostID("\(network.prefix)-b"), let process = platform.process("agent-b") else { return }
