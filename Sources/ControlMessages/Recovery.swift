@@ -16,26 +16,32 @@ public struct NodeLife: Hashable, Comparable, Sendable, CustomStringConvertible 
   public var description: String { "node \(node) life \(incarnation)" }
 }
 
-/// All flows of `owner` are to have a replica on `holder`, which releases their packets; with nil nobody is left who
-/// could, and they go unprotected.
+/// All flows of `owner` are to have a replica on `holder`, and another one on `second` if that is named: their packets leave
+/// when both have them. With nil nobody is left who could, and they go unprotected.
 public struct ReplicaAssignment: Hashable, Sendable {
   public var owner: NodeLife
   public var holder: NodeLife?
+  public var second: NodeLife?
 
-  public init(owner: NodeLife, holder: NodeLife?) {
+  public init(owner: NodeLife, holder: NodeLife?, second: NodeLife? = nil) {
     self.owner = owner
     self.holder = holder
+    self.second = second
   }
 }
 
 /// The life `lost` is over. Its flows belong to `by`, which has the replicas; with nil to nobody, and switches forget them.
+/// `standby` keeps the replicas that it has, until all of those flows have replicas of their own again; should `by` end
+/// before, and its flows be recovered by `standby`, that takes over from them what is missing.
 public struct Recovery: Hashable, Sendable {
   public var lost: NodeLife
   public var by: NodeLife?
+  public var standby: NodeLife?
 
-  public init(lost: NodeLife, by: NodeLife?) {
+  public init(lost: NodeLife, by: NodeLife?, standby: NodeLife? = nil) {
     self.lost = lost
     self.by = by
+    self.standby = standby
   }
 }
 

@@ -213,7 +213,7 @@ final class MigrationGraph: ModuleGraph {
     case .stop:
       exchange.hurry(chain: runtime.core.chain, peers: &peers, now: now)
       _ = peers.flush(through: runtime.port, batch: outgoing, now: now)
-    case .protect(let stream, let holder): protect(stream, holder)
+    case .protect(let stream, let holders): protect(stream, holders.first)
     case .recover(let order): recover(order, now: now)
     case .errand: break
     }

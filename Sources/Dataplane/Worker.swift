@@ -59,8 +59,8 @@ public enum WorkerCommand: Sendable {
   case cancelMigration(run: UInt32)
   /// Do this with the chain's functions. Comes back in `done`, so that what it exchanged is freed where it was made.
   case errand(ChainErrand)
-  /// Replicate this runtime's flows to another one from now on; with `nil` nobody can: they go unprotected.
-  case protect(stream: UInt32, holder: FlowOwner?)
+  /// Replicate this runtime's flows to all of these from now on, two at most; with none they go unprotected.
+  case protect(stream: UInt32, holders: [FlowOwner])
   /// A runtime's life is over, and `by` owns its flows now; with `nil` nobody does.
   case recover(RecoveryOrder)
   case stop
@@ -137,11 +137,14 @@ public struct RecoveryOrder: Sendable, Equatable {
   public var run: UInt32
   public var lost: FlowOwner
   public var by: FlowOwner?
+  /// Who keeps its replicas for the case that `by` dies too.
+  public var standby: FlowOwner?
 
-  public init(run: UInt32, lost: FlowOwner, by: FlowOwner?) {
+  public init(run: UInt32, lost: FlowOwner, by: FlowOwner?, standby: FlowOwner? = nil) {
     self.run = run
     self.lost = lost
     self.by = by
+    self.standby = standby
   }
 }
 

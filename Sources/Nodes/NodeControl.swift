@@ -190,7 +190,7 @@ final class NodeControl: @unchecked Sendable {
       functions?.change(change, slot: command.slot)
     case .drainRuntime, .setMigrationTarget, .cancelMigration:
       break  // the table says who drains, and its flows are moved by commands of their own
-    case .setReplicas(let assignment) where assignment.owner == life: replicate(to: assignment.holder, slot: command.slot)
+    case .setReplicas(let assignment) where assignment.owner == life: replicate(assignment, slot: command.slot)
     case .recover(let recovery) where recovery.lost == life: endAsLost(command)
     case .fence(let node, let incarnation) where NodeLife(node, incarnation) == life: endAsLost(command)
     case .recover(let recovery): recover(recovery, slot: command.slot)
@@ -226,16 +226,18 @@ final class NodeControl: @unchecked Sendable {
 
   // MARK: Replicas and recoveries
 
-  private func replicate(to holder: NodeLife?, slot: Slot) {
+  private func replicate(_ assignment: ReplicaAssignment, slot: Slot) {
     let stream = UInt32(truncatingIfNeeded: slot.number)
-    guard rings.commands.put(.protect(stream: stream, holder: holder.map(FlowOwner.init))) else {
+    let holders = [assignment.holder, assignment.second].compactMap { $0 }
+    guard rings.commands.put(.protect(stream: stream, holders: holders.map(FlowOwner.init))) else {
       return answer(slot, .rejected(reason: "the worker does not take commands"))
     }
     protection = nil
-    guard let holder else { return answer(slot, .completed) }
+    guard !holders.isEmpty else { return answer(slot, .completed) }
     protection = (stream, slot)
     answer(slot, .received)
-    logger.info("Replicating flows.", metadata: ["to": "\(holder)", "slot": "\(slot)"])
+    logger.info(
+      "Replicating flows.", metadata: ["to": "\(holders.map(\.description).joined(separator: " and "))", "slot": "\(slot)"])
   }
 
   /// All nodes tell their workers: switches send the flows elsewhere, runtimes refuse what the lost life still says. The one
@@ -243,7 +245,8 @@ final class NodeControl: @unchecked Sendable {
   private func recover(_ recovery: Recovery, slot: Slot) {
     let run = UInt32(truncatingIfNeeded: slot.number)
     let isOurs = recovery.by == life
-    let order = RecoveryOrder(run: run, lost: FlowOwner(recovery.lost), by: recovery.by.map(FlowOwner.init))
+    let order = RecoveryOrder(
+      run: run, lost: FlowOwner(recovery.lost), by: recovery.by.map(FlowOwner.init), standby: recovery.standby.map(FlowOwner.init))
     guard rings.commands.put(.recover(order)) else {
       logger.error("The worker does not take commands.", metadata: ["slot": "\(slot)"])
       if isOurs { answer(slot, .rejected(reason: "the worker does not take commands")) }

@@ -181,7 +181,7 @@ final class ClusterOfWorkers {
 
   /// The holder of one runtime's replicas.
   func protect(_ runtime: Int, by holder: Int?, stream: UInt32) {
-    _ = runtimes[runtime].rings.commands.put(.protect(stream: stream, holder: holder.map(owner)))
+    _ = runtimes[runtime].rings.commands.put(.protect(stream: stream, holders: holder.map { [owner($0)] } ?? []))
   }
 
   /// A process that gets no turn any more, and whose port nobody empties.

@@ -167,7 +167,7 @@ final class ReplicatedCluster {
   func protect() throws {
     stream += 1
     let stream = stream
-    _ = runtimes[owner]!.rings.commands.put(.protect(stream: stream, holder: runtimes[1 - owner]!.owner))
+    _ = runtimes[owner]!.rings.commands.put(.protect(stream: stream, holders: [runtimes[1 - owner]!.owner]))
     for _ in 0..<2_000_000 where !protectedStreams.contains(stream) { turn() }
     guard protectedStreams.contains(stream) else { throw BenchmarkError("the holder has not got every replica\(drops())") }
   }
