@@ -4,17 +4,27 @@ import NetworkFunctions
 import Wire
 
 /// The replicas a runtime holds of other runtimes' flows, by life of their owner; and, of owners that have died, those
-/// that it has not taken over yet.
+/// that it has not taken over yet, or that somebody else takes over for whom it stands by.
 @safe
 struct HeldReplicas: ~Copyable {
-  /// Lives whose replicas can be held at once: one as a rule, more after failures.
-  static var capacity: Int { 3 }
+  /// Lives whose replicas can be held at once: one or two as a rule, more after failures.
+  static var capacity: Int { 6 }
 
-  private enum Use { case free, held, recovering }
+  private enum Use: Equatable {
+    case free, held
+    /// Another life takes the flows over. Should it end, what is left of them is recovered with its own flows.
+    case standby(heir: FlowOwner)
+    case recovering(run: UInt32)
+
+    var isRecovering: Bool { if case .recovering = self { true } else { false } }
+  }
 
   private let stores: UnsafeMutablePointer<ReplicaStore>
   private var uses: [Use] = []
-  private var reports: [RecoveryReport?] = []
+  /// Of recoveries that go on, by order.
+  private var reports: [RecoveryReport] = []
+  /// Stores whose flows are being taken over: newer replicas of a flow before older ones.
+  private var sources: [Int] = []
   /// When the first frame came whose replica is held, in milliseconds; `nil` where none has.
   private var aheadSince: [UInt64?] = []
   /// The store that messages of a peer are for, `.max` when there is none.
@@ -22,6 +32,7 @@ struct HeldReplicas: ~Copyable {
   private(set) var isRecovering = false
   /// Whether there are replicas of living owners.
   private(set) var isHolding = false
+  private var isStandingBy = false
 
   private let layoutHash: UInt64
   private let stateSize: Int
@@ -84,13 +95,24 @@ struct HeldReplicas: ~Copyable {
     let opened = unsafe ReplicaStore.streamOpened(by: message)
     if opened != nil { current[Int(peer)] = store(for: life, now: now) }
     guard let index = holding(peer, life) else { return opened.map { .refused($0) } ?? .malformed }
-    return unsafe stores[index].receive(message, now: now, release: release)
+    let understanding = unsafe stores[index].receive(message, now: now, release: release)
+    if isStandingBy, let keys = unsafe ReplicaStore.flowIntroduced(by: message) { supersede(keys) }
+    return understanding
+  }
+
+  /// The flow has a newer replica than that of an owner that has died.
+  private mutating func supersede(_ keys: FlowKeyPair) {
+    for index in uses.indices {
+      guard case .standby = uses[index], let place = unsafe stores[index].find(keys.forward) else { continue }
+      unsafe stores[index].remove(place)
+    }
   }
 
   /// The store for a life's replicas, made if need be; `.max` when there are too many.
   private mutating func store(for life: FlowOwner, now: Tick) -> UInt8 {
     if let index = index(of: life) { return UInt8(index) }
-    if let index = uses.firstIndex(of: .free) {
+    let vacant = uses.firstIndex(of: .free)
+    if let index = vacant ?? (uses.count == Self.capacity ? uses.firstIndex { if case .standby = $0 { true } else { false } } : nil) {
       unsafe stores[index].assign(to: life)
       uses[index] = .held
       isHolding = true
@@ -103,50 +125,76 @@ struct HeldReplicas: ~Copyable {
         seed: seed, now: now, memory: memory))
     uses.append(.held)
     isHolding = true
-    reports.append(nil)
     aheadSince.append(nil)
     return UInt8(uses.count - 1)
   }
 
   // MARK: Recovery
 
-  /// The flows of this life are to be taken over, from now on with every packet that asks for one.
+  /// The flows of this life are to be taken over, from now on with every packet that asks for one; and what it was itself still to
+  /// take over, of which there are replicas here.
   mutating func beginRecovery(_ order: RecoveryOrder, now: Tick) -> RecoveryReport? {
     var report = RecoveryReport(run: order.run, lost: order.lost, started: now)
-    guard let index = index(of: order.lost) else {
-      report.finished = now
-      return report
-    }
-    guard uses[index] == .held else { return nil }
-    uses[index] = .recovering
-    reports[index] = report
+    let own = index(of: order.lost)
+    if let own, uses[own].isRecovering { return nil }
+    // Of a flow that is in both, the life that ended last has the newer replica.
+    let inherited = uses.indices.filter { uses[$0] == .standby(heir: order.lost) }
+    let found = (own.map { [$0] } ?? []) + inherited
+    for index in found { uses[index] = .recovering(run: order.run) }
+    sources += found
     noteUses()
+    if found.isEmpty { report.finished = now } else { reports.append(report) }
     return report
   }
 
-  /// Somebody else has this life's flows, or nobody.
+  /// This life's flows are taken over by another one: what is here of them is kept until that has replicas of its own, or has ended.
+  mutating func standBy(_ lost: FlowOwner, heir: FlowOwner) {
+    leave(to: lost)
+    guard let index = index(of: lost), uses[index] == .held else { return }
+    uses[index] = .standby(heir: heir)
+    noteUses()
+  }
+
+  /// Somebody else has this life's flows, or nobody, and what it was to take over as well.
   mutating func drop(_ life: FlowOwner) {
-    guard let index = index(of: life), uses[index] == .held else { return }
+    leave(to: life)
+    guard let index = index(of: life), !uses[index].isRecovering else { return }
+    free(index)
+  }
+
+  /// Nothing is left for which this stood by.
+  private mutating func leave(to heir: FlowOwner) {
+    for index in uses.indices where uses[index] == .standby(heir: heir) { free(index) }
+  }
+
+  /// The flows of a life for which this stands by have replicas again: whether it is their heir who says so.
+  mutating func settle(_ lost: FlowOwner, by heir: FlowOwner) {
+    if let index = index(of: lost), uses[index] == .standby(heir: heir) { free(index) }
+  }
+
+  private mutating func free(_ index: Int) {
     unsafe stores[index].removeAll()
     uses[index] = .free
+    sources.removeAll { $0 == index }
     noteUses()
   }
 
   private mutating func noteUses() {
-    isRecovering = uses.contains(.recovering)
+    isRecovering = !sources.isEmpty
     isHolding = uses.contains(.held)
+    isStandingBy = uses.contains { if case .standby = $0 { true } else { false } }
   }
 
   /// The store that has a replica with this key among those to be taken over, and its place there.
   func find(_ frame: borrowing Frame) -> (index: Int, place: UInt32)? {
-    for index in uses.indices where uses[index] == .recovering {
+    for index in sources {
       if let place = unsafe stores[index].find(frame) { return (index, place) }
     }
     return nil
   }
 
   func find(_ key: FlowKey) -> (index: Int, place: UInt32)? {
-    for index in uses.indices where uses[index] == .recovering {
+    for index in sources {
       if let place = unsafe stores[index].find(key) { return (index, place) }
     }
     return nil
@@ -168,7 +216,7 @@ struct HeldReplicas: ~Copyable {
 
   /// The next replica to be taken over without being asked for.
   mutating func next() -> (index: Int, place: UInt32)? {
-    for index in uses.indices where uses[index] == .recovering {
+    for index in sources {
       if let place = unsafe stores[index].next() { return (index, place) }
     }
     return nil
@@ -176,7 +224,7 @@ struct HeldReplicas: ~Copyable {
 
   /// Replicas of flows that may have reached another runtime before their owner died.
   mutating func doubtful(limit: Int) -> (index: Int, peer: UInt8, places: [UInt32])? {
-    for index in uses.indices where uses[index] == .recovering {
+    for index in sources {
       if let (peer, places) = unsafe stores[index].doubtful(limit: limit) { return (index, peer, places) }
     }
     return nil
@@ -203,20 +251,17 @@ struct HeldReplicas: ~Copyable {
   /// What became of a replica: its place is free again.
   mutating func settle(_ index: Int, _ place: UInt32, isServed: Bool, onDemand: Bool) {
     unsafe stores[index].remove(place)
-    if isServed { reports[index]?.recovered += 1 } else { reports[index]?.refused += 1 }
-    if onDemand { reports[index]?.onDemand += 1 }
+    guard case .recovering(let run) = uses[index], let report = reports.firstIndex(where: { $0.run == run }) else { return }
+    if isServed { reports[report].recovered += 1 } else { reports[report].refused += 1 }
+    if onDemand { reports[report].onDemand += 1 }
   }
 
   /// A recovery that has come to its end, once each.
   mutating func takeFinished(now: Tick) -> RecoveryReport? {
-    for index in uses.indices where unsafe uses[index] == .recovering && stores[index].count == 0 {
-      uses[index] = .free
-      unsafe stores[index].removeAll()
-      noteUses()
-      defer { reports[index] = nil }
-      reports[index]?.finished = now
-      return reports[index]
-    }
-    return nil
+    for index in sources where unsafe stores[index].count == 0 { free(index) }
+    guard let place = reports.firstIndex(where: { !uses.contains(.recovering(run: $0.run)) }) else { return nil }
+    var report = reports.remove(at: place)
+    report.finished = now
+    return report
   }
 }

@@ -30,6 +30,7 @@ extension MigrationGraph {
   /// - Returns: those that the channel took. The others are dropped with a reason.
   func commit(_ batch: PacketBatch, _ mask: UInt64, now: Tick) -> UInt64 {
     let refused = Self.commit(Burst(batch), mask, &replication, &runtime.core, &peers)
+    peers.replication = replication.standing
     PacketBatch.forEach(in: refused) { batch.drop($0, .replicationBusy) }
     let committed = mask & ~refused
     runtime.core.counters.packetsReplicated &+= UInt64(committed.nonzeroBitCount)
@@ -39,13 +40,13 @@ extension MigrationGraph {
   /// Asks for what `commit` will read of these frames' flows.
   func foresee(_ batch: PacketBatch, _ mask: UInt64) { Self.foresee(Burst(batch), mask, replication) }
 
-  private static func foresee(_ burst: Burst, _ mask: UInt64, _ replication: borrowing ReplicationSource) {
+  private static func foresee(_ burst: Burst, _ mask: UInt64, _ replication: borrowing FlowReplication) {
     PacketBatch.forEach(in: mask) { replication.prefetch(burst[$0].slot) }
   }
 
   /// - Returns: frames that the channel had no room for.
   private static func commit(
-    _ burst: Burst, _ mask: UInt64, _ replication: inout ReplicationSource, _ core: inout RuntimeCore, _ peers: inout Peers
+    _ burst: Burst, _ mask: UInt64, _ replication: inout FlowReplication, _ core: inout RuntimeCore, _ peers: inout Peers
   ) -> UInt64 {
     var refused: UInt64 = 0
     PacketBatch.forEach(in: mask) { burst[$0].markReleased() }
@@ -100,10 +101,13 @@ extension MigrationGraph {
     if kind == .close { return runtime.core.replicas.drop(peers.life(of: peer)) }
     if kind == .marked || kind == .refused {
       if unsafe !replication.receive(message, from: peer) { malformed &+= 1 }
-      if replication.takeProtected() {
-        _ = rings.events.put(.protected(stream: replication.stream, flows: UInt64(replication.known)))
-      }
-      return
+      return noteReplication()
+    }
+    if let (lost, isSettled) = unsafe ReplicationNotice.inheritance(message) {
+      let heir = peers.life(of: peer)
+      if isSettled { return runtime.core.replicas.settle(lost, by: heir) }
+      learnEnd(of: lost, heir: heir, now: now)
+      return runtime.core.replicas.standBy(lost, heir: heir)
     }
     let understanding = unsafe runtime.core.replicas.receive(message, from: peer, life: peers.life(of: peer), now: now) {
       unsafe released.put($0, now: now)
@@ -130,51 +134,55 @@ extension MigrationGraph {
     return (runtime.core.replicas.count, runtime.core.flows.logsEnds ? replication.unprotected(of: flows) : 0)
   }
 
-  // MARK: The holder of this runtime's replicas
+  // MARK: The holders of this runtime's replicas
 
-  /// From now on `holder` holds the replicas, or nobody. Until it can be spoken to, packets go out unprotected: what were
-  /// queued for it could reach a later life of its node.
-  func protect(_ stream: UInt32, _ holder: FlowOwner?) {
-    stopReplicating()
-    guard let holder, runtime.core.flows.logsEnds, stream != 0 else { return }
-    comingStream = (stream, holder)
-    beginStream()
+  /// From now on these hold the replicas, or nobody. Until one can be spoken to, packets go out unprotected: what were queued for
+  /// it could reach a later life of its node.
+  func protect(_ stream: UInt32, _ holders: [FlowOwner]) {
+    replication.protect(stream, by: runtime.core.flows.logsEnds ? holders : [], flows: &runtime.core, outbox: &peers)
+    noteReplication()
   }
 
-  private func beginStream() {
-    guard relieved.isEmpty, let (stream, holder) = comingStream, peers.hasSession(with: holder), let peer = peers.index(ofNode: holder.node) else { return }
-    comingStream = nil
-    replication.begin(stream: stream, holder: peer)
-    runtime.isReplicating = true
-    (peers.holder, peers.stream) = (peer, stream)
-  }
-
-  /// Tells a former holder that it is none any more. One that is gone has nothing to let go.
-  private func relieve() {
-    while let peer = relieved.first {
-      let isTold = ReplicationNotice.writeClose(to: scratch) { peers.send($0, to: peer) }
-      guard isTold || !peers.known[Int(peer)].isAlive else { return }
-      relieved.removeFirst()
+  /// What follows for others from how replication stands now.
+  func noteReplication() {
+    runtime.isReplicating = replication.isOn
+    peers.replication = replication.standing
+    if let (assignment, flows) = replication.takeProtected() {
+      _ = rings.events.put(.protected(stream: assignment, flows: UInt64(flows)))
     }
-  }
-
-  func stopReplicating() {
-    if replication.isOn { relieved.append(replication.holder) }
-    replication.stop(flows: &runtime.core)
-    runtime.isReplicating = false
-    peers.holder = .max
-    comingStream = nil
   }
 
   /// Does what is due in a pass.
   func advanceReplication(now: Tick) {
-    if !relieved.isEmpty { relieve() }
-    if comingStream != nil { beginStream() }
+    if !orders.isEmpty { beginRecoveries(now: now) }
     if runtime.core.replicas.isRecovering { goOnRecovering(now: now) }
-    if replication.isOn { replication.advance(flows: &runtime.core, outbox: &peers) }
+    if replication.isIdle == false { advanceStreams() }
+    if !unsettled.isEmpty, orders.isEmpty, replication.isProtected { tellStandbys() }
     if !answers.isEmpty { answerOwners() }
     if !arrivals.isEmpty { acknowledgeArrivals() }
     for life in peers.takeSilent() { _ = rings.events.put(.peerSilent(life)) }
+  }
+
+  private func advanceStreams() {
+    replication.advance(flows: &runtime.core, outbox: &peers)
+    // They were counted as sent on when they were taken.
+    for _ in 0..<replication.takeLost() {
+      runtime.core.drops.add(.replicationBusy)
+      runtime.core.counters.dropped &+= 1
+      runtime.core.counters.forwarded &-= 1
+    }
+    noteReplication()
+  }
+
+  /// All flows have replicas: nobody need stand by any more for the lives that they were of.
+  private func tellStandbys() {
+    while let (lost, standby) = unsettled.first, !runtime.core.replicas.isRecovering {
+      if let peer = peers.peer(inSessionWith: standby) {
+        let isTold = unsafe ReplicationNotice.writeInheritance(of: lost, isSettled: true, to: scratch) { peers.send($0, to: peer) }
+        guard isTold else { return }
+      }
+      unsettled.removeFirst()
+    }
   }
 
   /// Tells owners how their streams fare, where the channel has room.
@@ -238,7 +246,10 @@ extension MigrationGraph {
     heirs[order.lost] = .some(order.by)
     _ = peers.fence(order.lost)
     if order.by == owner {
-      if let report = runtime.core.replicas.beginRecovery(order, now: now) { _ = rings.events.put(.recovery(report)) }
+      orders.append(order)
+      beginRecoveries(now: now)
+    } else if let heir = order.by, order.standby == owner {
+      runtime.core.replicas.standBy(order.lost, heir: heir)
     } else {
       runtime.core.replicas.drop(order.lost)
     }
@@ -246,6 +257,26 @@ extension MigrationGraph {
     mourn(peer, order.lost.incarnation, now: now)
     // Whoever was asked whether it has some flows is gone; its heir is asked, or nobody has them.
     for (number, claim) in claims where claim.peer == peer { reopen(number, claim) }
+  }
+
+  /// Takes over flows of lives that are over. Who stands by hears of it in front of everything that is sent about those flows.
+  private func beginRecoveries(now: Tick) {
+    while let order = orders.first {
+      if let standby = order.standby, let peer = peers.peer(inSessionWith: standby) {
+        let isTold = unsafe ReplicationNotice.writeInheritance(of: order.lost, isSettled: false, to: scratch) { peers.send($0, to: peer) }
+        guard isTold else { return }
+        unsettled.append((order.lost, standby))
+      }
+      orders.removeFirst()
+      if let report = runtime.core.replicas.beginRecovery(order, now: now) { _ = rings.events.put(.recovery(report)) }
+    }
+  }
+
+  /// Another node has heard from the coordinator that a life is over. What that may still have under way comes too late from here on.
+  private func learnEnd(of lost: FlowOwner, heir: FlowOwner, now: Tick) {
+    guard lost != owner, let gone = peers.fence(lost) else { return }
+    if heirs[lost] == nil { heirs[lost] = .some(heir) }
+    mourn(gone, lost.incarnation, now: now)
   }
 
   /// Goes on with what no packet has asked for.
@@ -304,13 +335,13 @@ extension MigrationGraph {
   /// Says which of some flows of a dead runtime are here, served or as replicas of that life.
   func answerClaim(_ message: RawSpan, from peer: UInt8, now: Tick) -> Bool {
     guard let lost = MigrationClaim.lost(message), lost != owner else { return false }
-    // What that life may still have under way comes too late from here on: the answer must stay true.
-    if let gone = peers.fence(lost) {
-      if heirs[lost] == nil { heirs[lost] = .some(FlowOwner(node: peers.known[Int(peer)].node, incarnation: peers.known[Int(peer)].incarnation)) }
-      mourn(gone, lost.incarnation, now: now)
-    }
+    // The answer must stay true.
+    learnEnd(
+      of: lost, heir: FlowOwner(node: peers.known[Int(peer)].node, incarnation: peers.known[Int(peer)].incarnation), now: now)
     return MigrationClaim.answer(message, to: scratch) { keys in
       if let (slot, _) = runtime.core.flows.find(keys.forward), runtime.core.flows[slot].phase.isServing { return true }
+      // Whoever recovers that life's flows asks for those that had left it: replicas of it here say nothing about them.
+      if MigrationClaim.number(message) != nil { return runtime.core.replicas.find(keys.forward) != nil }
       return runtime.core.replicas.has(keys, of: lost)
     } send: { peers.send($0, to: peer) }
   }

@@ -11,7 +11,7 @@ import Wire
 ///     frames of channels ─▶ Peers ─▶ messages ─▶ MigrationSource, MigrationTarget ─▶ flows of the RuntimeCore
 ///                                             └▶ HeldReplicas ─▶ packets of other runtimes' flows, released
 ///     packets of flows that are not served here ─▶ held, or sent after the flow
-///     packets that the chain has passed ─▶ ReplicationSource ─▶ the holder, who sends them on
+///     packets that the chain has passed ─▶ FlowReplication ─▶ the holder, who sends them on
 ///
 /// Messages go out behind the packets that the pass has sent, over the same port.
 final class MigrationGraph: ModuleGraph {
@@ -29,7 +29,7 @@ final class MigrationGraph: ModuleGraph {
   private var exchange: ShareExchange
   /// Switches that ask which flows are this runtime's.
   private var telling: RouteTelling
-  var replication: ReplicationSource
+  var replication: FlowReplication
   let released: ReleasedPackets
   let owner: FlowOwner
   private var nextReport = Tick.zero
@@ -37,10 +37,10 @@ final class MigrationGraph: ModuleGraph {
   var malformed: UInt64 = 0
   /// Who has recovered the flows of lives that are over; `nil` when nobody has.
   var heirs: [FlowOwner: FlowOwner?] = [:]
-  /// Peers that held replicas of this runtime's flows and are to let them go.
-  var relieved: [UInt8] = []
-  /// The stream that begins when its holder has a session with us.
-  var comingStream: (stream: UInt32, holder: FlowOwner)?
+  /// Recoveries that begin when those who stand by have been told.
+  var orders: [RecoveryOrder] = []
+  /// Lives whose flows are here, and those who stand by until they all have replicas again.
+  var unsettled: [(lost: FlowOwner, standby: FlowOwner)] = []
   /// Flows that have arrived and whose source is to hear of it when they have replicas.
   var arrivals: [PendingArrival] = []
   /// Replicas about which another runtime was asked whether it has their flows.
@@ -67,10 +67,10 @@ final class MigrationGraph: ModuleGraph {
     target = MigrationTarget(owner: owner, layout: layout, stateSize: chain.stateSize, flowCapacity: capacity, memory: memory)
     exchange = ShareExchange(layout: layout, capacity: min(capacity, 65_536), memory: memory)
     telling = RouteTelling(memory: memory)
-    replication = ReplicationSource(layout: layout, stateSize: chain.stateSize, capacity: isReplicated ? capacity : 0, memory: memory)
+    replication = FlowReplication(layout: layout, stateSize: chain.stateSize, capacity: isReplicated ? capacity : 0, memory: memory)
     super.init()
     runtime.core.returns = returns
-    if isReplicated { runtime.core.flows.logEnds(memory: memory) }
+    if isReplicated { runtime.core.flows.logEnds(for: .one, memory: memory) }
   }
 
   deinit { unsafe messages.deallocate() }
@@ -213,7 +213,7 @@ final class MigrationGraph: ModuleGraph {
     case .stop:
       exchange.hurry(chain: runtime.core.chain, peers: &peers, now: now)
       _ = peers.flush(through: runtime.port, batch: outgoing, now: now)
-    case .protect(let stream, let holders): protect(stream, holders.first)
+    case .protect(let stream, let holders): protect(stream, holders)
     case .recover(let order): recover(order, now: now)
     case .errand: break
     }
@@ -226,7 +226,8 @@ final class MigrationGraph: ModuleGraph {
       return source.switchEnded(peer, now: now, flows: &runtime.core)
     }
     // Until another holder is named, packets go out unprotected rather than nowhere.
-    if replication.isOn, replication.holder == peer { stopReplicating() }
+    replication.ended(peer, through: incarnation, flows: &runtime.core)
+    noteReplication()
     let heir = heir(of: FlowOwner(node: peers.known[Int(peer)].node, incarnation: incarnation))
     source.ended(peer, before: incarnation + 1, heir: heir, now: now, flows: &runtime.core)
     if heir == .unknown { return }

@@ -36,9 +36,8 @@ struct Peers: ~Copyable, ReplicationOutbox {
   private(set) var known: [Peer] = []
   /// The frame being written.
   private let outgoing: UnsafeMutableRawPointer
-  /// Who holds the replicas of this runtime's flows, `.max` when nobody does; and since which stream.
-  var holder: UInt8 = .max
-  var stream: UInt32 = 0
+  /// Who holds the replicas of this runtime's flows, and which packets they have.
+  var replication = ReplicationStanding.off
   /// Acknowledgements that flows have arrived wait here until those have replicas, where they are to have any.
   var holdsArrivalsBack = false
   private(set) var arrivals: [(peer: UInt8, message: [UInt8])] = []
@@ -111,10 +110,11 @@ struct Peers: ~Copyable, ReplicationOutbox {
     unsafe FlowOwner(node: known[Int(peer)].node, incarnation: channels[Int(peer)].peerIncarnation)
   }
 
-  /// Whether this very life has a session with us: what is sent now reaches it or nobody.
-  func hasSession(with life: FlowOwner) -> Bool {
-    guard let peer = index(ofNode: life.node), known[Int(peer)].isAlive else { return false }
-    return unsafe channels[Int(peer)].isEstablished && channels[Int(peer)].peerIncarnation == life.incarnation
+  func peer(inSessionWith life: FlowOwner) -> UInt8? {
+    guard let peer = index(ofNode: life.node), known[Int(peer)].isAlive,
+      unsafe channels[Int(peer)].isEstablished && channels[Int(peer)].peerIncarnation == life.incarnation
+    else { return nil }
+    return peer
   }
 
   /// The lives of living peers of whom nothing has come for a quarter of a second, and again four times a second.
@@ -155,20 +155,27 @@ struct Peers: ~Copyable, ReplicationOutbox {
   }
 
   mutating func announce(_ slot: UInt32, to peer: UInt8) -> Bool {
-    guard holder != .max, holder != peer, known[Int(holder)].isAlive else { return true }
-    return unsafe ReplicationNotice.writeHandOver(of: slot, toNode: known[Int(peer)].node, to: outgoing) {
-      unsafe channels[Int(holder)].send($0)
+    for holder in [replication.first.peer, replication.second.peer] where holder != .max && holder != peer && isAlive(holder) {
+      let isTold = unsafe ReplicationNotice.writeHandOver(of: slot, toNode: known[Int(peer)].node, to: outgoing) {
+        unsafe channels[Int(holder)].send($0)
+      }
+      guard isTold else { return false }
     }
+    return true
   }
 
-  var commitMark: CommitMark {
-    guard holder != .max else { return CommitMark(stream: 0, sequence: 0) }
-    return unsafe CommitMark(stream: stream, sequence: channels[Int(holder)].mark.number)
-  }
+  var holdsPackets: Bool { replication.second != .none || replication.taken != replication.settled }
+  var commitMark: CommitMark { replication.commitMark { mark(to: $0) } }
 
   func hasCommitted(_ mark: CommitMark) -> Bool {
-    guard holder != .max, mark.stream == stream, known[Int(holder)].isAlive else { return true }
-    return unsafe channels[Int(holder)].hasArrived(SequenceNumber(mark.sequence))
+    replication.hasCommitted(mark) { !isAlive($1) || hasArrived($0, at: $1) }
+  }
+
+  func isAlive(_ peer: UInt8) -> Bool { Int(peer) < known.count && known[Int(peer)].isAlive }
+  func mark(to peer: UInt8) -> UInt32 { unsafe channels[Int(peer)].mark.number }
+
+  func hasArrived(_ mark: UInt32, at peer: UInt8) -> Bool {
+    unsafe channels[Int(peer)].hasArrived(SequenceNumber(mark))
   }
 
   @unsafe @inline(__always)

@@ -1,3 +1,4 @@
+import FixedContainers
 import FlowActors
 import NetworkFunctions
 import Wire
@@ -16,8 +17,12 @@ extension RuntimeCore: ReplicatedFlows {
     ReplicaWord.make(actor: flows[slot].actor.travelling, timeoutClass: flows[slot].timeoutClass)
   }
 
-  public var firstEnded: UInt32? { flows.firstEnded }
-  public mutating func passOverEnded() { flows.passOverEnded() }
+  public func birth(of slot: UInt32) -> UInt16 { flows[slot].birth }
+  public mutating func logEnds(for reader: EndsReader, memory: MemorySource) { flows.logEnds(for: reader, memory: memory) }
+
+  @inline(__always)
+  public func firstEnded(_ reader: EndsReader) -> UInt32? { flows.firstEnded(reader) }
+  public mutating func passOverEnded(_ reader: EndsReader) { flows.passOverEnded(reader) }
 }
 
 extension RuntimeCore {

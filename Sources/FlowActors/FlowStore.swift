@@ -41,8 +41,9 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   /// Flows whose timers fired, and then those of them that are idle.
   private let due: UnsafeMutablePointer<UInt32>
   private var idleCount = 0
-  /// Slots whose flows have ended, for whoever has copies of them.
+  /// Slots whose flows have ended, for each of those who have copies of them.
   private var ended: SlotLog
+  private var endedForSecond: SlotLog
 
   /// Timers are armed in steps of 128 ms.
   static var timerShift: UInt64 { 7 }
@@ -68,6 +69,7 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
     table = FlowTable(capacity: capacity * 2, memory: memory)
     slots = SlotPool(capacity: capacity, memory: memory)
     ended = SlotLog(capacity: 0, memory: memory)
+    endedForSecond = SlotLog(capacity: 0, memory: memory)
     ipv6Slots = SlotPool(capacity: ipv6Capacity, memory: memory)
     timers = TimerWheel(capacity: capacity, horizon: 8_192, start: now.milliseconds >> Self.timerShift, memory: memory)
     unsafe due = memory.allocate(UInt32.self, count: Self.longestAdvance)
@@ -419,15 +421,28 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
 
   // MARK: Ends, for replication
 
-  /// From now on the slots of flows that end are kept until they are passed over.
-  public mutating func logEnds(memory: MemorySource) { ended = SlotLog(capacity: capacity, memory: memory) }
+  /// From now on the slots of flows that end are kept for this reader until it passes them over.
+  public mutating func logEnds(for reader: EndsReader, memory: MemorySource) {
+    switch reader {
+    case .one: if !ended.isKept { ended = SlotLog(capacity: capacity, memory: memory) }
+    case .other: if !endedForSecond.isKept { endedForSecond = SlotLog(capacity: capacity, memory: memory) }
+    }
+  }
 
   public var logsEnds: Bool { ended.isKept }
-  public var firstEnded: UInt32? { ended.first }
-  public mutating func passOverEnded() { ended.removeFirst() }
+
+  @inline(__always)
+  public func firstEnded(_ reader: EndsReader) -> UInt32? { reader == .one ? ended.first : endedForSecond.first }
+
+  public mutating func passOverEnded(_ reader: EndsReader) {
+    if reader == .one { ended.removeFirst() } else { endedForSecond.removeFirst() }
+  }
 
   /// The flow is somebody else's, though its record stays.
-  public mutating func noteEnd(of slot: UInt32) { ended.append(slot) }
+  public mutating func noteEnd(of slot: UInt32) {
+    ended.append(slot)
+    endedForSecond.append(slot)
+  }
 
   /// Both keys of a flow, for people; the reverse key is `nil` until it is known.
   public func describe(_ slot: UInt32) -> (forward: String, reverse: String?) {
@@ -576,6 +591,8 @@ public struct FlowRecord<Actor: BitwiseCopyable>: BitwiseCopyable {
   public internal(set) var isUsed: Bool
   /// Where the flow is in its migration.
   public var phase: MigrationPhase
+  /// How many flows have had this record, modulo 65,536: tells one from the next.
+  public private(set) var birth: UInt16
   public var actor: Actor
 
   /// A new flow takes this record.
@@ -590,6 +607,7 @@ public struct FlowRecord<Actor: BitwiseCopyable>: BitwiseCopyable {
     knowsReverse = false
     isUsed = true
     phase = .settled
+    birth &+= 1
     self.actor = actor
   }
 

@@ -90,28 +90,45 @@ public protocol MigrationOutbox: ~Copyable {
 
   // Of a runtime whose flows are replicated; without a holder there is nothing to wait for.
 
-  /// Tells the holder of a flow's replica that the flow is about to be handed over to this peer; `false`: no room now.
+  /// Tells the holders of a flow's replicas that the flow is about to be handed over to this peer; `false`: no room now.
   mutating func announce(_ slot: UInt32, to peer: UInt8) -> Bool
-  /// Behind all that the holder was sent so far.
+  /// Whether packets that were committed wait here before a holder is sent them.
+  var holdsPackets: Bool { get }
+  /// Behind all that the holders were sent so far.
   var commitMark: CommitMark { get }
-  /// Whether the holder has everything before this mark; also when there is another holder by now, or none.
+  /// Whether the holders have everything before this mark; of one that is none by now nothing is waited for.
   func hasCommitted(_ mark: CommitMark) -> Bool
 }
 
 extension MigrationOutbox where Self: ~Copyable {
   public mutating func announce(_ slot: UInt32, to peer: UInt8) -> Bool { true }
-  public var commitMark: CommitMark { CommitMark(stream: 0, sequence: 0) }
+  public var holdsPackets: Bool { false }
+  public var commitMark: CommitMark { CommitMark() }
   public func hasCommitted(_ mark: CommitMark) -> Bool { true }
 }
 
-/// A place in what was sent to the holder of replicas: behind it nothing was promised yet.
+/// A place in what was sent to the holders of replicas: behind it nothing was promised yet.
 public struct CommitMark: BitwiseCopyable, Equatable, Sendable {
-  public var stream: UInt32
-  /// Of the channel's frame.
-  public var sequence: UInt32
+  /// In what one of them was sent.
+  public struct Place: BitwiseCopyable, Equatable, Sendable {
+    public var holder: ReplicationStanding.Holder
+    /// Of the channel's frame.
+    public var sequence: UInt32
 
-  public init(stream: UInt32, sequence: UInt32) {
-    self.stream = stream
-    self.sequence = sequence
+    public init(holder: ReplicationStanding.Holder = .none, sequence: UInt32 = 0) {
+      self.holder = holder
+      self.sequence = sequence
+    }
+  }
+
+  public var first = Place()
+  public var second = Place()
+  /// Packets before it that have waited for one of them.
+  public var taken: UInt64 = 0
+
+  public init(first: Place = Place(), second: Place = Place(), taken: UInt64 = 0) {
+    self.first = first
+    self.second = second
+    self.taken = taken
   }
 }

@@ -66,6 +66,8 @@ public struct MigrationSource: ~Copyable {
     /// Flows whose hand-over the holder of their replicas was not told of yet; then, what it has to have before they leave.
     var unannounced: UInt32 = 0
     var mark: CommitMark?
+    /// Behind the flows' last packets, where those wait before the holder is sent them: it hears of the hand-over after them.
+    var lastPackets: CommitMark?
   }
 
   private let settings: MigrationSettings
@@ -191,7 +193,9 @@ public struct MigrationSource: ~Copyable {
     batches[index].unanswered = peers
     batches[index].entered = now.nanoseconds
     batches[index].deadline = now.nanoseconds &+ (step == .preparing ? settings.prepareDeadline : stepDeadline)
-    if step == .installing { (batches[index].unannounced, batches[index].mark) = (batches[index].flows, nil) }
+    if step == .installing {
+      (batches[index].unannounced, batches[index].mark, batches[index].lastPackets) = (batches[index].flows, nil, nil)
+    }
   }
 
   private var stepDeadline: UInt64 { max(settings.stepDeadline, 4 &* stepTime) }
@@ -236,6 +240,11 @@ public struct MigrationSource: ~Copyable {
   /// Whether the holder of the replicas has let go of the last packets that were processed here, and knows to whom the flows
   /// go: only then may their states leave.
   private mutating func hasCommitted(_ index: Int, _ outbox: inout some MigrationOutbox & ~Copyable) -> Bool {
+    if batches[index].unannounced != 0, batches[index].lastPackets != nil || outbox.holdsPackets {
+      let mark = batches[index].lastPackets ?? outbox.commitMark
+      batches[index].lastPackets = mark
+      guard outbox.hasCommitted(mark) else { return false }
+    }
     while batches[index].unannounced != 0 {
       let place = batches[index].unannounced.trailingZeroBitCount
       guard outbox.announce(slots[index * MigrationMessage.mostFlows + place], to: targetPeer) else { return false }

@@ -86,6 +86,14 @@ public struct ReplicaStore: ~Copyable {
     return unsafe UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: ReplicationMessage.headerLength, as: UInt32.self))
   }
 
+  /// The flow that a message introduces; `nil` for any other message.
+  public static func flowIntroduced(by bytes: UnsafeRawBufferPointer) -> FlowKeyPair? {
+    guard let message = unsafe ReplicationMessage(bytes), message.kind == .flow else { return nil }
+    var reader = unsafe MigrationReader(bytes)
+    reader.offset = ReplicationMessage.headerLength
+    return reader.keys()?.keys
+  }
+
   /// Takes a message of the owner, and hands the packet in it, once its state is stored, to `release`.
   @inline(__always)
   public mutating func receive(_ bytes: UnsafeRawBufferPointer, now: Tick, release: (UnsafeRawBufferPointer) -> Void) -> Understanding {
@@ -183,7 +191,7 @@ public struct ReplicaStore: ~Copyable {
     case .mark:
       guard bytes.count == ReplicationMessage.headerLength else { return .malformed }
       return .markReached(message.slot)
-    case .update, .marked, .refused, .close:
+    case .update, .marked, .refused, .close, .standBy, .settled:
       return .malformed
     }
     return .understood

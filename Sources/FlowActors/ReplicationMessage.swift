@@ -17,6 +17,8 @@ import Wire
 /// | marked | stream | replicas held | - (from the holder) |
 /// | refused | stream | - | - (from the holder): it cannot hold replicas of this owner |
 /// | close | - | - | - (from the owner): its replicas are of no use any more |
+/// | standBy | node of a life that is over | its life | - (from its heir): replicas of that life are to be kept until `settled` |
+/// | settled | node of a life that is over | its life | - (from its heir): the flows of that life have replicas of their own again |
 ///
 /// Bit 0 of the changed units is the word of a `flow` message, eight bytes; the others are pieces of the flow state, see
 /// `ReplicaLayout`. What a message says is stored first; then its packet, a whole frame addressed to its switch, is
@@ -24,7 +26,7 @@ import Wire
 public struct ReplicationMessage: Equatable, Sendable {
   public enum Kind: UInt8, CaseIterable, Sendable {
     case open = 0x21
-    case flow, update, end, handOver, mark, marked, refused, close
+    case flow, update, end, handOver, mark, marked, refused, close, standBy, settled
   }
 
   public static let headerLength = 16
@@ -54,7 +56,7 @@ public struct ReplicationMessage: Equatable, Sendable {
   /// Whether a message is one of these, rather than one of a migration.
   @inline(__always)
   public static func isOne(_ message: UnsafeRawBufferPointer) -> Bool {
-    message.count >= ReplicationUpdate.headerLength && message[0] >= Kind.open.rawValue && message[0] <= Kind.close.rawValue
+    message.count >= ReplicationUpdate.headerLength && message[0] >= Kind.open.rawValue && message[0] <= Kind.settled.rawValue
   }
 
   public static func kind(_ message: UnsafeRawBufferPointer) -> Kind? { message.first.flatMap(Kind.init) }
@@ -160,6 +162,23 @@ public enum ReplicationNotice {
   public static func writeClose(to scratch: UnsafeMutableRawPointer, _ send: (RawSpan) -> Bool) -> Bool {
     ReplicationMessage(.close, slot: 0).write(to: scratch)
     return send(UnsafeRawBufferPointer(start: scratch, count: ReplicationMessage.headerLength).bytes)
+  }
+
+  /// The flows of this life are being taken over, and what others have of them is to be kept; or they have replicas of their own
+  /// again, and it is not.
+  public static func writeInheritance(
+    of life: FlowOwner, isSettled: Bool, to scratch: UnsafeMutableRawPointer, _ send: (RawSpan) -> Bool
+  ) -> Bool {
+    ReplicationMessage(isSettled ? .settled : .standBy, slot: life.node, word: life.incarnation).write(to: scratch)
+    return send(UnsafeRawBufferPointer(start: scratch, count: ReplicationMessage.headerLength).bytes)
+  }
+
+  /// The life that such a message is about; `nil` for any other message.
+  public static func inheritance(_ bytes: UnsafeRawBufferPointer) -> (life: FlowOwner, isSettled: Bool)? {
+    guard let message = unsafe ReplicationMessage(bytes), message.kind == .settled || message.kind == .standBy,
+      bytes.count == ReplicationMessage.headerLength
+    else { return nil }
+    return (FlowOwner(node: message.slot, incarnation: message.word), message.kind == .settled)
   }
 
   public static func writeHandOver(

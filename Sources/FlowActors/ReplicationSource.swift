@@ -13,9 +13,13 @@ public protocol ReplicatedFlows: ~Copyable {
   func replicaWord(of slot: UInt32) -> UInt64
   /// The flow state of the chain.
   func state(of slot: UInt32) -> UnsafeRawBufferPointer
-  /// The slot of a flow that has ended, oldest first, until it is passed over.
-  var firstEnded: UInt32? { get }
-  mutating func passOverEnded()
+  /// Tells the flow that a slot has from those that it had before.
+  func birth(of slot: UInt32) -> UInt16
+  /// From now on the slots of flows that end are kept for this reader.
+  mutating func logEnds(for reader: EndsReader, memory: MemorySource)
+  /// The slot of a flow that has ended, oldest first, until this reader passes it over.
+  func firstEnded(_ reader: EndsReader) -> UInt32?
+  mutating func passOverEnded(_ reader: EndsReader)
 }
 
 /// What replication asks of the channels.
@@ -26,6 +30,13 @@ public protocol ReplicationOutbox: MigrationOutbox, ~Copyable {
   mutating func reserve(_ count: Int, to peer: UInt8) -> UnsafeMutableRawPointer?
   /// Whether messages to this peer that can wait leave room for those that cannot.
   func hasRoomToSpare(to peer: UInt8) -> Bool
+  /// The peer that this very life has a session as: what is sent to it now reaches that life or nobody.
+  func peer(inSessionWith life: FlowOwner) -> UInt8?
+  func isAlive(_ peer: UInt8) -> Bool
+  /// Behind all that this peer was sent so far.
+  func mark(to peer: UInt8) -> UInt32
+  /// Whether the peer has taken and seen to everything before this mark of its present session.
+  func hasArrived(_ mark: UInt32, at peer: UInt8) -> Bool
 }
 
 /// A flow's actor (56 bits) and timeout class in one word.
@@ -68,6 +79,7 @@ public struct ReplicationSource: ~Copyable {
     case running
   }
 
+  private let reader: EndsReader
   private let layoutHash: UInt64
   private let layout: ReplicaLayout
   private let capacity: Int
@@ -96,8 +108,12 @@ public struct ReplicationSource: ~Copyable {
 
   /// - Parameters:
   ///   - layout: hash of the chain's layout.
+  ///   - reader: as whom it hears of ends.
   ///   - longestPacket: bytes of the longest frame that is ever committed.
-  public init(layout hash: UInt64, stateSize: Int, capacity: Int, longestPacket: Int = 16_384, memory: MemorySource) {
+  public init(
+    layout hash: UInt64, stateSize: Int, capacity: Int, reader: EndsReader = .one, longestPacket: Int = 16_384, memory: MemorySource
+  ) {
+    self.reader = reader
     layoutHash = hash
     layout = ReplicaLayout(stateSize: stateSize)
     self.capacity = capacity
@@ -129,7 +145,7 @@ public struct ReplicationSource: ~Copyable {
   public mutating func stop(flows: inout some ReplicatedFlows & ~Copyable) {
     phase = .off
     (known, isProtected, isNewlyProtected) = (0, false, false)
-    while flows.firstEnded != nil { flows.passOverEnded() }
+    while flows.firstEnded(reader) != nil { flows.passOverEnded(reader) }
   }
 
   /// Flows have come otherwise than by packets of their own: by a migration or a recovery.
@@ -166,10 +182,10 @@ public struct ReplicationSource: ~Copyable {
     _ slot: UInt32, packet: UnsafeRawBufferPointer, flows: inout some ReplicatedFlows & ~Copyable,
     outbox: inout some ReplicationOutbox & ~Copyable
   ) -> Bool {
-    guard phase == .running, flows.firstEnded == nil || tellEnds(&flows, &outbox), packet.count <= longestPacket,
+    guard phase == .running, flows.firstEnded(reader) == nil || tellEnds(&flows, &outbox), packet.count <= longestPacket,
       unsafe put(slot, packet, flows, &outbox)
     else {
-      missed(slot, isEndUntold: flows.firstEnded != nil)
+      missed(slot, flows)
       return false
     }
     return true
@@ -177,9 +193,9 @@ public struct ReplicationSource: ~Copyable {
 
   /// A packet was lost. If the holder does not know its flow, there may be no other packet of it: the sweep comes by once more.
   @inline(never)
-  private mutating func missed(_ slot: UInt32, isEndUntold: Bool) {
+  mutating func missed(_ slot: UInt32, _ flows: borrowing some ReplicatedFlows & ~Copyable) {
     // What is known of the slot may be of the flow before.
-    guard phase == .running, unsafe isEndUntold || shadow(slot).load(as: Shadow.self).stream != stream else { return }
+    guard phase == .running, unsafe flows.firstEnded(reader) != nil || shadow(slot).load(as: Shadow.self).stream != stream else { return }
     if sweep == capacity { sweep = 0 } else { isSweepDue = true }
   }
 
@@ -305,14 +321,14 @@ public struct ReplicationSource: ~Copyable {
   private mutating func tellEnds(
     _ flows: inout some ReplicatedFlows & ~Copyable, _ outbox: inout some ReplicationOutbox & ~Copyable
   ) -> Bool {
-    while let slot = flows.firstEnded {
+    while let slot = flows.firstEnded(reader) {
       let shadow = unsafe shadow(slot)
       if unsafe shadow.load(as: Shadow.self).stream == stream {
         guard send(ReplicationMessage(.end, slot: slot), &outbox) else { return false }
         unsafe shadow.storeBytes(of: 0, as: UInt32.self)
         known -= 1
       }
-      flows.passOverEnded()
+      flows.passOverEnded(reader)
     }
     return true
   }
@@ -326,7 +342,7 @@ public struct ReplicationSource: ~Copyable {
       guard unsafe outbox.send(
         UnsafeRawBufferPointer(start: scratch, count: ReplicationMessage.headerLength + 8).bytes, to: holder)
       else { return }
-      while flows.firstEnded != nil { flows.passOverEnded() }
+      while flows.firstEnded(reader) != nil { flows.passOverEnded(reader) }
       phase = .running
     }
     guard phase == .running, tellEnds(&flows, &outbox) else { return }
@@ -358,7 +374,7 @@ public struct ReplicationSource: ~Copyable {
       // What has come since waits for a mark of its own.
       if sweep == capacity, !isMarkDue { (isProtected, isNewlyProtected) = (true, true) }
     case .refused: (phase, isRefused, known, isProtected) = (.off, true, 0, false)
-    case .open, .flow, .update, .end, .handOver, .mark, .close: return false
+    case .open, .flow, .update, .end, .handOver, .mark, .close, .standBy, .settled: return false
     }
     return true
   }

@@ -1,5 +1,10 @@
 import FixedContainers
 
+/// Who is told of ends: each of at most two streams of replicas.
+public enum EndsReader: Sendable {
+  case one, other
+}
+
 /// Slots whose flows have ended and whose replicas are to end too: each once, oldest first. Room for all slots there are.
 @safe
 public struct SlotLog: ~Copyable {

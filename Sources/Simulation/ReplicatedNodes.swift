@@ -86,11 +86,13 @@ final class ReplicatedSlots: ReplicatedFlows {
   private(set) var used: [Bool]
   private(set) var slots: [Int: UInt32] = [:]
   private let states: UnsafeMutablePointer<ConnectionState>
-  private var ended: [UInt32] = []
+  private var ended: [EndsReader: [UInt32]] = [.one: []]
+  private var births: [UInt16]
   private let isTellingEnds: Bool
 
   init(capacity: Int, isTellingEnds: Bool) {
     used = Array(repeating: false, count: capacity)
+    births = Array(repeating: 0, count: capacity)
     states = .allocate(capacity: capacity)
     states.initialize(repeating: ConnectionState(flow: 0, generation: 0, address: 0), count: capacity)
     self.isTellingEnds = isTellingEnds
@@ -108,6 +110,7 @@ final class ReplicatedSlots: ReplicatedFlows {
   func make(_ state: ConnectionState) -> UInt32? {
     guard let free = used.firstIndex(of: false) else { return nil }
     used[free] = true
+    births[free] += 1
     slots[Int(state.flow)] = UInt32(free)
     states[free] = state
     return UInt32(free)
@@ -116,7 +119,8 @@ final class ReplicatedSlots: ReplicatedFlows {
   func remove(_ slot: UInt32) {
     used[Int(slot)] = false
     slots[Int(self[slot].flow)] = nil
-    if isTellingEnds, !ended.contains(slot) { ended.append(slot) }
+    guard isTellingEnds else { return }
+    for (reader, slots) in ended where !slots.contains(slot) { ended[reader]?.append(slot) }
   }
 
   var slotCount: Int { used.count }
@@ -126,8 +130,10 @@ final class ReplicatedSlots: ReplicatedFlows {
   func state(of slot: UInt32) -> UnsafeRawBufferPointer {
     UnsafeRawBufferPointer(start: states + Int(slot), count: ConnectionState.size)
   }
-  var firstEnded: UInt32? { ended.first }
-  func passOverEnded() { ended.removeFirst() }
+  func birth(of slot: UInt32) -> UInt16 { births[Int(slot)] }
+  func logEnds(for reader: EndsReader, memory: MemorySource) { ended[reader] = ended[reader] ?? [] }
+  func firstEnded(_ reader: EndsReader) -> UInt32? { ended[reader]?.first }
+  func passOverEnded(_ reader: EndsReader) { ended[reader]?.removeFirst() }
 }
 
 /// The channels of a replicated runtime, as its machines see them.
@@ -135,11 +141,14 @@ struct ReplicationChannels: ReplicationOutbox {
   let channels: SimulatedChannels
   /// Says of every message that it was taken.
   let isLying: Bool
+  /// Says of every message that it has arrived.
+  let isHasty: Bool
   private let nowhere: UnsafeMutableRawPointer
 
-  init(_ channels: SimulatedChannels, isLying: Bool, memory: MemorySource) {
+  init(_ channels: SimulatedChannels, defect: ReplicationDefect?, memory: MemorySource) {
     self.channels = channels
-    self.isLying = isLying
+    isLying = defect == .believesRefusedSends
+    isHasty = defect == .doesNotWait
     nowhere = UnsafeMutableRawPointer(memory.allocate(UInt8.self, count: 4_096))
   }
 
@@ -150,14 +159,28 @@ struct ReplicationChannels: ReplicationOutbox {
   }
 
   func hasRoomToSpare(to peer: UInt8) -> Bool { channels.ends[Int(peer)]?.channel.hasRoomToSpare ?? isLying }
+  func isAlive(_ peer: UInt8) -> Bool { channels.ends[Int(peer)]?.channel.isEstablished ?? false }
+  func mark(to peer: UInt8) -> UInt32 { channels.ends[Int(peer)]?.channel.mark.number ?? 0 }
+
+  func hasArrived(_ mark: UInt32, at peer: UInt8) -> Bool {
+    isHasty || channels.ends[Int(peer)]?.channel.hasArrived(SequenceNumber(mark)) ?? true
+  }
+
+  func peer(inSessionWith life: FlowOwner) -> UInt8? {
+    guard let end = channels.ends[Int(life.node) - 1] else { return nil }
+    return end.channel.isEstablished && end.channel.peerIncarnation == life.incarnation ? UInt8(life.node - 1) : nil
+  }
 }
 
 /// The replicas that a runtime holds of one life of another.
 final class HeldLife {
-  enum Use { case held, recovering }
+  enum Use: Equatable { case held, standby(heir: FlowOwner), recovering(order: Int, with: FlowOwner) }
   var store: ReplicaStore
   var use = Use.held
   init(_ store: consuming ReplicaStore) { self.store = store }
+
+  /// Which of several recoveries this is: newer replicas first.
+  var order: Int? { if case .recovering(let order, _) = use { order } else { nil } }
 
   /// The replica of a flow, as it is.
   func state(of flow: Int) -> ConnectionState? {
@@ -171,14 +194,17 @@ final class ReplicatedLife {
   let place: Int
   let witness: ReplicationWitness
   let flows: ReplicatedSlots
-  private(set) var source: ReplicationSource
+  private(set) var replication: FlowReplication
   private(set) var held: [FlowOwner: HeldLife] = [:]
   private var outbox: ReplicationChannels
   private let pool: AddressPool
   private let defect: ReplicationDefect?
   private let memory: MemorySource
-  /// The holder whose session has not begun yet.
-  private var awaited: (stream: UInt32, holder: FlowOwner)?
+  private var recoveries = 0
+  /// Recoveries that begin when whoever stands by has been told.
+  private var orders: [(lost: FlowOwner, standby: FlowOwner?)] = []
+  /// Lives whose flows are here, and who stands by until all of them have replicas again.
+  private var unsettled: [(lost: FlowOwner, standby: FlowOwner)] = []
   /// Lives that are over by the coordinator's word.
   private(set) var fenced: Set<FlowOwner> = []
   /// Owners that are still to be told about a stream.
@@ -204,10 +230,10 @@ final class ReplicatedLife {
     self.emit = emit
     owner = FlowOwner(node: UInt32(place + 1), incarnation: incarnation)
     flows = ReplicatedSlots(capacity: count, isTellingEnds: defect != .endsUntold)
-    source = ReplicationSource(layout: Self.layout, stateSize: ConnectionState.size, capacity: count, longestPacket: 64, memory: memory)
+    replication = FlowReplication(layout: Self.layout, stateSize: ConnectionState.size, capacity: count, longestPacket: 64, memory: memory)
     outbox = ReplicationChannels(
       SimulatedChannels(place: place, incarnation: incarnation, peers: peers, settings: settings, now: now, memory: memory),
-      isLying: defect == .believesRefusedSends, memory: memory)
+      defect: defect, memory: memory)
     pool = AddressPool(share: UInt32(incarnation))
     witness.pools[UInt32(incarnation)] = pool
     scratch = UnsafeMutableRawPointer(memory.allocate(UInt8.self, count: 64))
@@ -215,11 +241,12 @@ final class ReplicatedLife {
 
   var channels: SimulatedChannels { outbox.channels }
   var addressesTaken: Set<UInt32> { pool.taken }
-  var unprotected: Int { source.unprotected(of: flows.count) }
-  var isReplicating: Bool { source.isOn }
-  /// Whether the holder has confirmed that it has every flow there was.
-  var isProtected: Bool { source.isOn && source.isProtected }
-  var isRecovering: Bool { held.values.contains { $0.use == .recovering } }
+  var unprotected: Int { replication.unprotected(of: flows.count) }
+  var isReplicating: Bool { replication.isOn }
+  /// Whether the holders have confirmed that they have every flow there was.
+  var isProtected: Bool { replication.isProtected }
+  var isRecovering: Bool { !orders.isEmpty || held.values.contains { $0.order != nil } }
+  var isStandingBy: Bool { held.values.contains { if case .standby = $0.use { true } else { false } } }
 
   private func life(of peer: Int) -> FlowOwner {
     FlowOwner(node: UInt32(peer + 1), incarnation: channels.ends[peer]?.channel.peerIncarnation ?? 0)
@@ -242,11 +269,11 @@ final class ReplicatedLife {
     flows[slot].step()
     var answer = packet
     (answer.stamp, answer.address, answer.owner) = (flows[slot].count, flows[slot].address, owner)
-    guard source.isOn else { return emit(answer, self) }
+    guard replication.isOn else { return emit(answer, self) }
     let outer = answer.bytes
     _ = outer.withUnsafeBytes { bytes in
       var (flows, outbox) = (flows, outbox)
-      return source.commit(slot, packet: bytes, flows: &flows, outbox: &outbox)
+      return replication.commit(slot, packet: bytes, flows: &flows, outbox: &outbox)
     }
   }
 
@@ -274,14 +301,23 @@ final class ReplicatedLife {
   func receive(_ frame: UnsafeRawBufferPointer, from peer: Int, now: Tick) {
     guard let end = channels.ends[peer] else { return }
     let before = end.channel.peerIncarnation
-    if case .sessionBegan = end.channel.receive(frame, now: now), before != 0 { mourn(peer) }
+    if case .sessionBegan = end.channel.receive(frame, now: now), before != 0 { mourn(FlowOwner(node: UInt32(peer + 1), incarnation: before)) }
     while let message = end.channel.nextMessage() { take(message, from: peer, now: now) }
   }
 
   private func take(_ message: UnsafeRawBufferPointer, from peer: Int, now: Tick) {
     switch ReplicationMessage.kind(message) {
     case .marked, .refused:
-      if !source.receive(message, from: UInt8(peer)) { witness.complain("an answer at \(place) was malformed") }
+      if !replication.receive(message, from: UInt8(peer)) { witness.complain("an answer at \(place) was malformed") }
+    case .close: if held[life(of: peer)]?.use == .held { held[life(of: peer)] = nil }
+    case .standBy, .settled:
+      let (lost, isSettled) = ReplicationNotice.inheritance(message)!
+      if isSettled {
+        if held[lost]?.use == .standby(heir: life(of: peer)) { held[lost] = nil }
+      } else {
+        learnEnd(of: lost)
+        standBy(lost, heir: life(of: peer))
+      }
     case nil: witness.complain("a message at \(place) was of no kind")
     default: store(message, from: peer, now: now)
     }
@@ -295,13 +331,14 @@ final class ReplicatedLife {
           of: life, layout: Self.layout, stateSize: ConnectionState.size, capacity: flows.slotCount, ipv6Capacity: flows.slotCount,
           seed: 7, now: now, memory: memory))
     }
-    guard let store = held[life], store.use == .held || defect == .recoversUnfenced else { return }
+    guard let store = held[life], store.use == .held || store.order != nil && defect == .recoversUnfenced else { return }
     if defect == .releasesFirst, message.count > CommittedPacket.length {
       let packet = CommittedPacket(UnsafeRawBufferPointer(rebasing: message.suffix(CommittedPacket.length)))
       if packet.owner == life { release(packet) }
     }
     var packet: CommittedPacket?
     let understanding = store.store.receive(message, now: now) { packet = CommittedPacket($0) }
+    if let keys = ReplicaStore.flowIntroduced(by: message), defect != .keepsOldReplicas { supersede(keys) }
     if let packet, defect != .releasesFirst { release(packet) }
     switch understanding {
     case .understood: break
@@ -315,6 +352,14 @@ final class ReplicatedLife {
     }
   }
 
+  /// The flow has a newer replica than that of an owner that has died.
+  private func supersede(_ keys: FlowKeyPair) {
+    for store in held.values {
+      guard case .standby = store.use, let place = store.store.find(keys.forward) else { continue }
+      store.store.remove(place)
+    }
+  }
+
   private func release(_ packet: CommittedPacket) {
     released += 1
     emit(packet, self)
@@ -322,52 +367,78 @@ final class ReplicatedLife {
 
   // MARK: Words
 
-  /// From now on this life of another runtime holds the replicas: as soon as the channel is in a session with it.
-  func protect(stream: UInt32, by holder: FlowOwner?) {
+  /// From now on these lives of other runtimes hold the replicas: as soon as the channels are in sessions with them.
+  func protect(_ assignment: UInt32, by holders: [FlowOwner]) {
+    var (flows, outbox) = (flows, outbox)
+    replication.protect(assignment, by: holders.filter { !fenced.contains($0) }, flows: &flows, outbox: &outbox)
+  }
+
+  private func mourn(_ lost: FlowOwner) {
     var flows = flows
-    source.stop(flows: &flows)
-    awaited = nil
-    guard let holder, !fenced.contains(holder) else { return }
-    awaited = (stream, holder)
-    beginAwaited()
+    replication.ended(UInt8(lost.node - 1), through: lost.incarnation, flows: &flows)
   }
 
-  /// What is sent before there is a session with this very life could reach the next one.
-  private func beginAwaited() {
-    guard let (stream, holder) = awaited, case let peer = Int(holder.node) - 1, life(of: peer) == holder,
-      channels.ends[peer]?.channel.isEstablished == true
-    else { return }
-    source.begin(stream: stream, holder: UInt8(holder.node - 1))
-    awaited = nil
-  }
-
-  private func mourn(_ peer: Int) {
-    guard source.isOn, source.holder == UInt8(peer) else { return }
-    var flows = flows
-    source.stop(flows: &flows)
-  }
-
-  /// A life is over, and `by` has its flows.
-  func recover(_ lost: FlowOwner, by: FlowOwner?) {
+  private func learnEnd(of lost: FlowOwner) {
     fenced.insert(lost)
-    let peer = Int(lost.node) - 1
-    if defect != .recoversUnfenced { channels.ends[peer]?.channel.fence(lost.incarnation) }
-    if life(of: peer) == lost { mourn(peer) }
-    if awaited?.holder == lost { awaited = nil }
+    if defect != .recoversUnfenced { channels.ends[Int(lost.node) - 1]?.channel.fence(lost.incarnation) }
+    mourn(lost)
+  }
+
+  private func standBy(_ lost: FlowOwner, heir: FlowOwner) {
+    for store in held where store.value.use == .standby(heir: lost) { held[store.key] = nil }
+    if held[lost]?.use == .held { held[lost]?.use = .standby(heir: heir) }
+  }
+
+  /// A life is over, and `by` has its flows; `standby` keeps what it has of them.
+  func recover(_ lost: FlowOwner, by: FlowOwner?, standby: FlowOwner?) {
+    learnEnd(of: lost)
     guard by == owner else {
+      if let by, standby == owner { return standBy(lost, heir: by) }
+      for store in held where store.value.use == .standby(heir: lost) { held[store.key] = nil }
       held[lost] = nil
       return
     }
-    witness.recoveryBegins(of: lost)
-    guard let store = held[lost] else {
-      recovered.append(lost)
-      return
+    orders.append((lost, standby))
+    beginRecoveries()
+  }
+
+  private func beginRecoveries() {
+    while let (lost, standby) = orders.first {
+      if let standby, let peer = outbox.peer(inSessionWith: standby) {
+        let isTold = ReplicationNotice.writeInheritance(of: lost, isSettled: false, to: scratch) { outbox.send($0, to: peer) }
+        guard isTold else { return }
+        unsettled.append((lost, standby))
+      }
+      orders.removeFirst()
+      takeOver(from: lost)
     }
-    store.use = .recovering
+  }
+
+  private func takeOver(from lost: FlowOwner) {
+    let inherited = held.filter { $0.value.use == .standby(heir: lost) }.keys.sorted { $0.incarnation < $1.incarnation }
+    for life in [lost] + inherited {
+      witness.recoveryBegins(of: life)
+      recoveries += 1
+      held[life]?.use = .recovering(order: recoveries, with: lost)
+      if life != lost { witness.isInherited(life) }
+    }
+    noteRecovered(lost)
+  }
+
+  /// The coordinator hears of it when all that was recovered with a life's flows is here, too.
+  private func noteRecovered(_ lost: FlowOwner) {
+    let isUnderWay = held.values.contains { if case .recovering(_, lost) = $0.use { true } else { false } }
+    if !isUnderWay { recovered.append(lost) }
+  }
+
+  /// The stores whose flows are being taken over: newer replicas of a flow before older ones.
+  private var recovering: [(lost: FlowOwner, store: HeldLife)] {
+    let ordered = held.filter { $0.value.order != nil }.sorted { $0.value.order! < $1.value.order! }.map { ($0.key, $0.value) }
+    return defect == .keepsOldReplicas ? ordered.reversed() : ordered
   }
 
   private func takeOver(_ flow: Int, now: Tick) -> UInt32? {
-    for (lost, store) in held.sorted(by: { $0.key.incarnation < $1.key.incarnation }) where store.use == .recovering {
+    for (lost, store) in recovering {
       guard let place = store.store.find(SimulatedPacket.keys(of: flow).forward) else { continue }
       return install(store, place, lost, now: now)
     }
@@ -396,12 +467,15 @@ final class ReplicatedLife {
 
   func pass(now: Tick, chance: inout Chance) {
     var (flows, outbox) = (flows, outbox)
-    for (lost, store) in held.sorted(by: { $0.key.incarnation < $1.key.incarnation }) where store.use == .recovering {
+    beginRecoveries()
+    if let (lost, store) = recovering.first {
       for _ in 0..<2 { if let place = store.store.next() { _ = install(store, place, lost, now: now) } }
-      guard store.store.count == 0 else { continue }
-      held[lost] = nil
-      recovered.append(lost)
-      source.noteArrivals()
+      if store.store.count == 0 {
+        guard case .recovering(_, let first) = store.use else { preconditionFailure("it is recovering") }
+        held[lost] = nil
+        replication.noteArrivals()
+        noteRecovered(first)
+      }
     }
     if defect == .replicasExpire, chance.happens(100) {
       for (_, store) in held.sorted(by: { $0.key.incarnation < $1.key.incarnation }) where store.use == .held {
@@ -409,9 +483,16 @@ final class ReplicatedLife {
         witness.giveBackForOwner(ConnectionState(store.store.state(of: place)).address)
       }
     }
-    beginAwaited()
-    if source.isOn { source.advance(flows: &flows, outbox: &outbox) }
-    _ = source.takeProtected()
+    replication.advance(flows: &flows, outbox: &outbox)
+    _ = replication.takeProtected()
+    _ = replication.takeLost()
+    while let (lost, standby) = unsettled.first, !isRecovering, replication.isProtected || defect == .settlesEarly {
+      if let peer = outbox.peer(inSessionWith: standby) {
+        let isTold = ReplicationNotice.writeInheritance(of: lost, isSettled: true, to: scratch) { outbox.send($0, to: peer) }
+        guard isTold else { break }
+      }
+      unsettled.removeFirst()
+    }
     while let (peer, stream, isHeld) = answers.first {
       guard ReplicationAnswer.write(stream: stream, isHeld: isHeld, to: scratch, { outbox.send($0, to: UInt8(peer)) }) else { break }
       answers.removeFirst()

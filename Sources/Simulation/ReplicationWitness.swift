@@ -35,10 +35,22 @@ public enum ReplicationDefect: String, CaseIterable, Sendable {
   case endsUntold
   /// The owner takes for sent what the channel had no room for.
   case believesRefusedSends
-  /// A new stream has the number of the one before.
-  case repeatsStreamNumbers
   /// A runtime and its holder die at once, and whoever was to take the flows over is believed to have them all.
   case hidesLosses
+  /// Of two holders, the first lets packets go before the second has their state.
+  case doesNotWait
+  /// Whoever stands by is told that all flows have replicas again before they do.
+  case settlesEarly
+  /// Whoever stood by takes over the replicas that it has kept rather than newer ones.
+  case keepsOldReplicas
+
+  /// Whether it is one of two holders.
+  public var needsTwo: Bool {
+    switch self {
+    case .doesNotWait, .settlesEarly, .keepsOldReplicas: true
+    default: false
+    }
+  }
 }
 
 /// Sees every packet that leaves, and what the coordinator knows; says what must not be.
@@ -48,9 +60,9 @@ final class ReplicationWitness {
     var generation: UInt32 = 1
     /// Whether anything of it has left.
     var isEstablished = false
-    /// The latest state that has left, and whose replica it was: `nil` when it left unprotected.
+    /// The latest state that has left, and who has replicas of it: nobody when it left unprotected.
     var stamp: UInt32 = 0
-    var releasedBy: FlowOwner?
+    var holders: [FlowOwner] = []
   }
 
   /// Who serves a connection, as far as lives are not over.
@@ -67,6 +79,8 @@ final class ReplicationWitness {
   private(set) var over: Set<FlowOwner> = []
   private var dead: Set<FlowOwner> = []
   private var recoveries: Set<FlowOwner> = []
+  /// Lives whose heirs have ended, and whose flows are recovered with those of the heirs.
+  private var inherited: Set<FlowOwner> = []
   /// Lives whose connections' fate is settled.
   private var settled: Set<FlowOwner> = []
   /// Connections that are gone, and may be.
@@ -74,6 +88,8 @@ final class ReplicationWitness {
   private(set) var unprotectedOutputs = 0
   private(set) var outputs = 0
   private(set) var violation: String?
+  /// Who lives.
+  var lives: () -> [ReplicatedLife] = { [] }
   /// By share; for a defect.
   var pools: [UInt32: AddressPool] = [:]
 
@@ -95,6 +111,7 @@ final class ReplicationWitness {
   func isDeclaredOver(_ life: FlowOwner) { over.insert(life) }
 
   func recoveryBegins(of life: FlowOwner) { recoveries.insert(life) }
+  func isInherited(_ life: FlowOwner) { inherited.insert(life) }
 
   // MARK: Connections
 
@@ -132,7 +149,7 @@ final class ReplicationWitness {
 
   func takesOver(_ flow: Int, _ state: ConnectionState, from lost: FlowOwner, at life: FlowOwner) {
     guard !settled.contains(life) else { return }
-    if let service = services[flow], service.owner != lost {
+    if let service = services[flow], service.owner != lost, !inherited.contains(lost) || !over.contains(service.owner) {
       complain("flow \(flow) of \(lost) is taken over by node \(life.node) while node \(service.owner.node) has it")
     }
     let connection = connections[flow]
@@ -142,20 +159,22 @@ final class ReplicationWitness {
     serve(flow, Service(generation: state.generation, owner: life, address: state.address))
   }
 
-  /// The fate of a life's connections is settled: only those that `store` has go on.
+  /// The fate of a life's connections is settled: only those that one of `stores` has go on.
   ///
-  /// - Parameter isSaid: whether somebody has said that some of them may be lost.
-  func judge(_ life: FlowOwner, _ store: HeldLife?, isSaid: Bool) {
+  /// - Parameters:
+  ///   - isSaid: whether somebody has said that some of them may be lost.
+  ///   - isGivenUp: whether nobody could recover what others may still have replicas of.
+  func judge(_ life: FlowOwner, _ stores: [HeldLife], isSaid: Bool, isGivenUp: Bool) {
     settled.insert(life)
     for (flow, service) in services.sorted(by: { $0.key < $1.key }) where service.owner == life {
       let connection = connections[flow]
-      let replica = store?.state(of: flow)
+      let replica = stores.lazy.compactMap { $0.state(of: flow) }.first
       let isCurrent = connection.generation == service.generation && connection.stamp > 0
       if let replica, replica.generation == service.generation, !isCurrent || replica.count >= connection.stamp { continue }
       if isCurrent {
         lost += 1
-        if let holder = connection.releasedBy, !over.contains(holder) {
-          complain("flow \(flow) is lost while node \(holder.node), who let its last packet go, lives")
+        for holder in connection.holders where !over.contains(holder) && !isGivenUp {
+          complain("flow \(flow) of \(life) is lost while node \(holder.node), who had its last state, lives")
         }
         if !isSaid { complain("flow \(flow) is lost, and nobody says so") }
       }
@@ -167,6 +186,23 @@ final class ReplicationWitness {
   func flows(of life: FlowOwner) -> [Int] { services.filter { $0.value.owner == life }.keys.sorted() }
 
   // MARK: Packets
+
+  /// Who has the state of a packet that a holder lets go; two, if there are two who have everything.
+  private func holders(of packet: CommittedPacket, _ releasing: FlowOwner) -> [FlowOwner] {
+    let lives = self.lives()
+    guard let owner = lives.first(where: { $0.owner == packet.owner }), owner.isProtected, !over.contains(packet.owner),
+      case let holders = owner.replication.holders, holders.count == 2, holders.allSatisfy({ !over.contains($0) })
+    else { return [releasing] }
+    for holder in holders {
+      let replica = lives.first { $0.owner == holder }?.held[packet.owner]?.state(of: packet.flow)
+      // A flow that has ended has ended there too.
+      guard let slot = owner.flows.slots[packet.flow], owner.flows[slot].generation == packet.generation else { continue }
+      if replica == nil || replica!.generation != packet.generation || replica!.count < packet.stamp {
+        complain("a packet of flow \(packet.flow) left with state \(packet.stamp), which is not on \(holder)")
+      }
+    }
+    return holders
+  }
 
   /// A packet has left.
   func leaves(_ packet: CommittedPacket, through life: ReplicatedLife, isFenced: Bool) {
@@ -186,11 +222,14 @@ final class ReplicationWitness {
         complain("a packet of flow \(packet.flow) left after node \(packet.owner.node)'s flows were taken over")
       }
       let replica = life.held[packet.owner]?.state(of: packet.flow)
-      if replica == nil || replica!.generation != packet.generation || replica!.count < packet.stamp || !replica!.isWhole {
+      // A packet that has waited may be of a connection that another one with the same endpoints has replaced.
+      let isOlder = packet.generation < (replica?.generation ?? 0)
+      if replica == nil || replica!.generation < packet.generation || !isOlder && replica!.count < packet.stamp || !replica!.isWhole {
         complain("a packet of flow \(packet.flow) left with state \(packet.stamp), which is on no replica")
       }
       if dead.contains(life.owner) { complain("a packet left through node \(life.owner.node), which is dead") }
     }
+    let holders = life.owner == packet.owner ? [] : holders(of: packet, life.owner)
     guard connections[packet.flow].generation == packet.generation else { return }
     if isLate, packet.stamp < connections[packet.flow].stamp { return }
     if packet.stamp <= connections[packet.flow].stamp {
@@ -198,6 +237,6 @@ final class ReplicationWitness {
     }
     connections[packet.flow].stamp = packet.stamp
     connections[packet.flow].isEstablished = true
-    connections[packet.flow].releasedBy = life.owner == packet.owner ? nil : life.owner
+    connections[packet.flow].holders = holders
   }
 }

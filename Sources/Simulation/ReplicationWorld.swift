@@ -27,8 +27,8 @@ public struct ReplicationWorld {
   }
 
   private enum Word {
-    case protect(stream: UInt32, holder: FlowOwner?)
-    case recover(lost: FlowOwner, by: FlowOwner?)
+    case protect(UInt32, holders: [FlowOwner])
+    case recover(lost: FlowOwner, by: FlowOwner?, standby: FlowOwner?)
   }
 
   /// Things that happened in a run.
@@ -38,6 +38,8 @@ public struct ReplicationWorld {
 
   public let seed: UInt64
   public let harm: Harm
+  /// Of each flow.
+  public let replicas: Int
   private let defect: ReplicationDefect?
   private var chance: Chance
   private var network = VirtualNetwork()
@@ -60,8 +62,12 @@ public struct ReplicationWorld {
 
   // What the coordinator believes.
   private var members: [FlowOwner?] = []
-  private var holders: [FlowOwner: FlowOwner] = [:]
-  private var streams: UInt32 = 0
+  private var holders: [FlowOwner: [FlowOwner]] = [:]
+  /// Those of them that have said, through the owner, that they have everything.
+  private var complete: [FlowOwner: Set<FlowOwner>] = [:]
+  /// Who has taken over a life's flows, and who stands by.
+  private var standbys: [(lost: FlowOwner, by: FlowOwner, standby: FlowOwner)] = []
+  private var assignments: UInt32 = 0
   private var incarnations: UInt64 = 0
   /// Recoveries that were ordered and whose end has not been heard of.
   private var outstanding: [FlowOwner: FlowOwner] = [:]
@@ -69,10 +75,15 @@ public struct ReplicationWorld {
   /// Of lives that are over: replicas that were found, once whoever is to take them over knows of it; `nil` if nobody will.
   private var found: [FlowOwner: Int?] = [:]
   private var unsettled: Set<FlowOwner> = []
+  /// Lives whose flows are recovered with those of another, which was to recover them.
+  private var inherited: [FlowOwner: [FlowOwner]] = [:]
+  /// Lives whose heir has ended without anybody's going on with them.
+  private var givenUp: Set<FlowOwner> = []
 
   /// The switch: routes, and who is over by the coordinator's word.
   private final class Edge {
     var routes: [Int: FlowOwner] = [:]
+    var lives: [ReplicatedLife] = []
     var heirs: [FlowOwner: FlowOwner?] = [:]
     var acceptsZombies = false
     var witness: ReplicationWitness?
@@ -84,9 +95,10 @@ public struct ReplicationWorld {
     }
   }
 
-  public init(seed: UInt64, harm: Harm, defect: ReplicationDefect? = nil) {
+  public init(seed: UInt64, harm: Harm, replicas: Int = 1, defect: ReplicationDefect? = nil) {
     self.seed = seed
     self.harm = harm
+    self.replicas = replicas
     self.defect = defect
     chance = Chance(seed: seed ^ 0x2a65_1c07_0000)
     flowCount = 4 + chance.below(20)
@@ -103,8 +115,10 @@ public struct ReplicationWorld {
     buffer = UnsafeMutableRawPointer(memory.source.allocate(UInt8.self, count: 2_048))
     edge.witness = witness
     edge.acceptsZombies = defect == .acceptsZombies
-    let places = 3 + chance.below(2)
+    let places = 2 + replicas + chance.below(2)
     lives = Array(repeating: nil, count: places)
+    let edge = edge
+    witness.lives = { edge.lives }
     members = lives.map { _ in nil }
     inboxes = Array(repeating: [], count: places)
     for place in 0..<places { start(place) }
@@ -162,7 +176,10 @@ public struct ReplicationWorld {
       }
       guard let life = lives[place] else { continue }
       life.pass(now: now, chance: &chance)
-      for lost in life.takeRecovered() where !witness.over.contains(life.owner) { outstanding[lost] = nil }
+      for lost in life.takeRecovered() where !witness.over.contains(life.owner) {
+        for lost in [lost] + (inherited[lost] ?? []) { outstanding[lost] = nil }
+      }
+      if life.isProtected { complete[life.owner] = Set(life.replication.holders).intersection(holders[life.owner] ?? []) }
       try check()
       let channels = life.channels
       channels.fill(buffer, now: now) { frame, peer in network.send(frame, from: place, to: peer, now: now, chance: &chance) }
@@ -232,13 +249,19 @@ public struct ReplicationWorld {
       summary.ends += 1
     }
     guard harm != .network else { return }
-    if chance.happens(12), let life = lives[chance.below(places)], !witness.over.contains(life.owner) {
+    if chance.happens(12 * replicas), let life = lives[chance.below(places)], !witness.over.contains(life.owner) {
       kill(life.place)
-      if harm != .deaths, chance.happens(400), let holder = holders[life.owner], let other = lives[Int(holder.node) - 1],
-        other.owner == holder
+      if harm != .deaths, chance.happens(400), let assigned = holders[life.owner], !assigned.isEmpty,
+        case let holder = assigned[chance.below(assigned.count)], let other = lives[Int(holder.node) - 1], other.owner == holder
       {
         kill(other.place)
       }
+    }
+    // Whoever has just taken flows over, of which somebody still has the replicas.
+    if let heir = standbys.last?.by, let life = lives[Int(heir.node) - 1], life.owner == heir, life.takenOver > 0,
+      !life.isProtected || life.isRecovering, chance.happens(400)
+    {
+      kill(life.place)
     }
     for (place, time) in wakes.sorted(by: { $0.key < $1.key }) where time <= now.nanoseconds {
       wakes[place] = nil
@@ -287,6 +310,7 @@ public struct ReplicationWorld {
     flowsAtEnd[life.owner] = (life.flows.count, life.isProtected)
     summary.takenOver += life.takenOver
     lives[place] = nil
+    edge.lives.removeAll { $0 === life }
     inboxes[place] = []
     paused.remove(place)
     wakes[place] = nil
@@ -300,6 +324,7 @@ public struct ReplicationWorld {
       defect: defect, memory: memory.source
     ) { edge.take($0, from: $1) }
     lives[place] = life
+    edge.lives.append(life)
     members[place] = life.owner
   }
 
@@ -319,20 +344,18 @@ public struct ReplicationWorld {
 
   private mutating func hear(_ heard: (time: UInt64, place: Int?, life: FlowOwner?, word: Word)) {
     guard let place = heard.place else {
-      if case .recover(let lost, let by) = heard.word { edge.heirs[lost] = .some(by) }
+      if case .recover(let lost, let by, _) = heard.word { edge.heirs[lost] = .some(by) }
       return settle()
     }
     guard let life = lives[place], life.owner == heard.life else { return }
     switch heard.word {
-    case .protect(let stream, let holder): life.protect(stream: stream, by: holder)
-    case .recover(let lost, let by):
-      if by == life.owner, !witness.over.contains(life.owner) {
-        found[lost] = .some(life.held[lost]?.store.count ?? 0)
-        life.recover(lost, by: by)
-        settle()
-      } else {
-        life.recover(lost, by: by)
-      }
+    case .protect(let assignment, let holders): life.protect(assignment, by: holders)
+    case .recover(let lost, let by, let standby):
+      let isHeir = by == life.owner && !witness.over.contains(life.owner)
+      let taken = isHeir ? [lost] + (inherited[lost] ?? []) : []
+      for lost in taken { found[lost] = .some(life.held[lost]?.store.count ?? 0) }
+      life.recover(lost, by: by, standby: standby)
+      if isHeir { settle() }
     }
   }
 
@@ -347,9 +370,26 @@ public struct ReplicationWorld {
       // One that was taken for dead may still have gone on for a while.
       let living = lives[Int(lost.node) - 1].flatMap { $0.owner == lost ? $0 : nil }
       let end: (flows: Int, isProtected: Bool) = living.map { ($0.flows.count, $0.isProtected) } ?? flowsAtEnd[lost] ?? (0, true)
-      let store = outstanding[lost].flatMap { lives[Int($0.node) - 1]?.held[lost] }
-      witness.judge(lost, store, isSaid: replicas.map { !end.isProtected || $0 < end.flows } ?? (defect != .hidesLosses))
+      let heir = outstanding[lost].flatMap { lives[Int($0.node) - 1] }
+      // The same life may take over what the lost one was still to take over.
+      let others = outstanding.filter { $0.value == heir?.owner && $0.key != lost }.keys.sorted { $0.incarnation < $1.incarnation }
+      witness.judge(
+        lost, ([lost] + others).compactMap { heir?.held[$0] },
+        isSaid: replicas.map { !end.isProtected || $0 < end.flows } ?? (defect != .hidesLosses), isGivenUp: givenUp.contains(lost))
     }
+  }
+
+  private func isMember(_ life: FlowOwner) -> Bool { members[Int(life.node) - 1] == life }
+
+  /// Who is to have the flows of a life, and who stands by: a holder of that one, if there is any.
+  private func heirs(of life: FlowOwner) -> (by: FlowOwner?, standby: FlowOwner?) {
+    let living = (holders[life] ?? []).filter(isMember)
+    let sure = living.filter { complete[life]?.contains($0) ?? false }
+    let candidates = sure.isEmpty ? living : sure
+    let obliged = standbys.filter { $0.by == life }.map(\.standby)
+    let by = candidates.first(where: obliged.contains)
+      ?? candidates.first { first in living.contains { $0 != first && holders[first]?.contains($0) ?? false } } ?? candidates.first
+    return (by, by.flatMap { by in living.first { $0 != by } })
   }
 
   private mutating func bury(_ life: FlowOwner) {
@@ -357,34 +397,54 @@ public struct ReplicationWorld {
     guard members[place] == life else { return }
     members[place] = nil
     witness.isDeclaredOver(life)
-    let by = holders[life].flatMap { members[Int($0.node) - 1] == $0 ? $0 : nil }
+    let (by, standby) = heirs(of: life)
     // Whoever takes the flows over hears of it before the switch sends packets there: it would open them anew.
-    let heard = by.map { say(.recover(lost: life, by: by), to: $0) }
-    say(.recover(lost: life, by: by), to: nil, after: heard ?? 0)
-    for case let member? in members where member != by { say(.recover(lost: life, by: by), to: member) }
+    let word = Word.recover(lost: life, by: by, standby: standby)
+    let heard = by.map { say(word, to: $0) }
+    say(word, to: nil, after: heard ?? 0)
+    for case let member? in members where member != by { say(word, to: member) }
     unsettled.insert(life)
     if let by { outstanding[life] = by } else { found[life] = .some(nil) }
-    // Whoever was to take flows over and has not said that it did: what is left of them is lost, and that is said.
+    // Whoever was to take flows over may not have done so yet: somebody who stood by goes on, or what is left of them is lost, and
+    // that is said.
     for (lost, heir) in outstanding.sorted(by: { $0.key.incarnation < $1.key.incarnation }) where heir == life {
-      outstanding[lost] = nil
-      found[lost] = .some(nil)
       unsettled.insert(lost)
+      (outstanding[lost], found[lost]) = (nil, .some(nil))
     }
+    for (lost, heir, standby) in standbys where heir == life {
+      if let by, standby == by {
+        inherited[life, default: []].append(lost)
+        unsettled.insert(lost)
+        (outstanding[lost], found[lost]) = (by, nil)
+      } else {
+        givenUp.formUnion([lost, life])
+      }
+    }
+    standbys.removeAll { $0.by == life || $0.standby == life }
+    if let by, let standby { standbys.append((life, by, standby)) }
     settle()
-    holders[life] = nil
+    (holders[life], complete[life]) = (nil, nil)
     assignHolders()
   }
 
-  /// Everybody who has no living holder gets one, if there is anybody.
+  /// Everybody gets as many living holders as there are to be, or as many as there are.
   private mutating func assignHolders() {
-    for case let owner? in members {
-      if let holder = holders[owner], members[Int(holder.node) - 1] == holder { continue }
-      let choices = members.compactMap { $0 }.filter { $0 != owner }
-      let holder = choices.isEmpty ? nil : choices[chance.below(choices.count)]
-      if holder == nil, holders[owner] == nil { continue }
-      holders[owner] = holder
-      if defect != .repeatsStreamNumbers || streams == 0 { streams += 1 }
-      say(.protect(stream: streams, holder: holder), to: owner)
+    let living = members.compactMap { $0 }
+    for owner in living {
+      let before = holders[owner] ?? []
+      var assigned = before.filter(isMember)
+      while assigned.count < replicas {
+        let choices = living.filter { $0 != owner && !assigned.contains($0) }
+        guard !choices.isEmpty else { break }
+        // First whoever stands by for it, then who has the replicas of its holder: they can go on with what it has taken over.
+        let better = standbys.filter { $0.by == owner }.map(\.standby) + (assigned.first.flatMap { holders[$0] } ?? [])
+        assigned.append(better.first(where: choices.contains) ?? choices[chance.below(choices.count)])
+      }
+      guard assigned != before else { continue }
+      holders[owner] = assigned
+      complete[owner]?.formIntersection(assigned)
+      assignments += 1
+      say(.protect(assignments, holders: assigned), to: owner)
     }
   }
 

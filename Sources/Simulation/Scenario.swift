@@ -18,6 +18,11 @@ public enum Scenario: String, CaseIterable, Sendable {
   case replicationPairs = "replication-pairs"
   /// The same, and some that live are taken for dead.
   case replicationZombies = "replication-zombies"
+  /// The same four with two replicas of each flow.
+  case twoReplicasNetwork = "two-replicas-network"
+  case twoReplicasDeaths = "two-replicas-deaths"
+  case twoReplicasPairs = "two-replicas-pairs"
+  case twoReplicasZombies = "two-replicas-zombies"
   /// The workers that ship, with a NAT whose endpoints travel.
   case workers
 
@@ -27,6 +32,7 @@ public enum Scenario: String, CaseIterable, Sendable {
     case .channelLoss, .channelRestarts: 2_500
     case .migrationNetwork, .migrationReordering, .migrationDeaths: 2_000
     case .replicationNetwork, .replicationDeaths, .replicationPairs, .replicationZombies: 1_500
+    case .twoReplicasNetwork, .twoReplicasDeaths, .twoReplicasPairs, .twoReplicasZombies: 750
     case .workers: 100
     }
   }
@@ -51,6 +57,10 @@ public enum Scenario: String, CaseIterable, Sendable {
     case .replicationDeaths: return try replicate(seed, .deaths, defect)
     case .replicationPairs: return try replicate(seed, .pairs, defect)
     case .replicationZombies: return try replicate(seed, .zombies, defect)
+    case .twoReplicasNetwork: return try replicate(seed, .network, replicas: 2, defect)
+    case .twoReplicasDeaths: return try replicate(seed, .deaths, replicas: 2, defect)
+    case .twoReplicasPairs: return try replicate(seed, .pairs, replicas: 2, defect)
+    case .twoReplicasZombies: return try replicate(seed, .zombies, replicas: 2, defect)
     case .workers:
       var world = WorkerWorld(seed: seed, defect: defect.flatMap(ReturnDefect.init))
       try world.play()
@@ -65,8 +75,8 @@ public enum Scenario: String, CaseIterable, Sendable {
     return ["runs": summary.runs, "moved": summary.moved, "held": summary.held, "late": summary.late, "deaths": summary.deaths]
   }
 
-  private func replicate(_ seed: UInt64, _ harm: ReplicationWorld.Harm, _ defect: String?) throws -> Tally {
-    var world = ReplicationWorld(seed: seed, harm: harm, defect: defect.flatMap(ReplicationDefect.init))
+  private func replicate(_ seed: UInt64, _ harm: ReplicationWorld.Harm, replicas: Int = 1, _ defect: String?) throws -> Tally {
+    var world = ReplicationWorld(seed: seed, harm: harm, replicas: replicas, defect: defect.flatMap(ReplicationDefect.init))
     try world.play()
     let summary = world.summary
     return [
@@ -80,7 +90,9 @@ public enum Scenario: String, CaseIterable, Sendable {
     switch self {
     case .channelLoss, .channelRestarts: []
     case .migrationNetwork, .migrationReordering, .migrationDeaths: MigrationDefect.allCases.map(\.rawValue)
-    case .replicationNetwork, .replicationDeaths, .replicationPairs, .replicationZombies: ReplicationDefect.allCases.map(\.rawValue)
+    case .replicationNetwork, .replicationDeaths, .replicationPairs, .replicationZombies:
+      ReplicationDefect.allCases.filter { !$0.needsTwo }.map(\.rawValue)
+    case .twoReplicasNetwork, .twoReplicasDeaths, .twoReplicasPairs, .twoReplicasZombies: ReplicationDefect.allCases.map(\.rawValue)
     case .workers: ReturnDefect.allCases.map(\.rawValue)
     }
   }
@@ -94,10 +106,10 @@ public enum Scenario: String, CaseIterable, Sendable {
       case .migrationNetwork: ["moved", "held"]
       case .migrationReordering: ["moved", "held", "late"]
       case .migrationDeaths: ["moved", "held", "deaths"]
-      case .replicationNetwork: ["outputs", "ended"]
-      case .replicationDeaths: ["outputs", "ended", "deaths", "taken over"]
+      case .replicationNetwork, .twoReplicasNetwork: ["outputs", "ended"]
+      case .replicationDeaths, .twoReplicasDeaths, .twoReplicasPairs: ["outputs", "ended", "deaths", "taken over"]
       case .replicationPairs: ["outputs", "deaths", "taken over", "lost"]
-      case .replicationZombies: ["outputs", "deaths", "taken over", "zombies"]
+      case .replicationZombies, .twoReplicasZombies: ["outputs", "deaths", "taken over", "zombies"]
       case .workers: ["moved", "returned"]
       }
     return wanted.first { tally[$0, default: 0] == 0 }
