@@ -486,7 +486,7 @@ final class ReplicatedLife {
     replication.advance(flows: &flows, outbox: &outbox)
     _ = replication.takeProtected()
     _ = replication.takeLost()
-    while let (lost, standby) = unsettled.first, !isRecovering, replication.isProtected || defect == .settlesEarly {
+    while let (lost, standby) = unsettled.first, !isRecovering && replication.isProtected || defect == .settlesEarly {
       if let peer = outbox.peer(inSessionWith: standby) {
         let isTold = ReplicationNotice.writeInheritance(of: lost, isSettled: true, to: scratch) { outbox.send($0, to: peer) }
         guard isTold else { break }

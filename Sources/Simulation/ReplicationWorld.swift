@@ -249,9 +249,9 @@ public struct ReplicationWorld {
       summary.ends += 1
     }
     guard harm != .network else { return }
-    if chance.happens(12 * replicas), let life = lives[chance.below(places)], !witness.over.contains(life.owner) {
+    if chance.happens(12), let life = lives[chance.below(places)], !witness.over.contains(life.owner) {
       kill(life.place)
-      if harm != .deaths, chance.happens(400), let assigned = holders[life.owner], !assigned.isEmpty,
+      if harm != .deaths, chance.happens(80), let assigned = holders[life.owner], !assigned.isEmpty,
         case let holder = assigned[chance.below(assigned.count)], let other = lives[Int(holder.node) - 1], other.owner == holder
       {
         kill(other.place)
@@ -259,7 +259,7 @@ public struct ReplicationWorld {
     }
     // Whoever has just taken flows over, of which somebody still has the replicas.
     if let heir = standbys.last?.by, let life = lives[Int(heir.node) - 1], life.owner == heir, life.takenOver > 0,
-      !life.isProtected || life.isRecovering, chance.happens(400)
+      !life.isProtected || life.isRecovering, chance.happens(80)
     {
       kill(life.place)
     }
@@ -387,7 +387,7 @@ public struct ReplicationWorld {
     let sure = living.filter { complete[life]?.contains($0) ?? false }
     let candidates = sure.isEmpty ? living : sure
     let obliged = standbys.filter { $0.by == life }.map(\.standby)
-    let by = candidates.first(where: obliged.contains)
+    let by = sure.first(where: obliged.contains)
       ?? candidates.first { first in living.contains { $0 != first && holders[first]?.contains($0) ?? false } } ?? candidates.first
     return (by, by.flatMap { by in living.first { $0 != by } })
   }

@@ -181,7 +181,11 @@ final class ClusterOfWorkers {
 
   /// The holder of one runtime's replicas.
   func protect(_ runtime: Int, by holder: Int?, stream: UInt32) {
-    _ = runtimes[runtime].rings.commands.put(.protect(stream: stream, holders: holder.map { [owner($0)] } ?? []))
+    protect(runtime, by: holder.map { [$0] } ?? [], stream: stream)
+  }
+
+  func protect(_ runtime: Int, by holders: [Int], stream: UInt32) {
+    _ = runtimes[runtime].rings.commands.put(.protect(stream: stream, holders: holders.map(owner)))
   }
 
   /// A process that gets no turn any more, and whose port nobody empties.
@@ -190,9 +194,9 @@ final class ClusterOfWorkers {
   func wake(_ runtime: Int) { runtimes[runtime].isDead = false }
 
   /// The coordinator's word to all who live.
-  func recover(_ lost: Int, by: Int?, run: UInt32) {
+  func recover(_ lost: Int, by: Int?, standby: Int? = nil, run: UInt32) {
     runtimes[lost].isOver = true
-    let order = RecoveryOrder(run: run, lost: owner(lost), by: by.map(owner))
+    let order = RecoveryOrder(run: run, lost: owner(lost), by: by.map(owner), standby: standby.map(owner))
     for rings in livingSwitches + runtimes.filter({ !$0.isDead }).map(\.rings) { _ = rings.commands.put(.recover(order)) }
   }
 
