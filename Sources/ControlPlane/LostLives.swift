@@ -99,10 +99,20 @@ extension ClusterState {
   }
 
   /// With two holders: whoever stands by for flows that the life had taken over itself and has all of its own, too, then
-  /// the one that never was incomplete.
+  /// the one that never was incomplete. Of two who have every flow, the one whose own flows are all on the other: that one
+  /// can stand by.
   private func rankHeirs(_ heirs: [NodeLife], of life: NodeLife, _ protection: Protection) -> [NodeLife] {
     let takenOver = lostLives.reversed().filter { $0.by == life && isStandingBy($0) }
     let standbys = (takenOver.filter { !$0.isSettled } + takenOver.filter(\.isSettled)).compactMap(\.standby)
+    func has(_ heir: NodeLife, allFlowsOf other: NodeLife) -> Bool {
+      nodeIndex(other.node, other.incarnation).flatMap { nodes[$0].protection?.isWhole(on: heir) } ?? false
+    }
+    var heirs = heirs
+    if protection.progress == .complete, let holder = protection.holder, let second = protection.second,
+      !has(second, allFlowsOf: holder), has(holder, allFlowsOf: second)
+    {
+      heirs = [second, holder]
+    }
     var ranked: [NodeLife] = []
     for heir in standbys.filter(protection.isWhole) + [protection.kept].compactMap({ $0 }) + heirs
       + [protection.second].compactMap({ $0 }) where !ranked.contains(heir)

@@ -383,7 +383,7 @@ extension RecoveryWorld {
   }
 }
 
-/// A cluster with one replica of each flow, whose nodes give their signs of life.
+/// A cluster with replicas of each flow, whose nodes give their signs of life.
 struct ReplicatedCluster {
   var story = ClusterStory()
   private var launches: [UInt32: LaunchSpec] = [:]
@@ -412,12 +412,13 @@ struct ReplicatedCluster {
   }
 
   func launch(_ node: Int) -> LaunchSpec { launches[UInt32(node)]! }
-  func holder(of node: Int) -> NodeLife? { state.node(NodeID(UInt32(node))!)?.protection?.holder }
+  func holder(of node: Int) -> NodeLife? { protection(of: node)?.holder }
+  func protection(of node: Int) -> ClusterState.Protection? { state.node(NodeID(UInt32(node))!)?.protection }
   var living: [UInt32] { state.nodes.filter { $0.kind == .runtime && $0.memberState == .serving }.map(\.id.number) }
 
   /// How many runtimes each holds replicas of.
   var held: [UInt32: Int] {
-    Dictionary(state.nodes.compactMap { $0.protection?.holder?.node.number }.map { ($0, 1) }, uniquingKeysWith: +)
+    Dictionary(state.nodes.flatMap { $0.protection?.holders ?? [] }.map { ($0.node.number, 1) }, uniquingKeysWith: +)
   }
 
   var assignments: [String] { story.commands.filter { $0.body.name == "set-replicas" }.map(\.line).map(withoutSlot) }
