@@ -83,6 +83,8 @@ public final class Lab {
   private var migrationsAsked = 0
   /// Lives of runtimes that were killed, and when in the traffic the next one's turn is.
   private var killed: [NodeLife] = []
+  /// Of pairs: who was to recover whose flows and was killed with it.
+  private var passedOn: [NodeLife: NodeLife] = [:]
   private var nextKill = 0
   /// The same of switches, and what the client's kernel has known of them.
   private var killedSwitches: [NodeLife] = []
@@ -383,8 +385,9 @@ public final class Lab {
 
   /// A runtime and the first holder of its flows die in one moment, when every flow has two replicas.
   private func killPair(_ elapsed: Int) {
-    guard let interval = settings.killPairEvery, elapsed >= max(interval, nextKill),
-      settings.seconds.map({ elapsed + 3 <= $0 }) ?? true, let state = follower?.clusters.first?.state,
+    guard let interval = settings.killPairEvery, let state = follower?.clusters.first?.state else { return }
+    notePassedOn(state)
+    guard elapsed >= max(interval, nextKill), settings.seconds.map({ elapsed + 3 <= $0 }) ?? true,
       let pair = Self.pair(of: state, turn: killed.count / 2, runtimes: settings.runtimes)
     else { return }
     killed += pair.map(\.life)
@@ -403,12 +406,19 @@ public final class Lab {
     return [victim, partner]
   }
 
-  /// Whether the flows of a life were to be recovered by one that ended as well, and are counted with those of that one.
+  /// Notes whose flows of the last pair were to be recovered by the other one of it: they are counted with that one's. The
+  /// state does not remember all lives for ever.
+  private func notePassedOn(_ state: ClusterState) {
+    for life in killed.suffix(2) {
+      guard let lost = state.lostLives.first(where: { $0.life == life }), lost.isSettled, lost.problem.isEmpty, let heir = lost.by,
+        killed.suffix(2).contains(heir)
+      else { continue }
+      passedOn[life] = heir
+    }
+  }
+
   private func isPassedOn(_ life: NodeLife) -> Bool {
-    guard let lost = lastState?.lostLives.first(where: { $0.life == life }), lost.isSettled, lost.problem.isEmpty,
-      let heir = lost.by, killed.contains(heir)
-    else { return false }
-    return picture.recoveries.contains { $0.lost == heir }
+    passedOn[life].map { heir in picture.recoveries.contains { $0.lost == heir } } ?? false
   }
 
   /// The switch that has the uplinks dies, when everything serves.
@@ -484,6 +494,7 @@ public final class Lab {
       summary.servers.append(.init(name: name, connections: count.connections, requests: count.requests))
     }
     lastState = follower?.clusters.first?.state
+    if settings.killPairEvery != nil, let lastState { notePassedOn(lastState) }
     summary.harms = harm.summary(lastState)
     for name in [Self.secondAgent, "agent", Self.coordinator] + WebServers.names { stop(name, &summary) }
     if settings.transfers != nil { summary.segments = LabSummary.Segments(logsIn: logs) }
