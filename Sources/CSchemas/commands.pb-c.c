@@ -1557,7 +1557,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__pool_share__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__pool_share__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__replica_assignment__field_descriptors[2] =
+static const ProtobufCFieldDescriptor nfvactor__v1__replica_assignment__field_descriptors[3] =
 {
   {
     "owner",
@@ -1583,15 +1583,28 @@ static const ProtobufCFieldDescriptor nfvactor__v1__replica_assignment__field_de
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "second",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__ReplicaAssignment, second),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__replica_assignment__field_indices_by_name[] = {
   1,   /* field[1] = holder */
   0,   /* field[0] = owner */
+  2,   /* field[2] = second */
 };
 static const ProtobufCIntRange nfvactor__v1__replica_assignment__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 2 }
+  { 0, 3 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__replica_assignment__descriptor =
 {
@@ -1601,14 +1614,14 @@ const ProtobufCMessageDescriptor nfvactor__v1__replica_assignment__descriptor =
   "Nfvactor__V1__ReplicaAssignment",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__ReplicaAssignment),
-  2,
+  3,
   nfvactor__v1__replica_assignment__field_descriptors,
   nfvactor__v1__replica_assignment__field_indices_by_name,
   1,  nfvactor__v1__replica_assignment__number_ranges,
   (ProtobufCMessageInit) nfvactor__v1__replica_assignment__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__recovery__field_descriptors[2] =
+static const ProtobufCFieldDescriptor nfvactor__v1__recovery__field_descriptors[3] =
 {
   {
     "lost",
@@ -1634,15 +1647,28 @@ static const ProtobufCFieldDescriptor nfvactor__v1__recovery__field_descriptors[
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "standby",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Recovery, standby),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__recovery__field_indices_by_name[] = {
   1,   /* field[1] = by */
   0,   /* field[0] = lost */
+  2,   /* field[2] = standby */
 };
 static const ProtobufCIntRange nfvactor__v1__recovery__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 2 }
+  { 0, 3 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__recovery__descriptor =
 {
@@ -1652,7 +1678,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__recovery__descriptor =
   "Nfvactor__V1__Recovery",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__Recovery),
-  2,
+  3,
   nfvactor__v1__recovery__field_descriptors,
   nfvactor__v1__recovery__field_indices_by_name,
   1,  nfvactor__v1__recovery__number_ranges,

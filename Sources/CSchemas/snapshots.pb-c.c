@@ -1963,7 +1963,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__lost_life__settled__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__lost_life__settled__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__lost_life__field_descriptors[12] =
+static const ProtobufCFieldDescriptor nfvactor__v1__lost_life__field_descriptors[13] =
 {
   {
     "life",
@@ -2109,6 +2109,18 @@ static const ProtobufCFieldDescriptor nfvactor__v1__lost_life__field_descriptors
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "standby",
+    13,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__LostLife, standby),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__lost_life__field_indices_by_name[] = {
   4,   /* field[4] = asked */
@@ -2122,12 +2134,13 @@ static const unsigned nfvactor__v1__lost_life__field_indices_by_name[] = {
   10,   /* field[10] = refused */
   5,   /* field[5] = settled */
   7,   /* field[7] = settled_at */
+  12,   /* field[12] = standby */
   3,   /* field[3] = untold */
 };
 static const ProtobufCIntRange nfvactor__v1__lost_life__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 12 }
+  { 0, 13 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__lost_life__descriptor =
 {
@@ -2137,7 +2150,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__lost_life__descriptor =
   "Nfvactor__V1__LostLife",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__LostLife),
-  12,
+  13,
   nfvactor__v1__lost_life__field_descriptors,
   nfvactor__v1__lost_life__field_indices_by_name,
   1,  nfvactor__v1__lost_life__number_ranges,
@@ -2249,7 +2262,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__protection__refused__descriptor =
   (ProtobufCMessageInit) nfvactor__v1__protection__refused__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor nfvactor__v1__protection__field_descriptors[8] =
+static const ProtobufCFieldDescriptor nfvactor__v1__protection__field_descriptors[10] =
 {
   {
     "holder",
@@ -2347,6 +2360,30 @@ static const ProtobufCFieldDescriptor nfvactor__v1__protection__field_descriptor
     0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "second",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Protection, second),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "kept",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Nfvactor__V1__Protection, kept),
+    &nfvactor__v1__node_life__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned nfvactor__v1__protection__field_indices_by_name[] = {
   4,   /* field[4] = asked */
@@ -2354,14 +2391,16 @@ static const unsigned nfvactor__v1__protection__field_indices_by_name[] = {
   5,   /* field[5] = begun */
   6,   /* field[6] = complete */
   0,   /* field[0] = holder */
+  9,   /* field[9] = kept */
   3,   /* field[3] = previous */
   7,   /* field[7] = refused */
+  8,   /* field[8] = second */
   1,   /* field[1] = slot */
 };
 static const ProtobufCIntRange nfvactor__v1__protection__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 8 }
+  { 0, 10 }
 };
 const ProtobufCMessageDescriptor nfvactor__v1__protection__descriptor =
 {
@@ -2371,7 +2410,7 @@ const ProtobufCMessageDescriptor nfvactor__v1__protection__descriptor =
   "Nfvactor__V1__Protection",
   "nfvactor.v1",
   sizeof(Nfvactor__V1__Protection),
-  8,
+  10,
   nfvactor__v1__protection__field_descriptors,
   nfvactor__v1__protection__field_indices_by_name,
   1,  nfvactor__v1__protection__number_ranges,

@@ -80,12 +80,14 @@ extension MessageWriter {
         $0.set_replicas = make(nfvactor__v1__replica_assignment__init) {
           $0.owner = life(assignment.owner)
           if let holder = assignment.holder { $0.holder = life(holder) }
+          if let second = assignment.second { $0.second = life(second) }
         }
       case .recover(let recovery):
         $0.body_case = NFVACTOR__V1__COMMAND__BODY_RECOVER
         $0.recover = make(nfvactor__v1__recovery__init) {
           $0.lost = life(recovery.lost)
           if let by = recovery.by { $0.by = life(by) }
+          if let standby = recovery.standby { $0.standby = life(standby) }
         }
       case .unknown:
         break  // `encode` has written its record as it was.
@@ -202,13 +204,14 @@ extension MessageReader {
       return .setReplicas(
         ReplicaAssignment(
           owner: try nodeLife(required(body.owner, "set_replicas.owner"), "set_replicas.owner"),
-          holder: try nodeLife(ifPresent: body.holder, "set_replicas.holder")))
+          holder: try nodeLife(ifPresent: body.holder, "set_replicas.holder"),
+          second: try nodeLife(ifPresent: body.second, "set_replicas.second")))
     case NFVACTOR__V1__COMMAND__BODY_RECOVER:
       let body = try required(message.recover, "recover")
       return .recover(
         Recovery(
           lost: try nodeLife(required(body.lost, "recover.lost"), "recover.lost"),
-          by: try nodeLife(ifPresent: body.by, "recover.by")))
+          by: try nodeLife(ifPresent: body.by, "recover.by"), standby: try nodeLife(ifPresent: body.standby, "recover.standby")))
     default:
       return .unknown(try unknownBody(message.base, record: record))
     }

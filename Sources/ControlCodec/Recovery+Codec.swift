@@ -8,6 +8,8 @@ extension MessageWriter {
   func protection(_ protection: ClusterState.Protection) -> UnsafeMutablePointer<Nfvactor__V1__Protection> {
     make(nfvactor__v1__protection__init) {
       if let holder = protection.holder { $0.holder = life(holder) }
+      if let second = protection.second { $0.second = life(second) }
+      if let kept = protection.kept { $0.kept = life(kept) }
       $0.slot = protection.slot.number
       $0.asked_at = protection.askedAt
       if let previous = protection.previous { $0.previous = life(previous) }
@@ -40,6 +42,7 @@ extension MessageWriter {
       }
       $0.n_heirs = lost.heirs.count
       $0.heirs = list(lost.heirs) { life($0) }
+      if let standby = lost.standby { $0.standby = life(standby) }
       switch lost.progress {
       case .untold:
         $0.progress_case = NFVACTOR__V1__LOST_LIFE__PROGRESS_UNTOLD
@@ -75,7 +78,9 @@ extension MessageReader {
     default: throw .missing(field: "protection.progress")
     }
     return ClusterState.Protection(
-      holder: try nodeLife(ifPresent: message.holder, "protection.holder"), slot: Slot(message.slot), askedAt: message.asked_at,
+      holder: try nodeLife(ifPresent: message.holder, "protection.holder"),
+      second: try nodeLife(ifPresent: message.second, "protection.second"),
+      kept: try nodeLife(ifPresent: message.kept, "protection.kept"), slot: Slot(message.slot), askedAt: message.asked_at,
       previous: try nodeLife(ifPresent: message.previous, "protection.previous"), progress: progress)
   }
 
@@ -99,6 +104,7 @@ extension MessageReader {
       life: try nodeLife(required(message.life, "lost_lives.life"), "lost_lives.life"),
       poolShare: message.share_case == NFVACTOR__V1__LOST_LIFE__SHARE_POOL_SHARE ? message.pool_share : nil,
       heirs: try lives(message.heirs, message.n_heirs), progress: progress, endedAt: Timestamp(milliseconds: message.ended_at))
+    lost.standby = try nodeLife(ifPresent: message.standby, "lost_lives.standby")
     lost.recovered = message.recovered
     lost.refused = message.refused
     lost.problem = try text(message.problem, "lost_lives.problem")

@@ -21,8 +21,8 @@ public struct ClusterSpec: Hashable, Sendable {
   /// Milliseconds between two workload events of a node.
   public var workloadInterval: UInt64 = 500
   public var polling: Polling = .busy
-  /// Replicas of each flow on other runtimes. With one, no packet leaves before the state that it changed is there, and a
-  /// runtime that dies loses no flow.
+  /// Replicas of each flow on other runtimes: 0, 1 or 2. With one, no packet leaves before the state that it changed is
+  /// there, and a runtime that dies loses no flow; with two, neither do two runtimes that die at once.
   public var replicas: UInt32 = 0
   public var network: NetworkSpec
 
@@ -41,7 +41,7 @@ extension ClusterSpec {
   public static let maximumRuntimes: UInt32 = 64
   public static let maximumSwitches: UInt32 = 8
   public static let maximumPoolShares: UInt32 = 256
-  public static let maximumReplicas: UInt32 = 1
+  public static let maximumReplicas: UInt32 = 2
 
   /// What is wrong with a spec that did not come from a file; nil when nothing is.
   public var problem: String? {
@@ -52,7 +52,7 @@ extension ClusterSpec {
       return "\(poolShares) pool shares; it must be \(runtimes) to \(Self.maximumPoolShares)"
     }
     if !(1...60_000).contains(heartbeatInterval) { return "heartbeats every \(heartbeatInterval) ms; it must be 1 to 60000" }
-    if replicas > Self.maximumReplicas { return "\(replicas) replicas; one replica of each flow is what this version has" }
+    if replicas > Self.maximumReplicas { return "\(replicas) replicas of each flow; it must be 0, 1 or 2" }
     if !(10...60_000).contains(workloadInterval) { return "workload every \(workloadInterval) ms; it must be 10 to 60000" }
     return nil
   }
@@ -85,7 +85,7 @@ extension ClusterSpec {
     if let value = try reader.optional("replicas") {
       replicas = UInt32(try value.integer(in: 0...255))
       guard replicas <= Self.maximumReplicas else {
-        throw value.error("\(replicas) replicas of each flow were asked for; one is what this version has")
+        throw value.error("\(replicas) replicas of each flow were asked for; it must be 0, 1 or 2")
       }
     }
   }

@@ -139,7 +139,10 @@ extension Command.Body {
     case .changeSettings(let change): "settings \(change.version) of " + change.functions.map(\.kind).joined(separator: ", ")
     case .setReplicas(let assignment):
       "replicas of \(assignment.owner) on \(assignment.holder.map(\.description) ?? "nobody")"
-    case .recover(let recovery): "flows of \(recovery.lost) by \(recovery.by.map(\.description) ?? "nobody")"
+        + (assignment.second.map { " and \($0)" } ?? "")
+    case .recover(let recovery):
+      "flows of \(recovery.lost) by \(recovery.by.map(\.description) ?? "nobody")"
+        + (recovery.standby.map { ", \($0) stands by" } ?? "")
     case .stopNode(let node, let incarnation), .fence(let node, let incarnation), .drainRuntime(let node, let incarnation): "node \(node) life \(incarnation)"
     case .unknown(let body): "body \(body.tag) of a newer version"
     }

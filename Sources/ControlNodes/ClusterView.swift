@@ -18,6 +18,9 @@ struct ClusterView: Encodable, Sendable {
     var busy: UInt32
     var isSilent: Bool
     var problem: String
+    /// The nodes that have replicas of its flows or are going to, and why these are not enough.
+    var holders: [UInt32]
+    var unprotected: String?
   }
 
   struct Host: Encodable, Sendable {
@@ -68,6 +71,7 @@ struct ClusterView: Encodable, Sendable {
     switchesWanted = state.wanted(.virtualSwitch)
     holdsBack = state.manySilentSince != nil
     obstacle = state.needsNewerVersion.map { "\($0.name): \($0.advice)" }
+    let unprotected = state.unprotected
     nodes = state.nodes.map { node in
       let load = node.workload ?? NodeWorkload(node: node.id, interval: 0)
       func rate(_ count: UInt64) -> UInt64 { count.multipliedReportingOverflow(by: 1_000).partialValue / max(1, load.interval) }
@@ -75,7 +79,8 @@ struct ClusterView: Encodable, Sendable {
         id: node.id.number, kind: "\(node.kind)", state: "\(node.memberState)", host: node.host?.name,
         incarnation: node.incarnation.number, flows: load.activeFlows, received: rate(load.receivedPackets),
         forwarded: rate(load.forwardedPackets), dropped: rate(load.droppedPackets), bits: rate(load.forwardedBytes &* 8),
-        busy: load.busyShare, isSilent: node.isSilent, problem: node.lastProblem)
+        busy: load.busyShare, isSilent: node.isSilent, problem: node.lastProblem,
+        holders: node.protection?.holders.map(\.node.number) ?? [], unprotected: unprotected.first { $0.node == node.id }?.reason)
     }
     hosts = state.hosts.map {
       Host(id: $0.id.name, isSilent: $0.isSilent, runtimePorts: $0.runtimePorts, switchPorts: $0.switchPorts)

@@ -19,6 +19,8 @@ public enum DecisionRules {
   public static let switchTakeover: UInt32 = 6
   /// A worker stands still only while its node is heard: what was silent and is heard again starts afresh.
   public static let excusedSilence: UInt32 = 7
+  /// Flows can have two replicas: their holders are a pair, and whoever recovers the flows of a lost life has a standby.
+  public static let secondReplica: UInt32 = 8
   /// The newest that this program can follow.
-  public static let newest = excusedSilence
+  public static let newest = secondReplica
 }

@@ -18,10 +18,10 @@ enum Decision: Hashable, Sendable {
   case cancelMove(ClusterState.Move)
   /// Runtimes are to take over other settings.
   case changeSettings(UInt64)
-  /// A runtime's flows are to have replicas on another, or nobody is left who could hold them.
-  case protect(NodeID, NodeLife?)
-  /// A life is over: who has its flows now.
-  case recover(NodeLife, by: NodeLife?)
+  /// A runtime's flows are to have replicas on another, or on two, or nobody is left who could hold them.
+  case protect(NodeID, NodeLife?, second: NodeLife?)
+  /// A life is over: who has its flows now, and who keeps his replicas of them until they have others.
+  case recover(NodeLife, by: NodeLife?, standby: NodeLife?)
 }
 
 extension ClusterState {

@@ -38,8 +38,8 @@ extension ClusterState {
     case .move(let move, let flows): order = moveFlows(move, flows, slot)
     case .cancelMove(let move): order = cancel(move)
     case .changeSettings(let version): order = changeSettings(version, slot)
-    case .protect(let node, let holder): order = protect(node, by: holder, slot)
-    case .recover(let life, let heir): order = recover(life, by: heir, slot)
+    case .protect(let node, let holder, let second): order = protect(node, by: holder, second, slot)
+    case .recover(let life, let heir, let standby): order = recover(life, by: heir, standby: standby, slot)
     }
     if order != nil { lastSlot = slot }
     return order
@@ -164,5 +164,16 @@ extension ClusterState {
       hash.mix(UInt64(holder?.node.number ?? 0))
       hash.mix(holder?.incarnation.number ?? 0)
     }
+    guard rules >= DecisionRules.secondReplica else { return }
+    func mix(_ life: NodeLife?) {
+      hash.mix(UInt64(life?.node.number ?? 0))
+      hash.mix(life?.incarnation.number ?? 0)
+    }
+    for node in nodes {
+      mix(node.protection?.holder)
+      mix(node.protection?.second)
+      mix(node.protection?.kept)
+    }
+    for lost in lostLives { mix(lost.standby) }
   }
 }

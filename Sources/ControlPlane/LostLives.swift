@@ -25,6 +25,9 @@ extension ClusterState {
     public package(set) var poolShare: UInt32?
     /// Those who may have its replicas, the best first; from the command on, who was asked.
     public package(set) var heirs: [NodeLife]
+    /// Another holder of its flows, who keeps the replicas until the flows have others at the one who was asked, and takes
+    /// over what is left should that one end before. nil before rules 8, and when there is nobody who could.
+    public package(set) var standby: NodeLife?
     public package(set) var progress: Progress
     /// Flows.
     public package(set) var recovered: UInt64 = 0
@@ -60,6 +63,8 @@ extension ClusterState {
     }
   }
 
+  /// How long after a recovery its flows may be without replicas of their own, in milliseconds.
+  private static let standbyPatience: UInt64 = 10_000
   /// So many are remembered after their shares are free.
   static let rememberedLostLives = 64
 
@@ -81,18 +86,64 @@ extension ClusterState {
       case .asked, .refused: heirs = [protection.previous, protection.holder].compactMap { $0 }
       case .begun, .complete: heirs = [protection.holder].compactMap { $0 }
       }
+      if rules >= DecisionRules.secondReplica { heirs = rankHeirs(heirs, of: node.life, protection) }
     }
-    // Whoever was to recover others' flows does not any more.
-    for other in lostLives.indices where lostLives[other].by == node.life {
-      if case .asked(let slot) = lostLives[other].progress {
-        settle(other, slot, problem: "\(node.life) ended before it had recovered all flows")
-      }
-    }
+    // Whoever was to recover others' flows does not any more. From rules 8 on its own heir may go on with them, which is
+    // decided when that is asked.
+    if rules < DecisionRules.secondReplica || !wasReplicated { giveUpRecoveries(of: node.life) }
     lostLives.append(
       LostLife(
         life: node.life, poolShare: node.poolShare, heirs: heirs, progress: wasReplicated ? .untold : .settled(.none),
         endedAt: clock.now))
     forgetLostLives()
+  }
+
+  /// With two holders: whoever stands by for flows that the life had taken over itself and has all of its own, too, then
+  /// the one that never was incomplete. Of two who have every flow, the one whose own flows are all on the other: that one
+  /// can stand by.
+  private func rankHeirs(_ heirs: [NodeLife], of life: NodeLife, _ protection: Protection) -> [NodeLife] {
+    let takenOver = lostLives.reversed().filter { $0.by == life && isStandingBy($0) }
+    let standbys = (takenOver.filter { !$0.isSettled } + takenOver.filter(\.isSettled)).compactMap(\.standby)
+    func has(_ heir: NodeLife, allFlowsOf other: NodeLife) -> Bool {
+      nodeIndex(other.node, other.incarnation).flatMap { nodes[$0].protection?.isWhole(on: heir) } ?? false
+    }
+    var heirs = heirs
+    if protection.progress == .complete, let holder = protection.holder, let second = protection.second,
+      !has(second, allFlowsOf: holder), has(holder, allFlowsOf: second)
+    {
+      heirs = [second, holder]
+    }
+    var ranked: [NodeLife] = []
+    for heir in standbys.filter(protection.isWhole) + [protection.kept].compactMap({ $0 }) + heirs
+      + [protection.second].compactMap({ $0 }) where !ranked.contains(heir)
+    {
+      ranked.append(heir)
+    }
+    return ranked
+  }
+
+  /// Recoveries that were asked of a life that is over are settled: well if `heir`, who recovers its flows, stood by for them.
+  private mutating func giveUpRecoveries(of life: NodeLife, unless heir: NodeLife? = nil) {
+    for other in lostLives.indices where lostLives[other].by == life {
+      guard case .asked(let slot) = lostLives[other].progress else { continue }
+      let goesOn = heir != nil && lostLives[other].standby == heir
+      settle(other, slot, problem: goesOn ? "" : "\(life) ended before it had recovered all flows")
+    }
+  }
+
+  /// Whether somebody lives who keeps replicas of a lost life for the case that the one who took its flows over ends.
+  private func isStandingBy(_ lost: LostLife) -> Bool {
+    guard let standby = lost.standby, isHeir(standby) else { return false }
+    switch lost.progress {
+    case .untold: return false
+    case .asked: return true
+    case .settled: return clock.now.since(lost.settledAt) < Self.standbyPatience
+    }
+  }
+
+  /// Whether `life` stands by for flows that `heir` takes over, or has taken over lately.
+  func standsBy(_ life: NodeLife, for heir: NodeLife) -> Bool {
+    lostLives.contains { $0.standby == life && $0.by == heir && isStandingBy($0) }
   }
 
   private mutating func forgetLostLives() {
@@ -107,8 +158,21 @@ extension ClusterState {
 
   func nextRecovery() -> Decision? {
     guard rules >= DecisionRules.replication else { return nil }
-    for lost in lostLives where lost.progress == .untold { return .recover(lost.life, by: lost.heirs.first(where: isHeir)) }
+    for lost in lostLives where lost.progress == .untold {
+      let heir = lost.heirs.first(where: isHeir)
+      return .recover(lost.life, by: heir, standby: heir.flatMap { standby(of: lost, besides: $0) })
+    }
     return nil
+  }
+
+  /// From rules 8 on: another one who has replicas of a lost life. He is of use only if he has those of its heir as well, or
+  /// is going to: it is he who recovers them if the heir ends, too.
+  private func standby(of lost: LostLife, besides heir: NodeLife) -> NodeLife? {
+    guard replicasWanted > 1, let index = nodeIndex(heir.node, heir.incarnation) else { return nil }
+    return lost.heirs.first { other in
+      other != heir && isHeir(other)
+        && (nodes[index].protection?.holders.contains(other) == true || canBecomeHolder(other, of: nodes[index]))
+    }
   }
 
   /// Whether a life can still take over what it holds replicas of.
@@ -121,25 +185,34 @@ extension ClusterState {
     }
   }
 
-  mutating func recover(_ life: NodeLife, by heir: NodeLife?, _ slot: Slot) -> Order? {
+  mutating func recover(_ life: NodeLife, by heir: NodeLife?, standby: NodeLife?, _ slot: Slot) -> Order? {
     guard let index = lostLives.firstIndex(where: { $0.life == life && $0.progress == .untold }) else { return nil }
     let told = lostLives[index].heirs
     lostLives[index].heirs = heir.map { [$0] } ?? []
+    lostLives[index].standby = standby
     lostLives[index].progress = .asked(slot)
+    if rules >= DecisionRules.secondReplica { giveUpRecoveries(of: life, unless: heir) }
     var reason = "\(life) has ended"
     if let problem = node(life.node)?.lastProblem, node(life.node)?.incarnation == life.incarnation, !problem.isEmpty {
       reason = "\(life) \(problem)"
     }
     if let heir {
       reason += "; \(heir) holds its replicas"
+      if let standby { reason += "; \(standby) stands by" }
     } else {
-      let why = told.isEmpty ? "its flows had no replicas" : "\(told[0]), which held its replicas, has ended too"
+      let holders = rules >= DecisionRules.secondReplica ? told : Array(told.prefix(1))
+      let why =
+        switch holders.count {
+        case 0: "its flows had no replicas"
+        case 1: "\(holders[0]), which held its replicas, has ended too"
+        default: "\(holders.map(\.description).joined(separator: ", ")), which held its replicas, have ended too"
+        }
       settle(index, slot, problem: why)
       settleShares()
       reason += "; \(why)"
     }
     return Order(
-      target: .cluster, patience: Patience.recovery, reason: reason, body: .recover(Recovery(lost: life, by: heir)))
+      target: .cluster, patience: Patience.recovery, reason: reason, body: .recover(Recovery(lost: life, by: heir, standby: standby)))
   }
 
   private mutating func settle(_ index: Int, _ slot: Slot, problem: String = "") {

@@ -32,6 +32,8 @@ public final class Lab {
     public var replicas = 0
     /// Seconds between kills: the runtimes in turn, with SIGKILL, each time when all flows have replicas again.
     public var killRuntimeEvery: Int?
+    /// The same of a runtime and its first holder, in one moment, each time when all flows have two replicas again.
+    public var killPairEvery: Int?
     /// Switches: one has the uplinks, the others stand by.
     public var switches = 1
     /// Seconds between kills of the switch that has the uplinks, each time when everything serves.
@@ -81,6 +83,8 @@ public final class Lab {
   private var migrationsAsked = 0
   /// Lives of runtimes that were killed, and when in the traffic the next one's turn is.
   private var killed: [NodeLife] = []
+  /// Of pairs: who was to recover whose flows and was killed with it.
+  private var passedOn: [NodeLife: NodeLife] = [:]
   private var nextKill = 0
   /// The same of switches, and what the client's kernel has known of them.
   private var killedSwitches: [NodeLife] = []
@@ -179,7 +183,7 @@ public final class Lab {
       // What the network drops is the network's: with netem gaps are its doing.
       // So is what ports lose of a machine that is too busy. And what was on its way in a process that is killed dies with it.
       if let seen = summary.segments, settings.netem.isEmpty, settings.impairment == nil, settings.killRuntimeEvery == nil,
-        settings.killSwitchEvery == nil, harm.isEmpty,
+        settings.killPairEvery == nil, settings.killSwitchEvery == nil, harm.isEmpty,
         summary.dropsByReason["missed-by-port"] == nil, seen.gaps + seen.reordered > 0 {
         summary.problems.append("the packet counters saw \(seen.gaps) gaps and \(seen.reordered) segments out of order")
       }
@@ -187,11 +191,12 @@ public final class Lab {
     if coordinatorOutage.wasKilled, picture.repeatedCommands > 0 {
       summary.problems.append("the restarted coordinator wrote \(picture.repeatedCommands) commands again")
     }
-    for life in killed where !picture.recoveries.contains(where: { $0.lost == life }) {
+    for life in killed where !picture.recoveries.contains(where: { $0.lost == life }) && !isPassedOn(life) {
       summary.problems.append("the flows of \(life), which was killed, were not recovered")
     }
     if trafficStart != nil { summary.problems += harm.problems(lastState, picture) }
     if settings.killRuntimeEvery != nil, killed.isEmpty { summary.problems.append("no runtime was ever ready to be killed") }
+    if settings.killPairEvery != nil, killed.isEmpty { summary.problems.append("no runtime and its holder were ever ready to be killed") }
     for life in killedSwitches where picture.uplinkHolders.last == life {
       summary.problems.append("nobody took over the uplinks of \(life), which was killed")
     }
@@ -316,6 +321,7 @@ public final class Lab {
       try interrupt(Self.bus, at: settings.killBusAt, elapsed, &busOutage) { () throws(LabError) in try startBus() }
       try migrate(elapsed)
       killRuntime(elapsed)
+      killPair(elapsed)
       killSwitch(elapsed)
       try harm.attend(elapsed, follower?.clusters.first?.state, picture, agent: processes.first { $0.name == "agent" })
       try readLog()
@@ -375,6 +381,44 @@ public final class Lab {
     killed.append(NodeLife(victim.id, victim.incarnation))
     nextKill = elapsed + interval
     kill(pid_t(victim.processID), SIGKILL)
+  }
+
+  /// A runtime and the first holder of its flows die in one moment, when every flow has two replicas.
+  private func killPair(_ elapsed: Int) {
+    guard let interval = settings.killPairEvery, let state = follower?.clusters.first?.state else { return }
+    notePassedOn(state)
+    guard elapsed >= max(interval, nextKill), settings.seconds.map({ elapsed + 3 <= $0 }) ?? true,
+      let pair = Self.pair(of: state, turn: killed.count / 2, runtimes: settings.runtimes)
+    else { return }
+    killed += pair.map(\.life)
+    nextKill = elapsed + interval
+    for node in pair { kill(pid_t(node.processID), SIGKILL) }
+  }
+
+  /// A runtime, each in its turn, and its present first holder; nil while any runtime lacks a holder, or any flow a replica.
+  static func pair(of state: ClusterState, turn: Int, runtimes wanted: Int) -> [ClusterState.Node]? {
+    let runtimes = state.nodes.filter { $0.kind == .runtime }
+    guard runtimes.count >= wanted, !runtimes.isEmpty, state.unprotected.isEmpty, state.lostLives.allSatisfy({ $0.isSettled }),
+      runtimes.allSatisfy({ $0.protection?.isComplete == true && $0.protection?.second != nil && $0.processID != 0 }),
+      case let victim = runtimes[turn % runtimes.count], let holder = victim.protection?.holder,
+      let partner = state.node(holder.node), partner.life == holder
+    else { return nil }
+    return [victim, partner]
+  }
+
+  /// Notes whose flows of the last pair were to be recovered by the other one of it: they are counted with that one's. The
+  /// state does not remember all lives for ever.
+  private func notePassedOn(_ state: ClusterState) {
+    for life in killed.suffix(2) {
+      guard let lost = state.lostLives.first(where: { $0.life == life }), lost.isSettled, lost.problem.isEmpty, let heir = lost.by,
+        killed.suffix(2).contains(heir)
+      else { continue }
+      passedOn[life] = heir
+    }
+  }
+
+  private func isPassedOn(_ life: NodeLife) -> Bool {
+    passedOn[life].map { heir in picture.recoveries.contains { $0.lost == heir } } ?? false
   }
 
   /// The switch that has the uplinks dies, when everything serves.
@@ -450,6 +494,7 @@ public final class Lab {
       summary.servers.append(.init(name: name, connections: count.connections, requests: count.requests))
     }
     lastState = follower?.clusters.first?.state
+    if settings.killPairEvery != nil, let lastState { notePassedOn(lastState) }
     summary.harms = harm.summary(lastState)
     for name in [Self.secondAgent, "agent", Self.coordinator] + WebServers.names { stop(name, &summary) }
     if settings.transfers != nil { summary.segments = LabSummary.Segments(logsIn: logs) }

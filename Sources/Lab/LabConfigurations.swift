@@ -8,6 +8,7 @@ enum LabConfigurations {
   /// - Parameters:
   ///   - countsPackets: whether a packet counter stands behind the other functions.
   ///   - clients: with IPv6, the NAT translates.
+  ///   - replicas: with two, pairs may be killed, whose shares of the pool are not free before their last flow has ended.
   static func cluster(
     runtimes: Int, switches: Int = 1, replicas: Int = 0, countsPackets: Bool = false, clients: LabNetwork.Family = .ipv4
   ) -> String {
@@ -17,7 +18,7 @@ enum LabConfigurations {
     name: web
     runtimes: \(runtimes)
     switches: \(switches)\(replicas == 0 ? "" : "\nreplicas: \(replicas)")
-    pool-shares: \(max(8, runtimes))
+    pool-shares: \(replicas > 1 ? max(16, 4 * runtimes) : max(8, runtimes))
     polling: adaptive
     heartbeat: 100ms
     workload: 500ms

@@ -49,13 +49,19 @@ struct LabCommand: ParsableCommand {
     help: ArgumentHelp("Move all flows of one runtime to the next every so often, with nfvctl.", valueName: "seconds"))
   var migrateEvery: Int?
 
-  @Option(help: "Replicas of each flow on another runtime: 0 or 1.")
+  @Option(help: "Replicas of each flow on other runtimes: 0, 1 or 2.")
   var replicas = 0
 
   @Option(
     help: ArgumentHelp(
       "Kill a runtime with SIGKILL every so often, one after another, whenever all flows have replicas.", valueName: "seconds"))
   var killRuntimeEvery: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Kill a runtime and the first holder of its flows with SIGKILL at once every so often, whenever all flows have two replicas.",
+      valueName: "seconds"))
+  var killPairEvery: Int?
 
   @Option(help: "Switches: one has the uplinks, the others stand by.")
   var switches = 1
@@ -109,10 +115,17 @@ struct LabCommand: ParsableCommand {
     guard killBusAt ?? 0 >= 0 else { throw ValidationError("--kill-bus-at is a number of seconds") }
     guard killCoordinatorAt ?? 0 >= 0 else { throw ValidationError("--kill-coordinator-at is a number of seconds") }
     guard (1...86_400).contains(migrateEvery ?? 1) else { throw ValidationError("--migrate-every is a number from 1 to 86400") }
-    guard (0...1).contains(replicas) else { throw ValidationError("--replicas is 0 or 1") }
-    guard replicas == 0 || runtimes > 1 else { throw ValidationError("--replicas needs two runtimes") }
+    guard (0...2).contains(replicas) else { throw ValidationError("--replicas is 0, 1 or 2") }
+    guard replicas < runtimes else { throw ValidationError("--replicas \(replicas) needs \(replicas + 1) runtimes") }
     guard (1...86_400).contains(killRuntimeEvery ?? 1) else { throw ValidationError("--kill-runtime-every is a number from 1 to 86400") }
-    guard killRuntimeEvery == nil || replicas > 0 else { throw ValidationError("--kill-runtime-every needs --replicas 1") }
+    guard killRuntimeEvery == nil || replicas > 0 else { throw ValidationError("--kill-runtime-every needs --replicas 1 or 2") }
+    guard (1...86_400).contains(killPairEvery ?? 1) else { throw ValidationError("--kill-pair-every is a number from 1 to 86400") }
+    guard killPairEvery == nil || (replicas == 2 && runtimes >= 4) else {
+      throw ValidationError("--kill-pair-every needs --replicas 2 and four runtimes")
+    }
+    guard killPairEvery == nil || killRuntimeEvery == nil else {
+      throw ValidationError("--kill-pair-every and --kill-runtime-every exclude each other")
+    }
     guard (1...4).contains(switches) else { throw ValidationError("--switches is a number from 1 to 4") }
     guard (1...86_400).contains(killSwitchEvery ?? 1) else { throw ValidationError("--kill-switch-every is a number from 1 to 86400") }
     if let impair { do { _ = try PortSpec("null;\(impair)") } catch { throw ValidationError("--impair: \(error)") } }
@@ -121,7 +134,7 @@ struct LabCommand: ParsableCommand {
     ] {
       guard let second else { continue }
       guard (0...86_400).contains(second) else { throw ValidationError("\(name) is a number of seconds") }
-      guard replicas > 0, runtimes > 2 else { throw ValidationError("\(name) needs --replicas 1 and three runtimes") }
+      guard replicas > 0, runtimes > 2 else { throw ValidationError("\(name) needs --replicas 1 or 2 and three runtimes") }
     }
     guard (1...300).contains(transfers ?? 1) else { throw ValidationError("--transfers is a number from 1 to 300") }
     guard migrateEvery == nil || runtimes > 1 else { throw ValidationError("--migrate-every needs two runtimes") }
@@ -145,6 +158,7 @@ struct LabCommand: ParsableCommand {
     settings.migrateEvery = migrateEvery
     settings.replicas = replicas
     settings.killRuntimeEvery = killRuntimeEvery
+    settings.killPairEvery = killPairEvery
     settings.switches = switches
     settings.killSwitchEvery = killSwitchEvery
     settings.freezeRuntimeAt = freezeRuntimeAt

@@ -200,7 +200,8 @@ struct RecoveryListing: Audited {
   private static func json(_ flows: FlowRecovery) -> JSON {
     .object([
       "slot": .number(flows.slot.number), "askedAt": .string(flows.askedAt.iso8601), "reason": .string(flows.reason),
-      "by": flows.recovery.by.map { JSON.number($0.node.number) }, "state": .string(flows.outcome.word),
+      "by": flows.recovery.by.map { JSON.number($0.node.number) },
+      "standby": flows.recovery.standby.map { JSON.number($0.node.number) }, "state": .string(flows.outcome.word),
       "problem": flows.outcome.problem.map { JSON.string($0) }, "recovered": .number(flows.recovered),
       "endedAt": flows.endedAt.map { JSON.string($0.iso8601) }, "numbers": flows.numbers.map { json($0) },
     ])
@@ -230,6 +231,8 @@ extension FlowRecovery.Outcome {
     case .completed: "completed"
     case .rejected: "rejected"
     case .forgotten: "forgotten"
+    case .passedOn: "passed-on"
+    case .abandoned: "abandoned"
     }
   }
 
@@ -237,6 +240,8 @@ extension FlowRecovery.Outcome {
     switch self {
     case .rejected(let reason): reason
     case .forgotten: "its flows had no replicas"
+    case .passedOn(let heir, let slot): "\(heir), which stood by, goes on with them in slot \(slot)"
+    case .abandoned(let heir): "\(heir) ended before it had recovered all flows"
     case .running, .completed: nil
     }
   }

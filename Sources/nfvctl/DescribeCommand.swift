@@ -153,7 +153,8 @@ struct ClusterDescription: Described {
 
   private func replicaWords(_ spec: ClusterSpec) -> String {
     let unprotected = state.unprotected.map { "runtime \($0.node) is unprotected: \($0.reason)" }
-    return "\(spec.replicas) of each flow; " + (unprotected.isEmpty ? "all runtimes protected" : unprotected.joined(separator: "; "))
+    let known = state.replicasWanted < spec.replicas ? " (\(state.replicasWanted) under decision rules \(state.rules))" : ""
+    return "\(spec.replicas) of each flow\(known); " + (unprotected.isEmpty ? "all runtimes protected" : unprotected.joined(separator: "; "))
   }
 
   private static func words(_ side: NetworkSpec.Side) -> String {
@@ -245,8 +246,8 @@ struct NodeDescription: Described {
         say("Holds", "\(load.replicasHeld) replicas of others' flows; released \(load.packetsReleased) packets")
       }
       if let protection = node.protection {
-        let holder = protection.holder?.description ?? "nobody"
-        say("Replicas", "on \(holder), slot \(protection.slot); \(load.unprotectedFlows) flows have none")
+        let holders = protection.holders.isEmpty ? "nobody" : protection.holders.map(\.description).joined(separator: " and ")
+        say("Replicas", "on \(holders), slot \(protection.slot); \(load.unprotectedFlows) flows have none")
       }
     }
     return TextTable.facts(facts)

@@ -6,7 +6,7 @@ import LogAnalysis
 struct GetCommand: OperatorCommand {
   static let configuration = CommandConfiguration(
     commandName: "get",
-    abstract: "List clusters, runtimes, switches, hosts, commands or migrations.",
+    abstract: "List clusters, runtimes, switches, hosts, commands, migrations or recoveries.",
     discussion: """
       Folds the log; no coordinator needs to be alive. Ages are in the time of the log, which stands still while nobody writes.
 
@@ -15,10 +15,11 @@ struct GetCommand: OperatorCommand {
         nfvctl get runtimes --cluster web
         nfvctl get commands --last 20 -o jsonl | jq .reason
         nfvctl get migrations --last 5
+        nfvctl get recoveries --cluster web
       """)
 
   enum Resource: String, ExpressibleByArgument, CaseIterable {
-    case clusters, runtimes, switches, hosts, commands, migrations
+    case clusters, runtimes, switches, hosts, commands, migrations, recoveries
 
     /// Takes the singular, too.
     init?(argument: String) {
@@ -27,16 +28,22 @@ struct GetCommand: OperatorCommand {
       self = found
     }
 
-    var singular: String { self == .switches ? "switch" : String(rawValue.dropLast()) }
+    var singular: String {
+      switch self {
+      case .switches: "switch"
+      case .recoveries: "recovery"
+      case .clusters, .runtimes, .hosts, .commands, .migrations: String(rawValue.dropLast())
+      }
+    }
   }
 
-  @Argument(help: "clusters, runtimes, switches, hosts, commands or migrations.")
+  @Argument(help: "clusters, runtimes, switches, hosts, commands, migrations or recoveries.")
   var resource: Resource
 
   @Option(name: .shortAndLong, help: ArgumentHelp("Only of this cluster.", valueName: "name"))
   var cluster: ClusterID?
 
-  @Option(help: ArgumentHelp("How many commands or migrations of each cluster to list, the newest.", valueName: "count"))
+  @Option(help: ArgumentHelp("How many commands, migrations or recoveries of each cluster to list, the newest.", valueName: "count"))
   var last = 50
 
   @OptionGroup var output: OutputOptions
@@ -65,7 +72,7 @@ struct GetCommand: OperatorCommand {
       }
       Terminal.put(output.output.list(listings))
     } else {
-      Terminal.put(Self.text(resource, of: clusters, history, output.output))
+      Terminal.put(Self.text(resource, of: clusters, history, last: last, output.output))
     }
     guard output.output == .text else { return }
     for cluster in clusters { noteSilence(cluster) }
@@ -73,7 +80,7 @@ struct GetCommand: OperatorCommand {
   }
 
   private static func text(
-    _ resource: Resource, of clusters: [ClusterFollower.Cluster], _ history: CommandHistory, _ format: OutputFormat
+    _ resource: Resource, of clusters: [ClusterFollower.Cluster], _ history: CommandHistory, last: Int, _ format: OutputFormat
   ) -> String {
     switch resource {
     case .clusters: format.list(clusters.map { ClusterListing($0) })
@@ -81,6 +88,7 @@ struct GetCommand: OperatorCommand {
     case .switches: format.list(clusters.flatMap { NodeListing.all(.virtualSwitch, of: $0.state) })
     case .hosts: format.list(clusters.flatMap { cluster in cluster.state.hosts.map { HostListing($0, of: cluster.state) } })
     case .commands: format.list(clusters.flatMap { history.commands(of: $0.id) })
+    case .recoveries: format.list(clusters.flatMap { RecoveryStateListing.all(of: $0.state).suffix(last) })
     case .migrations: ""  // of the log's past, not of the folded state
     }
   }

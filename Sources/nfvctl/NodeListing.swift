@@ -66,8 +66,12 @@ struct NodeListing: Listed, Equatable {
   /// Where the replicas of its flows are; of a switch, whether another would have to take over from it.
   private var replicas: String {
     if let hasUplinks { return hasUplinks ? "has the uplinks" : "stands by" }
-    guard let holder = node.protection?.holder else { return unprotected == nil ? "-" : "none" }
-    return unprotected == nil ? "on \(holder.node)" : "going to \(holder.node)"
+    guard let protection = node.protection, protection.holder != nil else { return unprotected == nil ? "-" : "none" }
+    func words(_ verb: String, _ lives: [NodeLife]) -> String? {
+      lives.isEmpty ? nil : "\(verb) \(lives.map { "\($0.node)" }.joined(separator: " and "))"
+    }
+    let whole = protection.holders.filter { protection.isWhole(on: $0) }
+    return [words("on", whole), words("going to", protection.incomplete)].compactMap { $0 }.joined(separator: ", ")
   }
 
   private var share: String? {
@@ -98,6 +102,7 @@ struct NodeListing: Listed, Equatable {
           ])
         }),
       "replicasOn": node.protection?.holder.map { JSON.number($0.node.number) },
+      "secondReplicaOn": node.protection?.second.map { JSON.number($0.node.number) },
       "hasUplinks": hasUplinks.map { JSON.bool($0) }, "protected": node.protection.map { JSON.bool($0.isComplete) }, "unprotected": unprotected.map { JSON.string($0) },
     ])
   }

@@ -158,7 +158,10 @@ extension Command {
     case .stopNode(let node, let incarnation): "\(slot) stop \(node)/\(incarnation)"
     case .setReplicas(let assignment):
       "\(slot) replicas of \(assignment.owner.short) on \(assignment.holder?.short ?? "nobody")"
-    case .recover(let recovery): "\(slot) recover \(recovery.lost.short) by \(recovery.by?.short ?? "nobody")"
+        + (assignment.second.map { " and \($0.short)" } ?? "")
+    case .recover(let recovery):
+      "\(slot) recover \(recovery.lost.short) by \(recovery.by?.short ?? "nobody")"
+        + (recovery.standby.map { ", \($0.short) stands by" } ?? "")
     case .unknown: "\(slot) unknown"
     }
   }

@@ -24,7 +24,7 @@ import Testing
     #expect(spec.problem == nil)
   }
 
-  @Test func `a cluster has no replicas or one; more are refused with the reason`() throws {
+  @Test func `a cluster has no replicas, one or two; more are refused with the reason`() throws {
     let text = try String(contentsOfFile: "\(Self.directory)/cluster.yaml", encoding: .utf8)
     let file = FileManager.default.temporaryDirectory.appending(path: "cluster-\(UInt64.random(in: 0...UInt64.max)).yaml")
     defer { try? FileManager.default.removeItem(at: file) }
@@ -34,8 +34,9 @@ import Testing
     }
     #expect(try read("").replicas == 0)
     #expect(try read("replicas: 1").replicas == 1)
-    let error = #expect(throws: (any Error).self) { try read("replicas: 2") }
-    #expect("\(error!)".contains("replicas: 2 replicas of each flow were asked for; one is what this version has"))
+    #expect(try read("replicas: 2").replicas == 2)
+    let error = #expect(throws: (any Error).self) { try read("replicas: 3") }
+    #expect("\(error!)".contains("replicas: 3 replicas of each flow were asked for; it must be 0, 1 or 2"))
     #expect(throws: (any Error).self) { try read("replicas: -1") }
   }
 

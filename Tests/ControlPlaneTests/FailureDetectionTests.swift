@@ -136,7 +136,7 @@ import Testing
     story.say(.tick, by: one)
     #expect(story.core.state.activatableRules == nil, "replica one is of the first release")
     #expect(story.core.state.rank(of: one) == 0 && story.core.state.rank(of: two) == 1)
-    for _ in 0..<6 { story.say(beacon(7), by: two, after: 100) }
+    for _ in 0..<6 { story.say(beacon(DecisionRules.newest), by: two, after: 100) }
     #expect(story.core.state.activatableRules == DecisionRules.newest)
     #expect(story.core.state.rank(of: two) == 0, "replica one is gone")
     story.say(.rulesActivated(DecisionRules.newest), by: two, isCritical: true)

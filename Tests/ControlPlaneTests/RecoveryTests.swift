@@ -316,6 +316,28 @@ import Testing
     #expect(state.nodes.allSatisfy { $0.memberState == .serving || $0.drain?.isKept == true })
   }
 
+  /// Number of commands, and FNV-1a over them, as a program of rules 7 decided them. Never change them.
+  private static let golden: [UInt32: [(count: Int, digest: UInt64)]] = [
+    4: [(134, 0x318b_27f2_0aa3_883b), (151, 0x7336_0e40_4bde_7fe5)],
+    5: [(134, 0xbb15_b7ed_1dbf_96b7), (151, 0xbfcc_711e_3e27_effc)],
+    6: [(134, 0x0303_6c8f_7040_617f), (151, 0xf190_b5b2_3050_e083)],
+    7: [(134, 0x930b_ca0d_5f19_2b3e), (151, 0x9869_1c48_d37d_224d)],
+  ]
+
+  @Test(arguments: [4, 5, 6, 7] as [UInt32], [1, 2] as [UInt64])
+  func `a log of older rules with replicas leads to the same commands for ever`(rules: UInt32, seed: UInt64) throws {
+    let golden = try #require(Self.golden[rules])[Int(seed) - 1]
+    let commands = RecoveryWorld.run(seed: seed, steps: 400, rules: rules, faults: .init(pairs: true)).story.commands
+    var digest: UInt64 = 0xcbf2_9ce4_8422_2325
+    for command in commands {
+      for byte in "\(command.line) \(command.reason) \(command.stateHash) \(command.decision)\n".utf8 {
+        digest = (digest ^ UInt64(byte)) &* 0x100_0000_01b3
+      }
+    }
+    #expect(commands.count == golden.count)
+    #expect(digest == golden.digest)
+  }
+
   /// One at a time, with time to protect all flows in between: nothing may be lost.
   @Test(arguments: seeds) func `failures one after another lose no flow`(seed: UInt64) {
     let world = RecoveryWorld.run(seed: seed, steps: 1_500, faults: .init(cuts: false, moves: false, drains: false, pause: 12_000))
@@ -383,7 +405,7 @@ extension RecoveryWorld {
   }
 }
 
-/// A cluster with one replica of each flow, whose nodes give their signs of life.
+/// A cluster with replicas of each flow, whose nodes give their signs of life.
 struct ReplicatedCluster {
   var story = ClusterStory()
   private var launches: [UInt32: LaunchSpec] = [:]
@@ -412,12 +434,13 @@ struct ReplicatedCluster {
   }
 
   func launch(_ node: Int) -> LaunchSpec { launches[UInt32(node)]! }
-  func holder(of node: Int) -> NodeLife? { state.node(NodeID(UInt32(node))!)?.protection?.holder }
+  func holder(of node: Int) -> NodeLife? { protection(of: node)?.holder }
+  func protection(of node: Int) -> ClusterState.Protection? { state.node(NodeID(UInt32(node))!)?.protection }
   var living: [UInt32] { state.nodes.filter { $0.kind == .runtime && $0.memberState == .serving }.map(\.id.number) }
 
   /// How many runtimes each holds replicas of.
   var held: [UInt32: Int] {
-    Dictionary(state.nodes.compactMap { $0.protection?.holder?.node.number }.map { ($0, 1) }, uniquingKeysWith: +)
+    Dictionary(state.nodes.flatMap { $0.protection?.holders ?? [] }.map { ($0.node.number, 1) }, uniquingKeysWith: +)
   }
 
   var assignments: [String] { story.commands.filter { $0.body.name == "set-replicas" }.map(\.line).map(withoutSlot) }

@@ -26,8 +26,10 @@ struct RecoveryWorld {
     var flows: [Flow] = []
     /// What it keeps for others.
     var replicas: [NodeLife: [Flow]] = [:]
-    /// Whom its packets leave from.
-    var holder: NodeLife?
+    /// Without whom none of its packets leaves.
+    var holders: [NodeLife] = []
+    /// Lives whose flows are another's now, and that other: until he has replicas of them, it keeps its own.
+    var standsBy: [NodeLife: NodeLife] = [:]
     /// What it will have done at a time.
     var work: [(at: UInt64, what: Work)] = []
 
@@ -35,7 +37,7 @@ struct RecoveryWorld {
   }
 
   enum Work {
-    case protected(Slot, NodeLife)
+    case protected(Slot)
     case adopted(Slot, NodeLife)
     case moved(Slot, FlowMove)
   }
@@ -44,6 +46,8 @@ struct RecoveryWorld {
     var kills = true
     /// Owner and holder in one moment.
     var pairs = false
+    /// Somebody dies only while the state says that no flow can be lost by it.
+    var onlyWhenProtected = false
     var cuts = true
     var moves = true
     var drains = true
@@ -58,6 +62,8 @@ struct RecoveryWorld {
   var lost: [Flow] = []
   var recovered = 0
   var kills = 0
+  /// Of the kills, those of two at once.
+  var pairs = 0
   private(set) var spec: ClusterSpec
   private let faults: Faults
   private var random: RandomNumbers
@@ -74,20 +80,28 @@ struct RecoveryWorld {
   /// Flows of lives that ended, until somebody adopts them.
   private var orphans: [NodeLife: [Flow]] = [:]
 
-  init(seed: UInt64, runtimes: UInt32 = 3, poolShares: UInt32 = 8, faults: Faults) {
+  init(
+    seed: UInt64, runtimes: UInt32 = 3, replicas: UInt32 = 1, poolShares: UInt32 = 8, rules: UInt32 = DecisionRules.newest,
+    faults: Faults
+  ) {
     random = RandomNumbers(seed: seed)
     self.faults = faults
     spec = Samples.replicatedSpec
     spec.runtimes = runtimes
+    spec.replicas = replicas
     spec.poolShares = poolShares
     spec.heartbeatInterval = 100
-    story.say(.rulesActivated(DecisionRules.newest), by: .tool(2), isCritical: true)
+    story.say(.rulesActivated(rules), by: .tool(2), isCritical: true)
     for name in ["a", "b", "c"] { story.agent(name) }
     story.apply(spec)
   }
 
-  static func run(seed: UInt64, steps: Int, runtimes: UInt32 = 3, poolShares: UInt32 = 8, faults: Faults = Faults()) -> RecoveryWorld {
-    var world = RecoveryWorld(seed: seed, runtimes: runtimes, poolShares: poolShares, faults: faults)
+  static func run(
+    seed: UInt64, steps: Int, runtimes: UInt32 = 3, replicas: UInt32 = 1, poolShares: UInt32 = 8,
+    rules: UInt32 = DecisionRules.newest, faults: Faults = Faults()
+  ) -> RecoveryWorld {
+    var world = RecoveryWorld(
+      seed: seed, runtimes: runtimes, replicas: replicas, poolShares: poolShares, rules: rules, faults: faults)
     world.isHealthy = true
     for _ in 0..<60 { world.step() }
     world.isHealthy = false
@@ -107,6 +121,7 @@ struct RecoveryWorld {
     for index in processes.indices {
       processes[index].flows = []
       processes[index].replicas = [:]
+      processes[index].standsBy = [:]
     }
     orphans = [:]
   }
@@ -182,19 +197,28 @@ struct RecoveryWorld {
       switch command.body {
       case .notifyClusterConfig: processes[index].lastTable = command.slot
       case .setReplicas(let assignment) where assignment.owner == life:
-        if let old = processes[index].holder.flatMap({ self.index(of: $0) }) { processes[old].replicas[life] = nil }
-        processes[index].holder = assignment.holder
+        let holders = [assignment.holder, assignment.second].compactMap { $0 }
+        for former in processes[index].holders where spec.replicas == 1 || !holders.contains(former) {
+          if let old = self.index(of: former) { processes[old].replicas[life] = nil }
+        }
+        processes[index].holders = holders
         processes[index].work.removeAll { if case .protected = $0.what { true } else { false } }
-        guard let holder = assignment.holder else {
+        guard !holders.isEmpty else {
           answer(index, command.slot, .completed)
           continue
         }
         answer(index, command.slot, .received)
-        processes[index].work.append((soon(2_000), .protected(command.slot, holder)))
+        processes[index].work.append((soon(2_000), .protected(command.slot)))
       case .recover(let recovery) where recovery.by == life:
         answer(index, command.slot, .received)
         processes[index].work.append((soon(800), .adopted(command.slot, recovery.lost)))
-      case .recover(let recovery): processes[index].replicas[recovery.lost] = nil
+      case .recover(let recovery):
+        dropStandbys(index, for: recovery.lost)
+        if recovery.standby == life {
+          processes[index].standsBy[recovery.lost] = recovery.by
+        } else {
+          processes[index].replicas[recovery.lost] = nil
+        }
       case .setMigrationTarget(let move) where NodeLife(move.source, move.sourceIncarnation) == life:
         processes[index].work.append((soon(isHealthy ? 200 : 40_000), .moved(command.slot, move)))
       default: break
@@ -207,15 +231,24 @@ struct RecoveryWorld {
     processes[index].work.removeAll { $0.at <= story.time }
     for (_, what) in due {
       switch what {
-      case .protected(let slot, let holder):
-        guard let other = self.index(of: holder) else { continue }
-        processes[other].replicas[processes[index].life] = processes[index].flows
+      case .protected(let slot):
+        let others = processes[index].holders.map { self.index(of: $0) }
+        guard others.allSatisfy({ $0 != nil }) else { continue }
+        for other in others.compactMap({ $0 }) { processes[other].replicas[processes[index].life] = processes[index].flows }
         answer(index, slot, .completed)
+        release(index)
       case .adopted(let slot, let lost):
-        let flows = processes[index].replicas.removeValue(forKey: lost) ?? []
-        let left = orphans.removeValue(forKey: lost) ?? []
+        var flows = processes[index].replicas.removeValue(forKey: lost) ?? []
+        var left = orphans.removeValue(forKey: lost) ?? []
+        // What the lost life had been asked to take over itself, or had only just.
+        for (other, by) in processes[index].standsBy where by == lost {
+          left += orphans.removeValue(forKey: other) ?? []
+          flows += processes[index].replicas[other, default: []].filter { left.contains($0) && !flows.contains($0) }
+        }
+        dropStandbys(index, for: lost)
         self.lost += left.filter { !flows.contains($0) }
         take(flows, index)
+        release(index)
         recovered += flows.count
         var end = RecoveryFinished(slot: slot, node: processes[index].launch.node, lost: lost)
         end.recovered = UInt64(flows.count)
@@ -234,17 +267,38 @@ struct RecoveryWorld {
     }
   }
 
-  /// Flows come to a process, and to its holder with it.
+  /// A process forgets what it kept in case that `life` ends before it has replicas of the flows that it took over.
+  private mutating func dropStandbys(_ index: Int, for life: NodeLife) {
+    for (lost, by) in processes[index].standsBy where by == life {
+      processes[index].standsBy[lost] = nil
+      processes[index].replicas[lost] = nil
+    }
+  }
+
+  /// When all flows of a process have replicas, nobody needs to stand by for them.
+  private mutating func release(_ index: Int) {
+    let life = processes[index].life
+    guard processes[index].work.isEmpty, processes[index].holders.allSatisfy({ self.index(of: $0) != nil }) else { return }
+    for other in processes.indices {
+      // What it has not even read of is still to come.
+      for (lost, by) in processes[other].standsBy where by == life && orphans[lost] == nil {
+        processes[other].standsBy[lost] = nil
+        processes[other].replicas[lost] = nil
+      }
+    }
+  }
+
+  /// Flows come to a process, and to its holders with it.
   private mutating func take(_ flows: [Flow], _ index: Int) {
     processes[index].flows += flows
-    if let holder = processes[index].holder, let other = self.index(of: holder) {
+    for other in processes[index].holders.compactMap({ self.index(of: $0) }) {
       processes[other].replicas[processes[index].life, default: []] += flows
     }
   }
 
   private mutating func give(_ flows: [Flow], _ index: Int) {
     processes[index].flows.removeAll { flows.contains($0) }
-    if let holder = processes[index].holder, let other = self.index(of: holder) {
+    for other in processes[index].holders.compactMap({ self.index(of: $0) }) {
       processes[other].replicas[processes[index].life]?.removeAll { flows.contains($0) }
     }
   }
@@ -253,8 +307,8 @@ struct RecoveryWorld {
     for index in processes.indices where processes[index].hasStarted && processes[index].launch.kind == .runtime {
       let life = processes[index].life
       guard let node = story.core.state.node(life.node), node.incarnation == life.incarnation, node.memberState == .serving else { continue }
-      // Output commit: without its holder nothing leaves, so nobody has seen the flow.
-      if let holder = processes[index].holder, self.index(of: holder) == nil { continue }
+      // Output commit: without its holders nothing leaves, so nobody has seen the flow.
+      if processes[index].holders.contains(where: { self.index(of: $0) == nil }) { continue }
       if processes[index].flows.count < 12, chance(3) {
         nextFlow += 1
         take([Flow(number: nextFlow, share: processes[index].launch.poolShare.index)], index)
@@ -324,29 +378,48 @@ struct RecoveryWorld {
       if story.core.state.lostLives.contains(where: { $0.life == life }), processes[index].read >= story.commands.count { end(index) }
     }
     // Nobody will adopt what nobody was asked to.
-    for lost in story.core.state.lostLives where lost.isSettled {
+    for lost in story.core.state.lostLives where lost.isSettled && !isAwaited(lost) {
       self.lost += orphans.removeValue(forKey: lost.life) ?? []
+    }
+  }
+
+  /// Whether somebody keeps replicas of a life whose recovery was not finished, or is going to when he reads of it.
+  private func isAwaited(_ lost: ClusterState.LostLife) -> Bool {
+    processes.contains {
+      $0.standsBy[lost.life] != nil || ($0.hasStarted && $0.life == lost.standby && $0.read < story.commands.count)
     }
   }
 
   // MARK: Faults
 
+  /// Whether every flow has as many replicas as it is to have, as the log tells.
+  private var isProtected: Bool {
+    let state = story.core.state
+    return state.unprotected.isEmpty && state.lostLives.allSatisfy(\.isSettled)
+      && state.nodes.count { $0.kind == .runtime && $0.memberState == .serving && $0.protection?.isComplete == true } == Int(spec.runtimes)
+  }
+
   private mutating func fault() {
     let running = processes.indices.filter { processes[$0].hasStarted && processes[$0].launch.kind == .runtime }
     guard let victim = running.randomElement(using: &random) else { return }
+    if faults.onlyWhenProtected, !isProtected { return }
     switch Int.random(in: 0..<7, using: &random) {
-    case 0, 1 where faults.kills:
+    case 0 where faults.kills, 1 where faults.kills:
       lastFault = story.time
       kills += 1
-      let partner = processes[victim].holder.flatMap { index(of: $0) }
+      let holders = processes[victim].holders
+      let partner = (spec.replicas > 1 ? holders.randomElement(using: &random) : holders.first).flatMap { index(of: $0) }
       end(victim)
-      if faults.pairs, let partner, partner != victim, chance(2) { end(partner < victim ? partner : partner - 1) }
+      if faults.pairs, let partner, partner != victim, chance(2) {
+        pairs += 1
+        end(partner < victim ? partner : partner - 1)
+      }
     case 2 where faults.cuts:
       lastFault = story.time
       processes[victim].isCut.toggle()
     case 3 where faults.cuts:
       if let cut = processes.first(where: \.isCut) { unheard = cut.life }
-    case 4, 5 where faults.moves:
+    case 4 where faults.moves, 5 where faults.moves:
       guard let target = running.randomElement(using: &random), target != victim else { return }
       lastFault = story.time
       story.say(

@@ -141,6 +141,7 @@ enum Samples {
         node: node, kind: .runtime, host: host, processID: 4_242, ports: ports, startup: 210, canMigrate: true, canReplicate: true))),
     ("cluster-applied-replicated", .clusterApplied(replicatedSpec)),
     ("migration-finished-pauses", .migrationFinished(migrationEndWithPauses)),
+    ("cluster-applied-two-replicas", .clusterApplied(twiceReplicatedSpec)),
   ]
 
   static let functionLog: FunctionLog = {
@@ -180,6 +181,12 @@ enum Samples {
   static let replicatedSpec: ClusterSpec = {
     var spec = Self.spec
     spec.replicas = 1
+    return spec
+  }()
+
+  static let twiceReplicatedSpec: ClusterSpec = {
+    var spec = Self.spec
+    spec.replicas = 2
     return spec
   }()
 
@@ -267,6 +274,12 @@ enum Samples {
     ("launch-runtime-replicated", .host(host), .launchRuntime(replicatedLaunch)),
     ("notify-with-uplinks", .cluster, .notifyClusterConfig(table(withUplinks: NodeLife(node, Incarnation(9))))),
     ("notify-without-uplinks", .cluster, .notifyClusterConfig(table(withUplinks: nil))),
+    ("set-replicas-pair", .node(node, Incarnation(9)), .setReplicas(
+      ReplicaAssignment(
+        owner: NodeLife(node, Incarnation(9)), holder: NodeLife(NodeID(4)!, Incarnation(1)), second: NodeLife(NodeID(5)!, Incarnation(2))))),
+    ("recover-standby", .cluster, .recover(
+      Recovery(
+        lost: NodeLife(node, Incarnation(9)), by: NodeLife(NodeID(4)!, Incarnation(1)), standby: NodeLife(NodeID(5)!, Incarnation(2))))),
   ]
 
   static let commands: [(name: String, command: Command)] = orders.enumerated().map { index, sample in

@@ -277,10 +277,14 @@ struct  Nfvactor__V1__ReplicaAssignment
   ProtobufCMessage base;
   Nfvactor__V1__NodeLife *owner;
   Nfvactor__V1__NodeLife *holder;
+  /*
+   * Another holder of all flows; absent: there is one holder at most.
+   */
+  Nfvactor__V1__NodeLife *second;
 };
 #define NFVACTOR__V1__REPLICA_ASSIGNMENT__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__replica_assignment__descriptor) \
-    , NULL, NULL }
+    , NULL, NULL, NULL }
 
 
 /*
@@ -291,10 +295,14 @@ struct  Nfvactor__V1__Recovery
   ProtobufCMessage base;
   Nfvactor__V1__NodeLife *lost;
   Nfvactor__V1__NodeLife *by;
+  /*
+   * Keeps its replicas until the flows have others, and takes over what is left should `by` end before; absent: nobody does.
+   */
+  Nfvactor__V1__NodeLife *standby;
 };
 #define NFVACTOR__V1__RECOVERY__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__recovery__descriptor) \
-    , NULL, NULL }
+    , NULL, NULL, NULL }
 
 
 /* Nfvactor__V1__Command methods */

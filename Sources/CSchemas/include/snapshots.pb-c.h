@@ -304,6 +304,10 @@ struct  Nfvactor__V1__LostLife
    */
   size_t n_clear;
   Nfvactor__V1__NodeLife **clear;
+  /*
+   * Who keeps replicas of its flows until they have others; absent: nobody does.
+   */
+  Nfvactor__V1__NodeLife *standby;
   Nfvactor__V1__LostLife__ShareCase share_case;
   union {
     uint32_t pool_share;
@@ -317,7 +321,7 @@ struct  Nfvactor__V1__LostLife
 };
 #define NFVACTOR__V1__LOST_LIFE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__lost_life__descriptor) \
-    , NULL, 0,NULL, 0, 0, (char *)protobuf_c_empty_string, 0, 0, 0,NULL, NFVACTOR__V1__LOST_LIFE__SHARE__NOT_SET, {0}, NFVACTOR__V1__LOST_LIFE__PROGRESS__NOT_SET, {0} }
+    , NULL, 0,NULL, 0, 0, (char *)protobuf_c_empty_string, 0, 0, 0,NULL, NULL, NFVACTOR__V1__LOST_LIFE__SHARE__NOT_SET, {0}, NFVACTOR__V1__LOST_LIFE__PROGRESS__NOT_SET, {0} }
 
 
 struct  Nfvactor__V1__Protection__Asked
@@ -380,6 +384,14 @@ struct  Nfvactor__V1__Protection
    * The holder before, until the owner has begun with this one.
    */
   Nfvactor__V1__NodeLife *previous;
+  /*
+   * The other holder; absent: there is one at most.
+   */
+  Nfvactor__V1__NodeLife *second;
+  /*
+   * The one of the holders that had every flow before the command in the slot; absent: none had.
+   */
+  Nfvactor__V1__NodeLife *kept;
   Nfvactor__V1__Protection__ProgressCase progress_case;
   union {
     Nfvactor__V1__Protection__Asked *asked;
@@ -390,7 +402,7 @@ struct  Nfvactor__V1__Protection
 };
 #define NFVACTOR__V1__PROTECTION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&nfvactor__v1__protection__descriptor) \
-    , NULL, 0, 0, NULL, NFVACTOR__V1__PROTECTION__PROGRESS__NOT_SET, {0} }
+    , NULL, 0, 0, NULL, NULL, NULL, NFVACTOR__V1__PROTECTION__PROGRESS__NOT_SET, {0} }
 
 
 struct  Nfvactor__V1__NewerBody

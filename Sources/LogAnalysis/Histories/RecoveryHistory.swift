@@ -9,6 +9,10 @@ public struct FlowRecovery: Hashable, Sendable {
     case rejected(String)
     /// There were no replicas, and switches forgot the flows.
     case forgotten
+    /// Whoever was to take the flows over ended before; this life, which stood by, does it with that one's flows.
+    case passedOn(NodeLife, Slot)
+    /// Whoever was to take the flows over ended before, and nobody goes on.
+    case abandoned(NodeLife)
   }
 
   public let recovery: Recovery
@@ -59,6 +63,12 @@ public struct RecoveryHistory: Sendable {
     }
     guard case .recover(let recovery) = record.command.body, slots[recovery.lost] == nil else { return }
     slots[recovery.lost] = record.command.slot
+    for (slot, other) in recoveries where other.recovery.by == recovery.lost && other.outcome == .running {
+      let goesOn = recovery.by != nil && other.recovery.standby == recovery.by
+      recoveries[slot]?.outcome =
+        goesOn ? .passedOn(recovery.by ?? recovery.lost, record.command.slot) : .abandoned(recovery.lost)
+      recoveries[slot]?.endedAt = record.timestamp
+    }
     recoveries[record.command.slot] = FlowRecovery(
       recovery: recovery, slot: record.command.slot, askedAt: record.timestamp, reason: record.command.reason,
       outcome: recovery.by == nil ? .forgotten : .running, endedAt: recovery.by == nil ? record.timestamp : nil)
