@@ -217,6 +217,8 @@ final class MigrationGraph: ModuleGraph {
     case .recover(let order): recover(order, now: now)
     case .errand: break
     }
+    // What waited for a flow that does not come goes on before the packets of the next burst.
+    serveReturns(now: now)
   }
 
   /// A life of a peer is over, by the first frame of its next one or by the coordinator's word.

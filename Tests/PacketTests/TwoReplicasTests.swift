@@ -13,7 +13,7 @@ import Wire
     }
     world.run(2_000)
     world.traffic(steps: 250)
-    world.run(5_000)
+    for _ in 0..<20 where world.cluster.protectedStreams.count < runtimes { world.run(5_000) }
     #expect(world.cluster.protectedStreams == Set((1...runtimes).map(UInt32.init)), "all flows have both replicas")
   }
 
