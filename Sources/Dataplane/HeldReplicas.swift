@@ -7,8 +7,9 @@ import Wire
 /// that it has not taken over yet, or that somebody else takes over for whom it stands by.
 @safe
 struct HeldReplicas: ~Copyable {
-  /// Lives whose replicas can be held at once: one or two as a rule, more after failures.
+  /// Lives whose replicas can be held at once: as many as flows have replicas as a rule, more after failures.
   static var capacity: Int { 6 }
+  var mostLives = capacity
 
   private enum Use: Equatable {
     case free, held
@@ -112,13 +113,13 @@ struct HeldReplicas: ~Copyable {
   private mutating func store(for life: FlowOwner, now: Tick) -> UInt8 {
     if let index = index(of: life) { return UInt8(index) }
     let vacant = uses.firstIndex(of: .free)
-    if let index = vacant ?? (uses.count == Self.capacity ? uses.firstIndex { if case .standby = $0 { true } else { false } } : nil) {
+    if let index = vacant ?? (uses.count == mostLives ? uses.firstIndex { if case .standby = $0 { true } else { false } } : nil) {
       unsafe stores[index].assign(to: life)
       uses[index] = .held
       isHolding = true
       return UInt8(index)
     }
-    guard uses.count < Self.capacity else { return .max }
+    guard uses.count < mostLives else { return .max }
     unsafe (stores + uses.count).initialize(
       to: ReplicaStore(
         of: life, layout: layoutHash, stateSize: stateSize, capacity: rules.capacity, ipv6Capacity: rules.ipv6Capacity,

@@ -49,9 +49,9 @@ final class MigrationGraph: ModuleGraph {
   /// What owners of replicas held here are still to be told.
   var answers: [(peer: UInt8, stream: UInt32, isHeld: Bool)] = []
 
-  /// - Parameter isReplicated: whether this runtime's flows may be replicated; that takes memory.
+  /// - Parameter replicas: how many replicas this runtime's flows may have, two at most; they take memory.
   init(
-    runtime: RuntimeGraph, owner: FlowOwner, capacity: Int, isReplicated: Bool, rings: WorkerRings,
+    runtime: RuntimeGraph, owner: FlowOwner, capacity: Int, replicas: Int, rings: WorkerRings,
     memory: MemorySource
   ) {
     self.runtime = runtime
@@ -67,10 +67,12 @@ final class MigrationGraph: ModuleGraph {
     target = MigrationTarget(owner: owner, layout: layout, stateSize: chain.stateSize, flowCapacity: capacity, memory: memory)
     exchange = ShareExchange(layout: layout, capacity: min(capacity, 65_536), memory: memory)
     telling = RouteTelling(memory: memory)
-    replication = FlowReplication(layout: layout, stateSize: chain.stateSize, capacity: isReplicated ? capacity : 0, memory: memory)
+    replication = FlowReplication(layout: layout, stateSize: chain.stateSize, capacity: capacity, mostHolders: replicas, memory: memory)
     super.init()
     runtime.core.returns = returns
-    if isReplicated { runtime.core.flows.logEnds(for: .one, memory: memory) }
+    runtime.core.replicas.mostLives = 3 * replicas
+    if replicas > 0 { runtime.core.flows.logEnds(for: .one, memory: memory) }
+    if replicas > 1 { runtime.core.flows.logEnds(for: .other, memory: memory) }
   }
 
   deinit { unsafe messages.deallocate() }

@@ -1,4 +1,3 @@
-import FixedContainers
 import FlowActors
 import NetworkFunctions
 import Wire
@@ -18,7 +17,6 @@ extension RuntimeCore: ReplicatedFlows {
   }
 
   public func birth(of slot: UInt32) -> UInt16 { flows[slot].birth }
-  public mutating func logEnds(for reader: EndsReader, memory: MemorySource) { flows.logEnds(for: reader, memory: memory) }
 
   @inline(__always)
   public func firstEnded(_ reader: EndsReader) -> UInt32? { flows.firstEnded(reader) }

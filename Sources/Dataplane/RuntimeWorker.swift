@@ -11,10 +11,10 @@ extension Worker {
   ///
   /// - Parameters:
   ///   - identity: of a member of a cluster, whose flows can move; `nil` for a runtime by itself.
-  ///   - isReplicated: whether its flows can be replicated: then there is memory for what the holder has.
+  ///   - replicas: how many replicas its flows can have: there is memory for what the holders have.
   ///   - announces: whether it tells the fabric's bridges where it is.
   public static func runtime(
-    port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, isReplicated: Bool = false, chain: ServiceChain,
+    port: PacketPort, address: FabricAddress, identity: FlowOwner? = nil, replicas: Int = 0, chain: ServiceChain,
     rules: FlowRules, seed: UInt64, rings: WorkerRings, now: Tick, memory: MemorySource, announces: Bool = false
   ) -> Worker {
     precondition(
@@ -25,7 +25,7 @@ extension Worker {
     let runtime = RuntimeGraph(
       port: port, address: address, core: RuntimeCore(chain: chain, rules: rules, seed: seed, now: now, memory: memory))
     let migration = identity.map { owner in
-      MigrationGraph(runtime: runtime, owner: owner, capacity: rules.capacity, isReplicated: isReplicated, rings: rings, memory: memory)
+      MigrationGraph(runtime: runtime, owner: owner, capacity: rules.capacity, replicas: replicas, rings: rings, memory: memory)
     }
     runtime.migration = migration
     let liaison = Liaison(rings: rings) { command, now in

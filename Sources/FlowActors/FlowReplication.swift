@@ -16,7 +16,6 @@ public struct FlowReplication: ~Copyable {
   private var second: ReplicationSource
   private var firstLife = FlowOwner(node: 0, incarnation: 0)
   private var secondLife = FlowOwner(node: 0, incarnation: 0)
-  private var hasRoomForTwo = false
   private var waiting: WaitingPackets
   /// Changes when somebody else is the second holder: what a packet waits for is a place in one stream.
   private var epoch: UInt16 = 0
@@ -38,28 +37,29 @@ public struct FlowReplication: ~Copyable {
   private var checkpoints: [(count: UInt64, mark: UInt32)] = []
   private var lost = 0
 
-  private let layoutHash: UInt64
-  private let stateSize: Int
-  private let capacity: Int
+  private let mostHolders: Int
   private let longestPacket: Int
-  private let memory: MemorySource
   private let scratch: UnsafeMutableRawPointer
 
   private static var mostCheckpoints: Int { 64 }
 
   /// - Parameters:
   ///   - layout: hash of the chain's layout.
-  ///   - capacity: slots of flows; 0 where none are ever replicated.
+  ///   - capacity: slots of flows.
+  ///   - mostHolders: 0 where flows are never replicated, 2 at most: for so many there is memory.
   ///   - longestPacket: bytes of the longest frame that is ever committed.
-  public init(layout hash: UInt64, stateSize: Int, capacity: Int, longestPacket: Int = 16_384, memory: MemorySource) {
-    layoutHash = hash
-    self.stateSize = stateSize
-    self.capacity = capacity
+  public init(
+    layout hash: UInt64, stateSize: Int, capacity: Int, mostHolders: Int, longestPacket: Int = 16_384, memory: MemorySource
+  ) {
+    self.mostHolders = min(2, mostHolders)
     self.longestPacket = longestPacket
-    self.memory = memory
-    first = ReplicationSource(layout: hash, stateSize: stateSize, capacity: capacity, longestPacket: longestPacket, memory: memory)
-    second = ReplicationSource(layout: hash, stateSize: stateSize, capacity: 0, reader: .other, longestPacket: 0, memory: memory)
-    waiting = WaitingPackets(bytes: 0, memory: memory)
+    first = ReplicationSource(
+      layout: hash, stateSize: stateSize, capacity: mostHolders > 0 ? capacity : 0, longestPacket: longestPacket, memory: memory)
+    // Either may be the first in time, and hears of ends as the reader that it is.
+    second = ReplicationSource(
+      layout: hash, stateSize: stateSize, capacity: mostHolders > 1 ? capacity : 0, reader: .other,
+      longestPacket: mostHolders > 1 ? longestPacket : 0, memory: memory)
+    waiting = WaitingPackets(bytes: mostHolders > 1 ? max(WaitingPackets.usualBytes, 4 * longestPacket) : 0, memory: memory)
     unsafe scratch = UnsafeMutableRawPointer(memory.allocate(UInt8.self, count: 64))
     checkpoints.reserveCapacity(Self.mostCheckpoints)
   }
@@ -114,7 +114,7 @@ public struct FlowReplication: ~Copyable {
       stopFirst(&flows)
     }
     let present = self.holders
-    coming = capacity == 0 ? [] : holders.filter { !present.contains($0) }
+    coming = mostHolders == 0 ? [] : holders.filter { !present.contains($0) }
     wanted = min(2, holders.count)
     reported = holders.isEmpty ? nil : assignment
     beginComing(&flows, &outbox)
@@ -126,13 +126,12 @@ public struct FlowReplication: ~Copyable {
     var absent: [FlowOwner] = []
     for life in coming {
       // Without any holder the one that is named first is waited for: it is believed to know most.
-      guard !(first.isOn && second.isOn), first.isOn || absent.isEmpty, let peer = outbox.peer(inSessionWith: life) else {
+      guard !first.isOn && absent.isEmpty || first.isOn && !second.isOn && mostHolders > 1, let peer = outbox.peer(inSessionWith: life) else {
         absent.append(life)
         continue
       }
       lastStream += 1
       if first.isOn {
-        makeRoomForTwo(&flows)
         second.begin(stream: lastStream, holder: peer)
         (secondLife, epoch) = (life, epoch &+ 1)
       } else {
@@ -141,16 +140,6 @@ public struct FlowReplication: ~Copyable {
       }
     }
     coming = absent
-  }
-
-  private mutating func makeRoomForTwo(_ flows: inout some ReplicatedFlows & ~Copyable) {
-    guard !hasRoomForTwo else { return }
-    hasRoomForTwo = true
-    // Who is the first now hears of ends as one of the readers, and the second as the other.
-    second = ReplicationSource(
-      layout: layoutHash, stateSize: stateSize, capacity: capacity, reader: .other, longestPacket: longestPacket, memory: memory)
-    waiting = WaitingPackets(bytes: max(WaitingPackets.usualBytes, 4 * longestPacket), memory: memory)
-    flows.logEnds(for: .other, memory: memory)
   }
 
   /// A peer's lives up to this one are over.

@@ -424,8 +424,8 @@ public struct FlowStore<Actor: BitwiseCopyable>: ~Copyable {
   /// From now on the slots of flows that end are kept for this reader until it passes them over.
   public mutating func logEnds(for reader: EndsReader, memory: MemorySource) {
     switch reader {
-    case .one: if !ended.isKept { ended = SlotLog(capacity: capacity, memory: memory) }
-    case .other: if !endedForSecond.isKept { endedForSecond = SlotLog(capacity: capacity, memory: memory) }
+    case .one: ended = SlotLog(capacity: capacity, memory: memory)
+    case .other: endedForSecond = SlotLog(capacity: capacity, memory: memory)
     }
   }
 

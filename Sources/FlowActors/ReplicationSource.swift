@@ -15,8 +15,6 @@ public protocol ReplicatedFlows: ~Copyable {
   func state(of slot: UInt32) -> UnsafeRawBufferPointer
   /// Tells the flow that a slot has from those that it had before.
   func birth(of slot: UInt32) -> UInt16
-  /// From now on the slots of flows that end are kept for this reader.
-  mutating func logEnds(for reader: EndsReader, memory: MemorySource)
   /// The slot of a flow that has ended, oldest first, until this reader passes it over.
   func firstEnded(_ reader: EndsReader) -> UInt32?
   mutating func passOverEnded(_ reader: EndsReader)

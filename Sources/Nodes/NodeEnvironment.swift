@@ -41,11 +41,11 @@ public struct HostShare: Sendable {
 let leastStateSize = 128
 
 /// Memory a node needs, in megabytes, with room to spare: 64 for DPDK and its packet buffers, 64 for channels to other
-/// nodes and packets held for moving flows, and its flows; if these have replicas, as much again for what the holder has of
-/// them, and for the replicas of other runtimes' flows.
-func megabytesNeeded(flows: Int, ipv6Flows: Int, stateSize: Int, isReplicated: Bool = false) -> Int {
+/// nodes and packets held for moving flows, and its flows; for each replica that these have, as much again for what the holder
+/// has of them, and for the replicas of other runtimes' flows.
+func megabytesNeeded(flows: Int, ipv6Flows: Int, stateSize: Int, replicas: Int = 0) -> Int {
   // A flow: its record, its state, two entries of the table at three eighths load in the worst case, timer links, slot.
-  128 + (flows * (64 + stateSize + 48 + 16) + ipv6Flows * 84) * (isReplicated ? 5 : 1) * 5 / 4 / 1_048_576
+  128 + (flows * (64 + stateSize + 48 + 16) + ipv6Flows * 84) * (1 + 4 * replicas) * 5 / 4 / 1_048_576
 }
 
 /// Packet buffers of a process: what three ports have in their rings, and what is held or in flight.

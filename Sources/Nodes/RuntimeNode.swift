@@ -25,7 +25,7 @@ public enum RuntimeNode {
     let environment = try share.start(
       name: "nfv-runtime-\(spec.node)",
       megabytes: megabytesNeeded(
-        flows: rules.capacity, ipv6Flows: rules.ipv6Capacity, stateSize: stateSize, isReplicated: spec.replicas > 0),
+        flows: rules.capacity, ipv6Flows: rules.ipv6Capacity, stateSize: stateSize, replicas: Int(spec.replicas)),
       usesPCI: portSpec.isPCI, logger: launch.logger)
     defer { environment.stop() }
     // Rules are classified by the environment's `rte_acl`.
@@ -38,7 +38,7 @@ public enum RuntimeNode {
     let address = FabricAddress(cluster: UInt16(order.partition), node: spec.node.number)
     let rings = WorkerRings()
     let worker = Worker.runtime(
-      port: wire.port, address: address, identity: FlowOwner(spec), isReplicated: spec.replicas > 0, chain: chain, rules: rules,
+      port: wire.port, address: address, identity: FlowOwner(spec), replicas: Int(spec.replicas), chain: chain, rules: rules,
       seed: .random(in: .min ... .max), rings: rings, now: .zero, memory: environment.containerMemory, announces: true)
     let clock = CycleClock()
     try launch.serve(

@@ -86,7 +86,7 @@ final class ReplicatedSlots: ReplicatedFlows {
   private(set) var used: [Bool]
   private(set) var slots: [Int: UInt32] = [:]
   private let states: UnsafeMutablePointer<ConnectionState>
-  private var ended: [EndsReader: [UInt32]] = [.one: []]
+  private var ended: [EndsReader: [UInt32]] = [.one: [], .other: []]
   private var births: [UInt16]
   private let isTellingEnds: Bool
 
@@ -131,7 +131,6 @@ final class ReplicatedSlots: ReplicatedFlows {
     UnsafeRawBufferPointer(start: states + Int(slot), count: ConnectionState.size)
   }
   func birth(of slot: UInt32) -> UInt16 { births[Int(slot)] }
-  func logEnds(for reader: EndsReader, memory: MemorySource) { ended[reader] = ended[reader] ?? [] }
   func firstEnded(_ reader: EndsReader) -> UInt32? { ended[reader]?.first }
   func passOverEnded(_ reader: EndsReader) { ended[reader]?.removeFirst() }
 }
@@ -230,7 +229,8 @@ final class ReplicatedLife {
     self.emit = emit
     owner = FlowOwner(node: UInt32(place + 1), incarnation: incarnation)
     flows = ReplicatedSlots(capacity: count, isTellingEnds: defect != .endsUntold)
-    replication = FlowReplication(layout: Self.layout, stateSize: ConnectionState.size, capacity: count, longestPacket: 64, memory: memory)
+    replication = FlowReplication(
+      layout: Self.layout, stateSize: ConnectionState.size, capacity: count, mostHolders: 2, longestPacket: 64, memory: memory)
     outbox = ReplicationChannels(
       SimulatedChannels(place: place, incarnation: incarnation, peers: peers, settings: settings, now: now, memory: memory),
       defect: defect, memory: memory)

@@ -67,6 +67,19 @@ struct LabRunTests {
     #expect(run.leftovers() == [])
   }
 
+  @Test(.timeLimit(.minutes(5)))
+  func `transfers outlive two runtimes at once where flows have two replicas`() throws {
+    let run = try LabRun(["--runtimes", "4", "--replicas", "2", "--transfers", "60", "--kill-pair-every", "5", "--seconds", "16"])
+    defer { run.removeFiles() }
+    let ending = run.finish(within: .seconds(240))
+    let summary = try run.summary()
+    #expect(ending == .code(0), "\(run.output)")
+    #expect(summary.fresh.requests >= 60 && summary.fresh.failed == 0)
+    // At least one pair.
+    #expect(summary.recoveries.count >= 2 && summary.recoveries.recovered > 0)
+    #expect(run.leftovers() == [])
+  }
+
   /// Also the one that took over first: the other is back by then, and has stood by.
   @Test(.timeLimit(.minutes(4)))
   func `transfers outlive the switch that they go through, and the next one`() throws {

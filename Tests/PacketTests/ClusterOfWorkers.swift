@@ -112,7 +112,7 @@ final class ClusterOfWorkers {
       let port = WirePort("runtime \(index)", address.address(of: .client))
       let rings = WorkerRings()
       let worker = Worker.runtime(
-        port: port, address: address, identity: FlowOwner(node: node, incarnation: 1), isReplicated: isReplicated,
+        port: port, address: address, identity: FlowOwner(node: node, incarnation: 1), replicas: isReplicated ? 2 : 0,
         chain: chain(RuntimeShare(index: index, count: count)), rules: rules,
         seed: seed &+ UInt64(index),
         rings: rings, now: .zero, memory: .plain)

@@ -34,7 +34,7 @@ final class ReplicatedCluster {
       port = FabricPort("runtime \(place)", address.control, memory: frames)
       let chain = try ChainUnderTest.whole.makeChain(mappings: rules.capacity, share: RuntimeShare(index: place, count: 2))
       worker = Worker.runtime(
-        port: port, address: address, identity: FlowOwner(node: node, incarnation: incarnation), isReplicated: isReplicated,
+        port: port, address: address, identity: FlowOwner(node: node, incarnation: incarnation), replicas: isReplicated ? 1 : 0,
         chain: chain, rules: rules, seed: 43, rings: rings, now: now, memory: memory.source)
     }
 
