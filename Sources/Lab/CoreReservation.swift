@@ -5,8 +5,8 @@ import Glibc
 /// The lab gives workers one where their capacity is to be known: what they can carry then depends neither on how many cores
 /// the machine has nor on who else uses it. The kernel admits no more than the machine can keep.
 ///
-/// What a thread has overdrawn it waits off: after 25 ms in one go, by a page from the disk or interrupts that came meanwhile, one with
-/// a twentieth of a core stands still for half a second.
+/// What a thread has overdrawn it waits off, even what a hypervisor took: after 25 ms in one go, one with a twentieth of a core stands
+/// still for half a second.
 struct CoreReservation: Sendable {
   /// Nanoseconds.
   var budget: UInt64

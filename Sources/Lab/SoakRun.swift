@@ -51,7 +51,7 @@ public final class SoakRun {
   /// Lives that were harmed, and when those that are still in the table were.
   private var harmed: Set<Life> = []
   private var open: [Life: (harm: Harm, at: ContinuousClock.Instant)] = [:]
-  /// Lives whose workers run whenever they want to.
+  /// Lives whose workers go before others.
   private var preferred: Set<Life> = []
   /// A worker that stands still now.
   private var standing: StandingThread?
@@ -77,6 +77,7 @@ public final class SoakRun {
     let temporary = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
     let logs = "\(temporary)/\(network.prefix)-logs"
     var problem: LabError?
+    Precedence.takeForChildren()
     do throws(LabError) {
       try network.make(goOn: { !isStopRequested() })
       let platform = try Platform(
@@ -201,12 +202,11 @@ public final class SoakRun {
     if harm.isFailure { throw .late("not everything serves 60 s after \(harm.rawValue)") }
   }
 
-  /// Lets every worker run whenever it wants to, so that one that stands still does so by our hand, and not because a compiler
-  /// runs beside it.
+  /// Lets every worker run before others, so that one that stands still does so by our hand, and not because a compiler runs beside it.
   private func preferWorkers(_ platform: Platform) {
     for node in platform.cluster?.state.nodes ?? [] where node.isAlive && node.processID != 0 {
       guard preferred.insert(Life(node: node.id, incarnation: node.incarnation)).inserted else { continue }
-      WorkerThread.prefer(pid_t(node.processID))
+      Precedence.give(toWorker: pid_t(node.processID))
     }
   }
 

@@ -1,24 +1,5 @@
 import Glibc
 
-/// What the lab does with one thread of a process, while the process's other threads go on.
-enum WorkerThread {
-  /// `SCHED_RESET_ON_FORK`: threads that the thread starts are ordinary ones.
-  private static let resetOnFork: Int32 = 0x4000_0000
-
-  /// Lets a thread run whenever it wants to, before all ordinary ones (SCHED_FIFO, sched(7)); where that is refused, as far before
-  /// them as an ordinary one can be.
-  ///
-  /// Not a `CoreReservation`: what the kernel does in a thread's name, an interrupt's work or a page that comes from the disk, counts
-  /// against its budget, and a thread that has overdrawn a twentieth of a core by 25 ms stands still for half a second.
-  static func prefer(_ thread: pid_t) {
-    var parameters = sched_param()
-    parameters.sched_priority = 1
-    if sched_setscheduler(thread, SCHED_FIFO | resetOnFork, &parameters) != 0 {
-      setpriority(Int32(PRIO_PROCESS.rawValue), id_t(thread), -20)
-    }
-  }
-}
-
 /// A thread that stands still, as under a debugger (ptrace(2)): nothing but that thread, at no cost to any other.
 ///
 /// Used from one thread, the only one to which the kernel grants it.
