@@ -4,6 +4,9 @@ import Glibc
 ///
 /// The lab gives workers one where their capacity is to be known: what they can carry then depends neither on how many cores
 /// the machine has nor on who else uses it. The kernel admits no more than the machine can keep.
+///
+/// What a thread has overdrawn it waits off, even what a hypervisor took: after 25 ms in one go, one with a twentieth of a core stands
+/// still for half a second.
 struct CoreReservation: Sendable {
   /// Nanoseconds.
   var budget: UInt64
@@ -24,12 +27,6 @@ struct CoreReservation: Sendable {
     var runtime: UInt64
     var deadline: UInt64
     var period: UInt64
-  }
-
-  /// Makes a thread an ordinary one again. One that is out of time when it gets another share may stay so for ever (seen on Linux 6.18).
-  static func take(from thread: pid_t) {
-    var parameters = sched_param()
-    sched_setscheduler(thread, Int32(SCHED_OTHER), &parameters)
   }
 
   /// Gives it to a thread; the first one of a process has the process's number.

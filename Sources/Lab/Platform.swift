@@ -49,11 +49,11 @@ final class Platform {
   }
 
   func startBus() throws(LabError) {
-    let from = TextFile.lastLines(of: log("bus"), 1_000).count
+    var said = GrowingFile(atEndOf: log("bus"))
     try TextFile.makeDirectory("\(directory)/bus")
     try start("bus", "nfvctl", ["bus", "--listen", LabConfigurations.bootstrap, "--data-dir", "\(directory)/bus"])
     try wait(seconds: 20, for: "the bus to listen") {
-      TextFile.lastLines(of: log("bus"), 1_000).dropFirst(from).contains { $0.contains("listening") }
+      said.newLines().contains { $0.contains("listening") }
     }
     guard follower == nil else { return }
     do throws(KafkaError) {

@@ -8,7 +8,7 @@ import Glibc
 /// something that a seed draws.
 ///
 /// ```
-///   a node fails: killed, stopped, its worker starved, its host lost ──▶ how long until the table no longer names it?
+///   a node fails: killed, stopped, its worker stands still, its host lost ──▶ how long until the table no longer names it?
 ///   nobody fails: the bus stalls or restarts, a coordinator is killed or becomes a zombie ──▶ was anybody declared dead?
 /// ```
 ///
@@ -24,14 +24,14 @@ public final class SoakRun {
   }
 
   public enum Harm: String, CaseIterable, Sendable {
-    case exit, stopped, starvedWorker = "starved-worker", hostLost = "host-lost"
+    case exit, stopped, standingWorker = "standing-worker", hostLost = "host-lost"
     case busStall = "bus-stall", busRestart = "bus-restart", coordinatorKilled = "coordinator-killed"
     case coordinatorZombie = "coordinator-zombie"
 
     /// Whether lives end by it.
     var isFailure: Bool {
       switch self {
-      case .exit, .stopped, .starvedWorker, .hostLost: true
+      case .exit, .stopped, .standingWorker, .hostLost: true
       case .busStall, .busRestart, .coordinatorKilled, .coordinatorZombie: false
       }
     }
@@ -51,8 +51,12 @@ public final class SoakRun {
   /// Lives that were harmed, and when those that are still in the table were.
   private var harmed: Set<Life> = []
   private var open: [Life: (harm: Harm, at: ContinuousClock.Instant)] = [:]
-  /// Processes whose workers have their part of a core.
-  private var reserved: Set<UInt32> = []
+  /// Lives whose workers go before others.
+  private var preferred: Set<Life> = []
+  /// A worker that stands still now.
+  private var standing: StandingThread?
+  private var begin: ContinuousClock.Instant?
+  private var lastHarm: Harm?
   /// Lives that have served.
   private var started: Set<Life> = []
   /// Lives that nobody harmed and that were replaced.
@@ -73,6 +77,7 @@ public final class SoakRun {
     let temporary = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
     let logs = "\(temporary)/\(network.prefix)-logs"
     var problem: LabError?
+    Precedence.takeForChildren()
     do throws(LabError) {
       try network.make(goOn: { !isStopRequested() })
       let platform = try Platform(
@@ -81,7 +86,8 @@ public final class SoakRun {
       do throws(LabError) { try play(platform) } catch { problem = error }
       if problem == nil || problem == .interrupted { verify(platform) }
       for name in Self.coordinators {
-        report.criticalLines += TextFile.lastLines(of: platform.log(name), 10_000).count { $0.contains(" critical ") }
+        var log = GrowingFile(platform.log(name))
+        report.criticalLines += log.newLines().count { $0.contains(" critical ") }
       }
       report.problems += platform.end()
     } catch {
@@ -103,10 +109,12 @@ public final class SoakRun {
       platform.cluster.map { $0.state.rules >= DecisionRules.failureDetection } ?? false
     }
     let begin = clock.now
+    self.begin = begin
     while clock.now - begin < .milliseconds(Int64(settings.minutes * 60_000)) {
       try rest(.milliseconds(Int64(2_000 + next() % 4_000)), platform)
       let harm = Harm.allCases[Int(next() % UInt64(Harm.allCases.count))]
       report.harms[harm.rawValue, default: 0] += 1
+      lastHarm = harm
       try strike(harm, platform)
       try settle(after: harm, platform)
       report.minutes = Double(Int((clock.now - begin) / .milliseconds(1))) / 60_000
@@ -127,13 +135,15 @@ public final class SoakRun {
     case .stopped:
       note(victim, harm)
       kill(pid_t(victim.processID), SIGSTOP)
-    case .starvedWorker:
-      // The process lives and its control thread speaks; its worker gets two microseconds in four seconds. Not for ever: a
-      // thread needs time to die, too, and with so little of it the process could not end.
+    case .standingWorker:
+      // The process lives and its control thread speaks. A process that has ended itself meanwhile was replaced in time.
       note(victim, harm)
-      try CoreReservation(budget: 2_000, period: 4_000_000_000).give(to: pid_t(victim.processID))
-      try rest(.milliseconds(1_500), platform)
-      CoreReservation.take(from: pid_t(victim.processID))
+      standing = try StandingThread(pid_t(victim.processID))
+      defer {
+        standing?.release()
+        standing = nil
+      }
+      try rest(.seconds(3), platform)
     case .hostLost:
       // The one without the switch, so that the mass guard has others to compare with.
       guard let host = HostID("\(network.prefix)-b"), let process = platform.process("agent-b") else { return }
@@ -156,7 +166,9 @@ public final class SoakRun {
       guard let process = platform.process("bus") else { return }
       platform.forget(process)
       process.stop(SIGKILL, patience: .milliseconds(200))
+      let killed = clock.now
       try platform.startBus()
+      report.busReturns.append(Double(Int((clock.now - killed) / .microseconds(1))) / 1_000)
     case .coordinatorKilled:
       guard let process = platform.process(coordinator) else { return }
       platform.forget(process)
@@ -190,26 +202,31 @@ public final class SoakRun {
     if harm.isFailure { throw .late("not everything serves 60 s after \(harm.rawValue)") }
   }
 
-  /// Gives every worker a twentieth of a core for sure, so that one that stands still does so by our hand, and not because a
-  /// compiler runs beside it.
-  private func reserveCores(_ platform: Platform) {
-    for node in platform.cluster?.state.nodes ?? [] where node.isAlive && node.processID != 0 && !reserved.contains(node.processID) {
-      reserved.insert(node.processID)
-      try? CoreReservation(budget: 500_000, period: 10_000_000).give(to: pid_t(node.processID))
+  /// Lets every worker run before others, so that one that stands still does so by our hand, and not because a compiler runs beside it.
+  private func preferWorkers(_ platform: Platform) {
+    for node in platform.cluster?.state.nodes ?? [] where node.isAlive && node.processID != 0 {
+      guard preferred.insert(Life(node: node.id, incarnation: node.incarnation)).inserted else { continue }
+      Precedence.give(toWorker: pid_t(node.processID))
     }
   }
 
   private func rest(_ duration: Duration, _ platform: Platform) throws(LabError) {
     let end = clock.now + duration
     while clock.now < end {
-      reserveCores(platform)
+      preferWorkers(platform)
+      standing?.look()
       guard !isStopRequested() else { throw .interrupted }
       try platform.readLog(waiting: 5) { look($0) }
       for death in platform.cluster?.state.deaths ?? [] {
         let life = Life(node: death.node, incarnation: death.incarnation)
-        if !harmed.contains(life), mourned.insert(life).inserted { report.falseAlarms.append("node \(life.node) was declared dead: \(death.evidence)") }
+        if !harmed.contains(life), mourned.insert(life).inserted { alarm("node \(life.node) was declared dead: \(death.evidence)") }
       }
     }
+  }
+
+  private func alarm(_ what: String) {
+    let minutes = begin.map { Double(Int((clock.now - $0) / .seconds(6))) / 10 } ?? 0
+    report.falseAlarms.append("after \(minutes) minutes, the last harm \(lastHarm?.rawValue ?? "none"): \(what)")
   }
 
   private func look(_ item: ClusterFollower.Item) {
@@ -229,7 +246,7 @@ public final class SoakRun {
       let before = Life(node: launch.node, incarnation: Incarnation(launch.incarnation.number - 1))
       // A life that was launched and never served, since its host was lost meanwhile, is no alarm.
       if started.contains(before), !harmed.contains(before), mourned.insert(before).inserted {
-        report.falseAlarms.append("node \(launch.node) was launched again: \(record.command.reason)")
+        alarm("node \(launch.node) was launched again: \(record.command.reason)")
       }
     default: break
     }
@@ -302,6 +319,8 @@ public struct SoakReport: Sendable {
   public var detections: [String: [Double]] = [:]
   public var falseAlarms: [String] = []
   public var stalledSeconds = 0.0
+  /// Milliseconds from a bus's death to the moment in which the next one listens.
+  public var busReturns: [Double] = []
   /// Lines in the coordinators' logs that say that something is gravely wrong.
   public var criticalLines = 0
   public var verified = ""
@@ -325,6 +344,12 @@ public struct SoakReport: Sendable {
         name: "soak/detection/\(kind)", value: Self.percentile(times, 0.5), unit: "ms",
         spread: [Self.percentile(times, 0.1), Self.percentile(times, 0.9)], repeats: times.count)
     }
+    if !busReturns.isEmpty {
+      figures.append(
+        Figure(
+          name: "soak/bus-return", value: Self.percentile(busReturns, 0.5), unit: "ms",
+          spread: [Self.percentile(busReturns, 0.1), Self.percentile(busReturns, 0.9)], repeats: busReturns.count))
+    }
     figures.append(
       Figure(name: "soak/false-alarms", value: Double(falseAlarms.count), unit: "lives", spread: [], repeats: harms.values.reduce(0, +)))
     return figures.compactMap { try? encoder.encode($0) }.map { String(decoding: $0, as: UTF8.self) }.joined(separator: "\n") + "\n"
@@ -336,10 +361,14 @@ public struct SoakReport: Sendable {
         + harms.sorted { $0.key < $1.key }.map { "\($0.value) \($0.key)" }.joined(separator: ", ")
         + "; the bus stood still for \(Int(stalledSeconds)) s in all"
     ]
-    for (kind, times) in detections.sorted(by: { $0.key < $1.key }) {
+    func times(_ times: [Double]) -> String {
       func ms(_ share: Double) -> Int { Int(Self.percentile(times, share)) }
-      lines.append("  \(kind): noticed after \(ms(0.5)) ms (\(ms(0.1)) - \(ms(0.9)), the longest \(Int(times.max() ?? 0)); \(times.count) lives)")
+      return "\(ms(0.5)) ms (\(ms(0.1)) - \(ms(0.9)), the longest \(Int(times.max() ?? 0))"
     }
+    for (kind, all) in detections.sorted(by: { $0.key < $1.key }) {
+      lines.append("  \(kind): noticed after \(times(all)); \(all.count) lives)")
+    }
+    if !busReturns.isEmpty { lines.append("  a killed bus listens again after \(times(busReturns)))") }
     lines.append("  false alarms: \(falseAlarms.count)")
     for alarm in falseAlarms.prefix(10) { lines.append("    \(alarm)") }
     lines.append("  grave words of coordinators: \(criticalLines)")

@@ -21,6 +21,7 @@ public enum TextFile {
     return text
   }
 
+  /// At most `count`, of the last 16 KB.
   public static func lastLines(of path: String, _ count: Int) -> [String] {
     var status = stat()
     guard stat(path, &status) == 0 else { return [] }
@@ -69,6 +70,13 @@ public struct GrowingFile {
   private var position = 0
 
   public init(_ path: String) { self.path = path }
+
+  /// Passes over what is there already.
+  public init(atEndOf path: String) {
+    self.path = path
+    var status = stat()
+    if stat(path, &status) == 0 { position = Int(status.st_size) }
+  }
 
   /// The lines that were finished since the last call.
   public mutating func newLines() -> [Substring] {

@@ -9,9 +9,9 @@ struct SoakCommand: ParsableCommand {
     commandName: "soak",
     abstract: "Run the control plane here for long, do harm to it, and measure what it notices.",
     discussion: """
-      Three coordinators, two agents, four runtimes and a switch in network namespaces. Every few seconds a runtime is killed, \
-      stopped or starved, a host is lost, the bus stands still or restarts, or a coordinator is killed or becomes a zombie. \
-      Needs root and a kernel with SCHED_DEADLINE.
+      Three coordinators, two agents, four runtimes and a switch in network namespaces. Every few seconds a runtime is killed or \
+      stopped, its worker stands still, a host is lost, the bus stands still or restarts, or a coordinator is killed or becomes \
+      a zombie. Needs root.
 
       Ends with 0 if every failure was noticed, nobody else was declared dead, and the log verifies.
       """)

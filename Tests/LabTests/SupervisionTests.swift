@@ -65,6 +65,40 @@ import Testing
     #expect(file.newLines() == [])
   }
 
+  @Test func `what a long log said before is passed over, and what comes is not`() throws {
+    defer { unlink(log) }
+    let before = String(repeating: "listening on an address that is long enough to fill a log before long\n", count: 1_000)
+    try TextFile.write(before, to: log)
+    var file = GrowingFile(atEndOf: log)
+    #expect(file.newLines() == [])
+    try TextFile.write(before + "listening again\n", to: log)
+    #expect(file.newLines() == ["listening again"])
+  }
+
+  @Test func `a thread stands still until it is let go, or until its process ends`() throws {
+    defer { unlink(log) }
+    func turns() -> Int { (try? String(contentsOfFile: log, encoding: .utf8).count) ?? 0 }
+    let child = try shell("while :; do echo; sleep 0.01; done")
+    while turns() == 0 { usleep(1_000) }
+    let first = try #require(try StandingThread(child.processID))
+    let before = turns()
+    usleep(200_000)
+    #expect(turns() <= before + 1)
+    first.release()
+    for _ in 0..<1_000 where turns() <= before + 1 { usleep(10_000) }
+    #expect(turns() > before + 1)
+
+    let second = try #require(try StandingThread(child.processID))
+    kill(child.processID, SIGKILL)
+    for _ in 0..<1_000 where second.isStanding {
+      usleep(1_000)
+      second.look()
+    }
+    #expect(!second.isStanding)
+    second.release()
+    #expect(try StandingThread(child.processID) == nil)
+  }
+
   @Test func `two labs make different namespaces and a network is made in order`() {
     let one = LabNetwork(prefix: "nfv1", runtimes: 3)
     let other = LabNetwork(prefix: "nfv2", runtimes: 3)
