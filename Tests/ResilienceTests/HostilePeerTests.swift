@@ -84,7 +84,7 @@ import Wire
           MigrationWriter(into: room, behind: ReplicationMessage.headerLength), room)
         message += [UInt8](repeating: UInt8(round & 255), count: stateSize + packet)
       case 4:
-        ReplicationMessage(ReplicationMessage.Kind.allCases[chance.below(9)], slot: slot, word: chance.next()).write(to: room)
+        ReplicationMessage(ReplicationMessage.Kind.allCases[chance.below(ReplicationMessage.Kind.allCases.count)], slot: slot, word: chance.next()).write(to: room)
         message = Array(UnsafeRawBufferPointer(start: room, count: ReplicationMessage.headerLength))
       default:
         let changed = UInt32(truncatingIfNeeded: chance.next()) & (1 << UInt32(layout.units + 1) - 1)

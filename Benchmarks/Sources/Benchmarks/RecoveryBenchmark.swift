@@ -25,7 +25,7 @@ struct RecoveryBenchmark {
   private func runInProcess(_ report: Report) throws {
     print("  switch, holder and traffic share one core; times are of that core")
     for flows in isQuick ? [10_000, 100_000] : [10_000, 100_000, 300_000] {
-      let cluster = try ReplicatedCluster(flows: flows, isReplicated: true)
+      let cluster = try ReplicatedCluster(flows: flows, replicas: 1)
       cluster.payloads = [RecoveryBook.labelLength]
       let book = RecoveryBook(flows: flows)
       cluster.hearPackets { book.note($0, isForward: $1) }

@@ -5,10 +5,11 @@ import ModuleGraphs
 import NetworkFunctions
 import Wire
 
-/// A virtual switch and two runtimes of which one serves all flows and the other holds their replicas: the workers that ship,
-/// run in turn by one thread, each on its own account.
+/// A virtual switch and two runtimes of which one serves all flows and the other holds their replicas, or three where flows have
+/// two replicas: the workers that ship, run in turn by one thread, each on its own account.
 ///
 ///     client ─▶ switch ─▶ owner: firewall, NAT, load balancer ─▶ holder: stores, releases ─▶ switch ─▶ server, and back
+///                           └─▶ second holder: stores, acknowledges
 ///
 /// The clock is the thread's processor time. Connections go on: every packet carries the next bytes of its side and acknowledges
 /// what the other has sent, so every packet changes the state of its flow.
@@ -27,14 +28,14 @@ final class ReplicatedCluster {
 
     var owner: FlowOwner { FlowOwner(node: node, incarnation: incarnation) }
 
-    fileprivate init(place: Int, incarnation: UInt64, isReplicated: Bool, rules: FlowRules, memory frames: FrameMemory, now: Tick) throws {
+    fileprivate init(place: Int, incarnation: UInt64, replicas: Int, rules: FlowRules, memory frames: FrameMemory, now: Tick) throws {
       node = UInt32(11 + place)
       self.incarnation = incarnation
       address = FabricAddress(cluster: 1, node: node)
       port = FabricPort("runtime \(place)", address.control, memory: frames)
-      let chain = try ChainUnderTest.whole.makeChain(mappings: rules.capacity, share: RuntimeShare(index: place, count: 2))
+      let chain = try ChainUnderTest.whole.makeChain(mappings: rules.capacity, share: RuntimeShare(index: place, count: 3))
       worker = Worker.runtime(
-        port: port, address: address, identity: FlowOwner(node: node, incarnation: incarnation), replicas: isReplicated ? 1 : 0,
+        port: port, address: address, identity: FlowOwner(node: node, incarnation: incarnation), replicas: replicas,
         chain: chain, rules: rules, seed: 43, rings: rings, now: now, memory: memory.source)
     }
 
@@ -42,7 +43,8 @@ final class ReplicatedCluster {
   }
 
   let flows: Int
-  let isReplicated: Bool
+  let replicas: Int
+  private var isReplicated: Bool { replicas > 0 }
   private let connections: Connections
   private let frames = FrameMemory(capacity: 65_536)
   private var switchMemory = MeasuredMemory()
@@ -82,9 +84,9 @@ final class ReplicatedCluster {
     var note: ((UnsafeRawPointer, Bool) -> Void)?
   }
 
-  init(flows: Int, isReplicated: Bool) throws {
+  init(flows: Int, replicas: Int) throws {
     self.flows = flows
-    self.isReplicated = isReplicated
+    self.replicas = replicas
     connections = Connections(count: flows)
     let (outside, memory) = (Outside(), frames)
     self.outside = outside
@@ -104,14 +106,16 @@ final class ReplicatedCluster {
     server = uplink("server", 2, isForward: true)
     fabric = FabricPort("fabric", MACAddress(0x02_00_00_00_00_03), memory: memory)
     switchWorker = Self.makeSwitch(
-      SwitchPorts(client: client, server: server, fabric: fabric), life: 1, flows: flows, isReplicated: isReplicated, switchRings,
+      SwitchPorts(client: client, server: server, fabric: fabric), life: 1, flows: flows, isReplicated: replicas > 0, switchRings,
       switchMemory, now: .zero)
     rules = FlowRules()
     rules.ipv6Capacity = 0
     rules.capacity = flows + flows / 8 + 64
     templates = [PreparedFrames(capacity: flows), PreparedFrames(capacity: flows)]
     sent = Array(repeating: 0, count: flows * 2)
-    runtimes = try (0..<2).map { try Life(place: $0, incarnation: 1, isReplicated: isReplicated, rules: rules, memory: frames, now: .zero) }
+    runtimes = try (0..<max(2, replicas + 1)).map {
+      try Life(place: $0, incarnation: 1, replicas: replicas, rules: rules, memory: frames, now: .zero)
+    }
     announce()
     // Until the runtimes have told the switch that they have no flows.
     for _ in 0..<2_000 { turn() }
@@ -163,14 +167,17 @@ final class ReplicatedCluster {
     for rings in [switchRings] + living.map(\.rings) { _ = rings.commands.put(.members(members)) }
   }
 
-  /// Makes the other runtime the holder of the owner's replicas, and waits until it has all there are.
+  /// Makes the other runtimes the holders of the owner's replicas, and waits until they have all there are.
   func protect() throws {
     stream += 1
     let stream = stream
-    _ = runtimes[owner]!.rings.commands.put(.protect(stream: stream, holders: [runtimes[1 - owner]!.owner]))
+    _ = runtimes[owner]!.rings.commands.put(.protect(stream: stream, holders: holders.map(\.owner)))
     for _ in 0..<2_000_000 where !protectedStreams.contains(stream) { turn() }
     guard protectedStreams.contains(stream) else { throw BenchmarkError("the holder has not got every replica\(drops())") }
   }
+
+  /// The other runtimes, the first holder first.
+  private var holders: [Life] { runtimes.indices.filter { $0 != owner }.compactMap { runtimes[$0] } }
 
   /// The owner gets no turn any more, and nobody fetches what is sent to it.
   func kill() {
@@ -198,7 +205,7 @@ final class ReplicatedCluster {
     lastLives[place] = lives
     buried?.discard()
     runtimes[place] = try Life(
-      place: place, incarnation: lives, isReplicated: true, rules: rules, memory: frames, now: now())
+      place: place, incarnation: lives, replicas: replicas, rules: rules, memory: frames, now: now())
     announce()
     for _ in 0..<200 { turn() }
     try protect()
@@ -337,17 +344,20 @@ final class ReplicatedCluster {
   /// Packets that have come out since connections were opened.
   var received: Int { outside.count }
 
-  /// What so many packets have cost the owner, the holder and the switch, in nanoseconds per packet, and the bytes of the
+  /// What so many packets have cost the owner, the holders and the switch, in nanoseconds per packet, and the bytes of the
   /// owner's frames to the holder beyond the packets. All packets have come out, or it throws.
   struct Cost {
     var owner, holder, network: Double
+    /// Of the holder that packets wait for; 0 without one.
+    var second: Double
     var bytes, frames: Double
   }
 
   func play(_ packets: Int, atOnce: Int = 256) throws -> Cost {
     let owner = runtimes[owner]!
-    let holder = runtimes[1 - self.owner]!
+    let (holder, second) = (holders[0], holders.dropFirst().first)
     let (times, channelBytes, channelFrames) = ((owner.time, holder.time, switchTime), owner.port.channelBytes, owner.port.channelFrames)
+    let secondTime = second?.time ?? 0
     var (target, byteCount, rest) = (outside.count, 0, packets)
     while rest > 0 {
       let count = min(atOnce, rest)
@@ -361,7 +371,7 @@ final class ReplicatedCluster {
     let overhead = owner.port.channelBytes - channelBytes - (isReplicated ? byteCount : 0)
     return Cost(
       owner: Double(owner.time - times.0) / count, holder: Double(holder.time - times.1) / count,
-      network: Double(switchTime - times.2) / count, bytes: Double(overhead) / count,
+      network: Double(switchTime - times.2) / count, second: Double((second?.time ?? 0) - secondTime) / count, bytes: Double(overhead) / count,
       frames: Double(owner.port.channelFrames - channelFrames) / count)
   }
 

@@ -1,5 +1,6 @@
 /// What output commit costs: packets per second of the owner's core, what the holder and the switch have of it, bytes on the wire
-/// beyond the packets, and how much later a packet leaves; beside the same chain without replication in the same run.
+/// beyond the packets, and how much later a packet leaves; with one replica and with two, beside the same chain without replication
+/// in the same run.
 ///
 /// Every packet carries new data of its TCP connection and so changes its flow's state; both directions are mixed. Owner, holder
 /// and switch share one core and each has its own account. The latency is that of packets that come in by themselves: the work of
@@ -15,7 +16,7 @@ struct ReplicationBenchmark {
   func run() throws {
     let report = Report(name: "replication")
     for flows in isQuick ? [1_000, 64_000] : [1_000, 64_000, 1_000_000] {
-      let clusters = try [false, true].map { try ReplicatedCluster(flows: flows, isReplicated: $0) }
+      let clusters = try (0...2).map { try ReplicatedCluster(flows: flows, replicas: $0) }
       for mix in Self.mixes {
         for cluster in clusters { cluster.payloads = mix.payloads }
         try measure(clusters, mix.name, report)
@@ -29,28 +30,31 @@ struct ReplicationBenchmark {
     let packets = isQuick ? 128_000 : max(256_000, flows / 2)
     // Every flow both ways, so that nothing is as it was when it was opened.
     for cluster in clusters { _ = try cluster.play(min(2 * flows, 400_000)) }
-    var costs: [[ReplicatedCluster.Cost]] = [[], []]
+    var costs: [[ReplicatedCluster.Cost]] = [[], [], []]
     for _ in 0..<(isQuick ? 7 : 15) {
       for (index, cluster) in clusters.enumerated() { costs[index].append(try cluster.play(packets)) }
     }
     let label = "replication/\(flowCount(flows))/\(mix)"
-    let (plain, replicated) = (costs[0], costs[1])
+    let plain = costs[0]
     try report.add(Measurement("\(label)/unreplicated", plain.map(\.owner), unit: "ns/packet"))
-    try report.add(
-      Measurement("\(label)/owner", replicated.map(\.owner), unit: "ns/packet", baseline: "unreplicated", plain.map(\.owner)))
-    try report.add(
-      Measurement(
-        "\(label)/owner-rate", replicated.map { 1_000 / $0.owner }, unit: "M packets/s", baseline: "unreplicated",
-        plain.map { 1_000 / $0.owner }))
-    try report.add(Measurement("\(label)/holder", replicated.map(\.holder), unit: "ns/packet"))
-    try report.add(
-      Measurement("\(label)/switch", replicated.map(\.network), unit: "ns/packet", baseline: "unreplicated", plain.map(\.network)))
-    try report.add(Measurement("\(label)/header-and-state", replicated.map(\.bytes), unit: "bytes/packet"))
-    try report.add(Measurement("\(label)/frames", replicated.map { $0.frames * 1_000 }, unit: "frames/1,000 packets"))
+    for (name, replicated) in [(label, costs[1]), ("\(label)/two", costs[2])] {
+      try report.add(
+        Measurement("\(name)/owner", replicated.map(\.owner), unit: "ns/packet", baseline: "unreplicated", plain.map(\.owner)))
+      try report.add(
+        Measurement(
+          "\(name)/owner-rate", replicated.map { 1_000 / $0.owner }, unit: "M packets/s", baseline: "unreplicated",
+          plain.map { 1_000 / $0.owner }))
+      try report.add(Measurement("\(name)/holder", replicated.map(\.holder), unit: "ns/packet"))
+      if replicated[0].second > 0 { try report.add(Measurement("\(name)/second", replicated.map(\.second), unit: "ns/packet")) }
+      try report.add(
+        Measurement("\(name)/switch", replicated.map(\.network), unit: "ns/packet", baseline: "unreplicated", plain.map(\.network)))
+      try report.add(Measurement("\(name)/header-and-state", replicated.map(\.bytes), unit: "bytes/packet"))
+      try report.add(Measurement("\(name)/frames", replicated.map { $0.frames * 1_000 }, unit: "frames/1,000 packets"))
+    }
   }
 
   private func measureLatency(_ clusters: [ReplicatedCluster], _ report: Report) throws {
-    var times: [[Double]] = [[], []]
+    var times: [[Double]] = [[], [], []]
     for cluster in clusters { cluster.payloads = [6] }
     for _ in 0..<(isQuick ? 20_000 : 200_000) {
       for (index, cluster) in clusters.enumerated() {
@@ -62,10 +66,13 @@ struct ReplicationBenchmark {
       }
     }
     let label = "replication/\(flowCount(clusters[0].flows))/one-packet"
-    for (name, share) in [("p50", 0.5), ("p99", 0.99), ("max", 1)] {
-      try report.add(
-        Measurement(
-          "\(label)/\(name)", [times[1].percentile(share)], unit: "us", baseline: "unreplicated", [times[0].percentile(share)]))
+    for (replicas, kind) in [(1, ""), (2, "two/")] {
+      for (name, share) in [("p50", 0.5), ("p99", 0.99), ("max", 1)] {
+        try report.add(
+          Measurement(
+            "\(label)/\(kind)\(name)", [times[replicas].percentile(share)], unit: "us", baseline: "unreplicated",
+            [times[0].percentile(share)]))
+      }
     }
   }
 }

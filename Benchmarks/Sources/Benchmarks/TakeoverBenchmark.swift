@@ -13,7 +13,7 @@ struct TakeoverBenchmark {
     let report = Report(name: "takeover")
     print("  switch and runtimes share one core; times are of that core")
     for flows in isQuick ? [10_000, 100_000] : [10_000, 100_000, 300_000, 1_000_000] {
-      let cluster = try ReplicatedCluster(flows: flows, isReplicated: false)
+      let cluster = try ReplicatedCluster(flows: flows, replicas: 0)
       var (known, ofSwitch, ofRuntime) = ([Double](), [Double](), [Double]())
       for _ in 0..<(isQuick ? 5 : 20) {
         _ = try cluster.play(flows)
