@@ -388,7 +388,7 @@ public struct ReplicationWorld {
     let candidates = sure.isEmpty ? living : sure
     let obliged = standbys.filter { $0.by == life }.map(\.standby)
     let by = sure.first(where: obliged.contains)
-      ?? candidates.first { first in living.contains { $0 != first && holders[first]?.contains($0) ?? false } } ?? candidates.first
+      ?? sure.first { first in living.contains { $0 != first && holders[first]?.contains($0) ?? false } } ?? candidates.first
     return (by, by.flatMap { by in living.first { $0 != by } })
   }
 

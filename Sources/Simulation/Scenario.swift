@@ -18,11 +18,10 @@ public enum Scenario: String, CaseIterable, Sendable {
   case replicationPairs = "replication-pairs"
   /// The same, and some that live are taken for dead.
   case replicationZombies = "replication-zombies"
-  /// The same four with two replicas of each flow.
+  /// The first three of these with two replicas of each flow.
   case twoReplicasNetwork = "two-replicas-network"
   case twoReplicasDeaths = "two-replicas-deaths"
   case twoReplicasPairs = "two-replicas-pairs"
-  case twoReplicasZombies = "two-replicas-zombies"
   /// The workers that ship, with a NAT whose endpoints travel.
   case workers
 
@@ -32,7 +31,7 @@ public enum Scenario: String, CaseIterable, Sendable {
     case .channelLoss, .channelRestarts: 2_500
     case .migrationNetwork, .migrationReordering, .migrationDeaths: 2_000
     case .replicationNetwork, .replicationDeaths, .replicationPairs, .replicationZombies: 1_500
-    case .twoReplicasNetwork, .twoReplicasDeaths, .twoReplicasPairs, .twoReplicasZombies: 750
+    case .twoReplicasNetwork, .twoReplicasDeaths, .twoReplicasPairs: 1_500
     case .workers: 100
     }
   }
@@ -60,7 +59,6 @@ public enum Scenario: String, CaseIterable, Sendable {
     case .twoReplicasNetwork: return try replicate(seed, .network, replicas: 2, defect)
     case .twoReplicasDeaths: return try replicate(seed, .deaths, replicas: 2, defect)
     case .twoReplicasPairs: return try replicate(seed, .pairs, replicas: 2, defect)
-    case .twoReplicasZombies: return try replicate(seed, .zombies, replicas: 2, defect)
     case .workers:
       var world = WorkerWorld(seed: seed, defect: defect.flatMap(ReturnDefect.init))
       try world.play()
@@ -92,7 +90,7 @@ public enum Scenario: String, CaseIterable, Sendable {
     case .migrationNetwork, .migrationReordering, .migrationDeaths: MigrationDefect.allCases.map(\.rawValue)
     case .replicationNetwork, .replicationDeaths, .replicationPairs, .replicationZombies:
       ReplicationDefect.allCases.filter { !$0.needsTwo }.map(\.rawValue)
-    case .twoReplicasNetwork, .twoReplicasDeaths, .twoReplicasPairs, .twoReplicasZombies: ReplicationDefect.allCases.map(\.rawValue)
+    case .twoReplicasNetwork, .twoReplicasDeaths, .twoReplicasPairs: ReplicationDefect.allCases.map(\.rawValue)
     case .workers: ReturnDefect.allCases.map(\.rawValue)
     }
   }
@@ -109,7 +107,7 @@ public enum Scenario: String, CaseIterable, Sendable {
       case .replicationNetwork, .twoReplicasNetwork: ["outputs", "ended"]
       case .replicationDeaths, .twoReplicasDeaths, .twoReplicasPairs: ["outputs", "ended", "deaths", "taken over"]
       case .replicationPairs: ["outputs", "deaths", "taken over", "lost"]
-      case .replicationZombies, .twoReplicasZombies: ["outputs", "deaths", "taken over", "zombies"]
+      case .replicationZombies: ["outputs", "deaths", "taken over", "zombies"]
       case .workers: ["moved", "returned"]
       }
     return wanted.first { tally[$0, default: 0] == 0 }
