@@ -138,8 +138,8 @@ extension MigrationGraph {
 
   /// From now on these hold the replicas, or nobody. Until one can be spoken to, packets go out unprotected: what were queued for
   /// it could reach a later life of its node.
-  func protect(_ stream: UInt32, _ holders: [FlowOwner]) {
-    replication.protect(stream, by: runtime.core.flows.logsEnds ? holders : [], flows: &runtime.core, outbox: &peers)
+  func protect(_ assignment: UInt32, _ holders: [FlowOwner]) {
+    replication.protect(assignment, by: runtime.core.flows.logsEnds ? holders : [], flows: &runtime.core, outbox: &peers)
     noteReplication()
   }
 
@@ -148,7 +148,7 @@ extension MigrationGraph {
     runtime.isReplicating = replication.isOn
     peers.replication = replication.standing
     if let (assignment, flows) = replication.takeProtected() {
-      _ = rings.events.put(.protected(stream: assignment, flows: UInt64(flows)))
+      _ = rings.events.put(.protected(assignment: assignment, flows: UInt64(flows)))
     }
   }
 
@@ -156,7 +156,7 @@ extension MigrationGraph {
   func advanceReplication(now: Tick) {
     if !orders.isEmpty { beginRecoveries(now: now) }
     if runtime.core.replicas.isRecovering { goOnRecovering(now: now) }
-    if replication.isIdle == false { advanceStreams() }
+    if !replication.isIdle { advanceStreams() }
     if !unsettled.isEmpty, orders.isEmpty, replication.isProtected { tellStandbys() }
     if !answers.isEmpty { answerOwners() }
     if !arrivals.isEmpty { acknowledgeArrivals() }
@@ -336,8 +336,7 @@ extension MigrationGraph {
   func answerClaim(_ message: RawSpan, from peer: UInt8, now: Tick) -> Bool {
     guard let lost = MigrationClaim.lost(message), lost != owner else { return false }
     // The answer must stay true.
-    learnEnd(
-      of: lost, heir: FlowOwner(node: peers.known[Int(peer)].node, incarnation: peers.known[Int(peer)].incarnation), now: now)
+    learnEnd(of: lost, heir: peers.life(of: peer), now: now)
     return MigrationClaim.answer(message, to: scratch) { keys in
       if let (slot, _) = runtime.core.flows.find(keys.forward), runtime.core.flows[slot].phase.isServing { return true }
       // Whoever recovers that life's flows asks for those that had left it: replicas of it here say nothing about them.

@@ -215,7 +215,7 @@ final class MigrationGraph: ModuleGraph {
     case .stop:
       exchange.hurry(chain: runtime.core.chain, peers: &peers, now: now)
       _ = peers.flush(through: runtime.port, batch: outgoing, now: now)
-    case .protect(let stream, let holders): protect(stream, holders)
+    case .protect(let assignment, let holders): protect(assignment, holders)
     case .recover(let order): recover(order, now: now)
     case .errand: break
     }

@@ -37,7 +37,7 @@ struct Peers: ~Copyable, ReplicationOutbox {
   /// The frame being written.
   private let outgoing: UnsafeMutableRawPointer
   /// Who holds the replicas of this runtime's flows, and which packets they have.
-  var replication = ReplicationStanding.off
+  var replication = ReplicationStanding()
   /// Acknowledgements that flows have arrived wait here until those have replicas, where they are to have any.
   var holdsArrivalsBack = false
   private(set) var arrivals: [(peer: UInt8, message: [UInt8])] = []

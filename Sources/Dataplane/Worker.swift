@@ -60,7 +60,7 @@ public enum WorkerCommand: Sendable {
   /// Do this with the chain's functions. Comes back in `done`, so that what it exchanged is freed where it was made.
   case errand(ChainErrand)
   /// Replicate this runtime's flows to all of these from now on, two at most; with none they go unprotected.
-  case protect(stream: UInt32, holders: [FlowOwner])
+  case protect(assignment: UInt32, holders: [FlowOwner])
   /// A runtime's life is over, and `by` owns its flows now; with `nil` nobody does.
   case recover(RecoveryOrder)
   case stop
@@ -175,7 +175,7 @@ public enum WorkerEvent: Sendable {
   case migration(MigrationReport)
   case migrationRefused(run: UInt32, reason: String)
   /// Every flow there was is on the holder now.
-  case protected(stream: UInt32, flows: UInt64)
+  case protected(assignment: UInt32, flows: UInt64)
   /// Flows of a runtime that died were taken over; twice a run at least: at its beginning and at its end.
   case recovery(RecoveryReport)
   /// A switch has taken the uplinks over and been told of the flows that there are; the run is the table's version.

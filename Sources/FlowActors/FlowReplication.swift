@@ -70,8 +70,6 @@ public struct FlowReplication: ~Copyable {
   public var isOn: Bool { first.isOn }
   /// Whether there is nothing to do in a pass.
   public var isIdle: Bool { !first.isOn && coming.isEmpty && relieved.isEmpty && lost == 0 && reported == nil }
-  /// Flows that a holder has.
-  public var known: Int { first.known }
   /// Whether every holder that was asked for has confirmed that it has every flow there was.
   public var isProtected: Bool {
     coming.isEmpty && first.isOn && first.isProtected && (wanted < 2 || second.isOn && second.isProtected)
@@ -321,9 +319,7 @@ public struct ReplicationStanding: BitwiseCopyable, Equatable, Sendable {
   public var taken: UInt64 = 0
   public var settled: UInt64 = 0
 
-  public static let off = Self(first: .none, second: .none, taken: 0, settled: 0)
-
-  public init(first: Holder, second: Holder, taken: UInt64, settled: UInt64) {
+  public init(first: Holder = .none, second: Holder = .none, taken: UInt64 = 0, settled: UInt64 = 0) {
     (self.first, self.second, self.taken, self.settled) = (first, second, taken, settled)
   }
 

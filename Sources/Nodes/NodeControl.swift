@@ -33,7 +33,7 @@ final class NodeControl: @unchecked Sendable {
   /// Migrations that the worker is at, by the number it knows them by.
   private var moves: [UInt32: Slot] = [:]
   /// The assignment of a holder that the worker carries out, and recoveries that it is at, by the numbers it knows them by.
-  private var protection: (stream: UInt32, slot: Slot)?
+  private var protection: (assignment: UInt32, slot: Slot)?
   private var recoveries: [UInt32: Slot] = [:]
   /// Of a switch: tables that gave it the uplinks, until it says that it has taken them over.
   private var uplinks: [UInt32: Slot] = [:]
@@ -227,14 +227,14 @@ final class NodeControl: @unchecked Sendable {
   // MARK: Replicas and recoveries
 
   private func replicate(_ assignment: ReplicaAssignment, slot: Slot) {
-    let stream = UInt32(truncatingIfNeeded: slot.number)
+    let number = UInt32(truncatingIfNeeded: slot.number)
     let holders = [assignment.holder, assignment.second].compactMap { $0 }
-    guard rings.commands.put(.protect(stream: stream, holders: holders.map(FlowOwner.init))) else {
+    guard rings.commands.put(.protect(assignment: number, holders: holders.map(FlowOwner.init))) else {
       return answer(slot, .rejected(reason: "the worker does not take commands"))
     }
     protection = nil
     guard !holders.isEmpty else { return answer(slot, .completed) }
-    protection = (stream, slot)
+    protection = (number, slot)
     answer(slot, .received)
     logger.info(
       "Replicating flows.", metadata: ["to": "\(holders.map(\.description).joined(separator: " and "))", "slot": "\(slot)"])
@@ -311,8 +311,8 @@ final class NodeControl: @unchecked Sendable {
           answer(slot, .applied)
           logger.notice("Settings have changed.", metadata: ["slot": "\(slot)"])
         }
-      case .protected(let stream, let flows):
-        guard let current = protection, current.stream == stream else { continue }
+      case .protected(let assignment, let flows):
+        guard let current = protection, current.assignment == assignment else { continue }
         protection = nil
         answer(current.slot, .completed)
         logger.info("All flows have replicas.", metadata: ["flows": "\(flows)", "slot": "\(current.slot)"])

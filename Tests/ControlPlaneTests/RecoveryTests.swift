@@ -301,19 +301,8 @@ import Testing
 
   @Test(arguments: seeds) func `whatever happens, each lost life is recovered once, and no share is held twice`(seed: UInt64) {
     var world = RecoveryWorld.run(seed: seed, steps: 900, faults: .init(pairs: true))
-    world.checkRecoveries()
-    #expect(world.violations == [])
-    #expect(world.kills >= 5, "a world without harm proves nothing")
-    world.heal()
-    world.endFlows()
-    world.heal()
-    world.checkRecoveries()
-    #expect(world.violations == [])
-    let state = world.story.core.state
-    #expect(state.retiredShares == [], "shares leak: \(state.lostLives.filter { $0.poolShare != nil })")
+    let state = world.expectRest()
     #expect(state.unprotected.isEmpty, "\(state.unprotected)")
-    #expect(state.lostLives.allSatisfy { $0.isSettled })
-    #expect(state.nodes.allSatisfy { $0.memberState == .serving || $0.drain?.isKept == true })
   }
 
   /// Number of commands, and FNV-1a over them, as a program of rules 7 decided them. Never change them.

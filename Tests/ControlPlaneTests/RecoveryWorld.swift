@@ -1,6 +1,7 @@
 // Runtimes with flows, replicas and shares of a pool, as the data plane has them, under a core that only knows the log.
 import ControlMessages
 import ControlPlane
+import Testing
 
 /// Processes read the commands late, each at its own pace, say what they do when they have done it, die, fall silent and
 /// wake up again. What really happened to each flow is known here, whatever the log says.
@@ -432,5 +433,24 @@ struct RecoveryWorld {
         .drainRequested(DrainRequest(node: processes[victim].launch.node, afterwards: afterwards)), by: .tool(1_000 + story.time))
     default: break
     }
+  }
+}
+
+extension RecoveryWorld {
+  /// After harm there is none any more, and no flow: every lost life is settled, every share is free, and all that should serve does.
+  mutating func expectRest() -> ClusterState {
+    checkRecoveries()
+    #expect(violations == [])
+    #expect(kills >= 5, "a world without harm proves nothing")
+    heal()
+    endFlows()
+    heal()
+    checkRecoveries()
+    #expect(violations == [])
+    let state = story.core.state
+    #expect(state.retiredShares == [], "shares leak: \(state.lostLives.filter { $0.poolShare != nil })")
+    #expect(state.lostLives.allSatisfy { $0.isSettled })
+    #expect(state.nodes.allSatisfy { $0.memberState == .serving || $0.drain?.isKept == true })
+    return state
   }
 }

@@ -351,18 +351,7 @@ import Testing
 
   @Test(arguments: RecoveryTests.seeds.prefix(12)) func `whatever happens, each lost life is recovered once, and all comes to rest`(seed: UInt64) {
     var world = RecoveryWorld.run(seed: seed, steps: 700, runtimes: 4, replicas: 2, poolShares: 16, faults: .init(pairs: true))
-    world.checkRecoveries()
-    #expect(world.violations == [])
-    #expect(world.kills >= 5, "a world without harm proves nothing")
-    world.heal()
-    world.endFlows()
-    world.heal()
-    world.checkRecoveries()
-    #expect(world.violations == [])
-    let state = world.story.core.state
-    #expect(state.retiredShares == [], "shares leak: \(state.lostLives.filter { $0.poolShare != nil })")
-    #expect(state.lostLives.allSatisfy { $0.isSettled })
-    #expect(state.nodes.allSatisfy { $0.memberState == .serving || $0.drain?.isKept == true })
+    let state = world.expectRest()
     let able = state.nodes.count { $0.kind == .runtime && $0.memberState == .serving }
     #expect(state.unprotected.isEmpty || able < 3, "\(state.unprotected)")
   }

@@ -185,7 +185,7 @@ final class ClusterOfWorkers {
   }
 
   func protect(_ runtime: Int, by holders: [Int], stream: UInt32) {
-    _ = runtimes[runtime].rings.commands.put(.protect(stream: stream, holders: holders.map(owner)))
+    _ = runtimes[runtime].rings.commands.put(.protect(assignment: stream, holders: holders.map(owner)))
   }
 
   /// A process that gets no turn any more, and whose port nobody empties.

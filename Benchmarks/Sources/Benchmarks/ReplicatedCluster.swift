@@ -171,7 +171,7 @@ final class ReplicatedCluster {
   func protect() throws {
     stream += 1
     let stream = stream
-    _ = runtimes[owner]!.rings.commands.put(.protect(stream: stream, holders: holders.map(\.owner)))
+    _ = runtimes[owner]!.rings.commands.put(.protect(assignment: stream, holders: holders.map(\.owner)))
     for _ in 0..<2_000_000 where !protectedStreams.contains(stream) { turn() }
     guard protectedStreams.contains(stream) else { throw BenchmarkError("the holder has not got every replica\(drops())") }
   }
